@@ -1,0 +1,117 @@
+"""Where the step runs, and what its replicas say to each other.
+
+The only file that names tf.distribute's replica context. Every function here
+does the obvious local thing on a single replica, so that the rest of the code
+has one way of writing a step.
+"""
+
+import os
+
+import tensorflow as tf
+
+
+class NoDevice(ValueError):
+  """The device that was asked for is not there."""
+
+
+def num_replicas():
+  """Replicas that share a step: 1 outside of any strategy."""
+  return tf.distribute.get_strategy().num_replicas_in_sync
+
+
+def replica_id():
+  """This replica's index in the global order, an int or an int32 scalar."""
+  context = tf.distribute.get_replica_context()
+  return 0 if context is None else context.replica_id_in_sync_group
+
+
+def cross_replica_sum(x):
+  """Sums x (a tensor or a list) over the replicas, differentiably.
+
+  The gradient of a sum is the sum of the gradients, so a loss that is a part
+  of the global one on every replica gets global gradients.
+  """
+  context = tf.distribute.get_replica_context()
+  if num_replicas() == 1 or context is None:
+    return x
+  return context.all_reduce(tf.distribute.ReduceOp.SUM, x)
+
+
+def all_gather(x):
+  """[b, ...] on each of R replicas -> [R * b, ...] on all, differentiably.
+
+  Each replica writes its rows into zeros and the sum is taken: static shapes,
+  which XLA needs, and the gradient is the one of cross_replica_sum.
+  """
+  replicas = num_replicas()
+  if replicas == 1:
+    return x
+  rows = tf.scatter_nd(
+    [[replica_id()]], x[None], [replicas] + x.shape.as_list()
+  )
+  return tf.reshape(cross_replica_sum(rows), [-1] + x.shape.as_list()[1:])
+
+
+def local_rows(x):
+  """The part of a global batch [R * b, ...] that belongs to this replica.
+
+  Random numbers of a step are drawn for the whole global batch and cut here:
+  what an example gets does not depend on how many replicas there are.
+  """
+  replicas = num_replicas()
+  if replicas == 1:
+    return x
+  rows = x.shape[0] // replicas
+  return x[replica_id() * rows : (replica_id() + 1) * rows]
+
+
+def _tpu_attached():
+  return any(os.path.exists(path) for path in ('/dev/accel0', '/dev/vfio/0'))
+
+
+def _tpu_strategy(tpu_name, zone, project, master):
+  name = master or tpu_name or os.environ.get('TPU_NAME')
+  name = name or ('local' if _tpu_attached() else '')
+  try:
+    resolver = tf.distribute.cluster_resolver.TPUClusterResolver(
+      tpu=name, zone=zone or None, project=project or None
+    )
+    if name != 'local':
+      tf.config.experimental_connect_to_cluster(resolver)
+    tf.tpu.experimental.initialize_tpu_system(resolver)
+  except (ValueError, tf.errors.OpError, RuntimeError, OSError) as error:
+    reason = str(error).strip().split('\n')[0]
+    raise NoDevice(
+      f'--use_tpu=true, but no TPU could be reached ({reason}). Name one with '
+      '--tpu_name, or drop the flag to run on GPUs or the CPU.'
+    ) from error
+  return tf.distribute.TPUStrategy(resolver)
+
+
+def make_strategy(use_tpu=None, tpu_name='', zone='', project='', master=''):
+  """-> (strategy, one line that says what was chosen).
+
+  A TPU when one is named or attached, several workers when TF_CONFIG lists
+  them, else all GPUs, else the CPU. Call it before any other operation:
+  collectives between workers have to be set up first.
+  """
+  named = tpu_name or master or os.environ.get('TPU_NAME') or _tpu_attached()
+  if use_tpu or (use_tpu is None and named):
+    strategy = _tpu_strategy(tpu_name, zone, project, master)
+    return strategy, f'{strategy.num_replicas_in_sync} TPU cores'
+  if os.environ.get('TF_CONFIG'):
+    strategy = tf.distribute.MultiWorkerMirroredStrategy()
+    return strategy, f'{strategy.num_replicas_in_sync} replicas of TF_CONFIG'
+  gpus = tf.config.list_logical_devices('GPU')
+  if len(gpus) > 1:
+    return tf.distribute.MirroredStrategy(), f'{len(gpus)} GPUs'
+  where = 'one GPU' if gpus else 'the CPU'
+  return tf.distribute.get_strategy(), where
+
+
+def is_chief(strategy):
+  """True on the one process that writes files and talks to the user."""
+  resolver = strategy.cluster_resolver
+  if resolver is None or not getattr(resolver, 'task_type', None):
+    return True
+  return resolver.task_type in ('chief', 'worker') and resolver.task_id == 0

@@ -1,0 +1,105 @@
+"""LARS (You et al., 2017): the rule as a pure function, and a Keras optimizer.
+
+Four variants, from two choices: `classic` puts the learning rate and the trust
+ratio inside the momentum, popular implementations put them after it; each with
+or without Nesterov's look-ahead.
+"""
+
+import tensorflow as tf
+import tf_keras as keras
+
+
+def trust_ratio(weight, update, eta, clip_at=None):
+  """eta ||w|| / ||u||, or 1 where either norm is 0; clipped as in LARC."""
+  weight_norm, update_norm = tf.norm(weight), tf.norm(update)
+  ratio = eta * weight_norm / tf.where(update_norm > 0, update_norm, 1.0)
+  if clip_at is not None:
+    ratio = tf.minimum(ratio / clip_at, 1.0)
+  return tf.where((weight_norm > 0) & (update_norm > 0), ratio, 1.0)
+
+
+def lars_update(
+  weight,
+  gradient,
+  velocity,
+  *,
+  learning_rate,
+  momentum=0.9,
+  weight_decay=0.0,
+  eta=1e-3,
+  adapt=True,
+  classic=True,
+  nesterov=False,
+  clip=False,
+):
+  """One step of LARS on one variable -> (new weight, new velocity).
+
+  weight_decay is 0 and adapt False for the variables that are left out of
+  both: biases, batch normalisation, the linear probe.
+  """
+  gradient = gradient + weight_decay * weight
+  # LARC: the layer's rate never exceeds the global one. At rate 0 (the first
+  # step of a warm-up) nothing moves, whatever the ratio.
+  clip_at = tf.maximum(learning_rate, 1e-12) if clip else None
+
+  def scaled(update):
+    trust = trust_ratio(weight, update, eta, clip_at) if adapt else 1.0
+    return learning_rate * trust * update
+
+  if classic:
+    step = scaled(gradient)
+    velocity = momentum * velocity + step
+    update = momentum * velocity + step if nesterov else velocity
+  else:
+    velocity = momentum * velocity + gradient
+    ahead = momentum * velocity + gradient if nesterov else velocity
+    update = scaled(ahead)
+  return weight - update, velocity
+
+
+def _whole(variable):
+  """The distributed variable that one replica's part belongs to, or itself."""
+  for holder in (variable, variable.handle):
+    container = getattr(holder, '_distributed_container', None)
+    if container is not None:
+      return container()
+  return variable
+
+
+class LARS(keras.optimizers.legacy.Optimizer):
+  """lars_update for every variable; the state is one slot named Momentum."""
+
+  def __init__(
+    self, learning_rate, *, weight_decay, decayed, name='LARS', **rule
+  ):
+    """decayed: the variables that get weight decay and a trust ratio."""
+    super().__init__(name)
+    self._set_hyper('learning_rate', learning_rate)
+    self._weight_decay = weight_decay
+    self._decayed = {v.ref() for v in decayed}
+    self._rule = rule
+
+  def _create_slots(self, var_list):
+    for variable in var_list:
+      self.add_slot(variable, 'Momentum')
+
+  def _resource_apply_dense(self, grad, var, apply_state=None):
+    adapt = _whole(var).ref() in self._decayed
+    velocity = self.get_slot(var, 'Momentum')
+    weight, moved = lars_update(
+      var,
+      grad,
+      velocity,
+      learning_rate=self._decayed_lr(tf.float32),
+      weight_decay=self._weight_decay if adapt else 0.0,
+      adapt=adapt,
+      **self._rule,
+    )
+    return tf.group(var.assign(weight), velocity.assign(moved))
+
+  def _resource_apply_sparse(self, grad, var, indices, apply_state=None):
+    raise ValueError('LARS needs dense gradients')
+
+  def get_config(self):
+    """Keras asks for it; a run is rebuilt from its own config.json."""
+    return {'name': self._name, **self._rule}
