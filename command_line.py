@@ -1,0 +1,201 @@
+"""The command line: absl flags made of Config's fields, the help, the table.
+
+Nothing heavy is imported here, so that --help and a mistyped flag answer at
+once. In order of precedence, a value is what was typed, else (--mode=eval) what
+the run in model_dir was trained with, else the preset's, else the default.
+"""
+
+import difflib
+import re
+import textwrap
+
+from absl import flags
+
+from config import (
+  FIELDS,
+  METHOD_SWITCHES,
+  SECTIONS,
+  ConfigError,
+  allowed,
+  check_surroundings,
+  from_dict,
+  refuse,
+  show,
+  stem,
+)
+from presets import PRESETS
+
+
+class Help(Exception):
+  """--help was typed; str() of this is what to print."""
+
+
+def sections():
+  """-> {title: the names of its flags}, in the order of the help."""
+  grouped, title = {}, None
+  for name in FIELDS:
+    title = SECTIONS.get(name, title)
+    grouped.setdefault(title, []).append(name)
+  return grouped
+
+
+# The settings of these sections are not taken over from a stored run.
+_OF_ONE_CALL = ('This call', 'Hardware')
+
+
+def of_the_run(values):
+  """The part of a to_dict that an evaluation takes over from the training."""
+  own = [name for title in _OF_ONE_CALL for name in sections()[title]]
+  return {name: value for name, value in values.items() if name not in own}
+
+
+def define_flags(flag_values=flags.FLAGS):
+  """Defines an absl flag for every field of Config."""
+  define = {
+    int: flags.DEFINE_integer,
+    float: flags.DEFINE_float,
+    str: flags.DEFINE_string,
+    bool: flags.DEFINE_boolean,
+    bool | None: flags.DEFINE_boolean,
+  }
+  for name, field in FIELDS.items():
+    help, choices = field.metadata['help'], field.metadata['choices']
+    if field.type is str and choices:
+      flags.DEFINE_enum(
+        name, field.default, choices, help, flag_values=flag_values
+      )
+    else:
+      define[field.type](name, field.default, help, flag_values=flag_values)
+
+
+_SHORT_NAMES = {
+  'method': 'pretrain_loss',
+  'lr': 'learning_rate',
+  'wd': 'weight_decay',
+  'bs': 'train_batch_size',
+}
+
+
+def _did_you_mean(name):
+  near = difflib.get_close_matches(name, FIELDS)
+  near = near or [field for field in FIELDS if name in field][:3]
+  near = [_SHORT_NAMES[name]] if name in _SHORT_NAMES else near
+  names = ' or '.join(f'--{flag}' for flag in near)
+  return f'did you mean {names}?' if near else 'see --help'
+
+
+def _refuse_word(word):
+  """Refuses a word that stands among the flags and is none."""
+  name, equals, value = word.partition('=')
+  if word.lower() in ('true', 'false'):
+    hint = f'write --flag={word.lower()}'
+  elif name in FIELDS:
+    hint = f'did you mean --{name}{equals}{value}?'
+  else:
+    hint = _did_you_mean(name)
+  raise ConfigError(f'{show(word)}: flags begin with --; {hint}')
+
+
+def typed_flags(argv):
+  """-> {name: value} of the flags in argv, whose first word is the program."""
+  for word in argv[1:]:
+    # With these absl reads arguments from a file, or lets misspellings pass.
+    if re.match(r'--?(flagfile|undefok)\b', word):
+      raise ConfigError(f'{show(word)}: not supported; type the flags')
+  values = flags.FlagValues()
+  define_flags(values)
+  try:
+    words = values(argv)[1:]
+  except flags.UnrecognizedFlagError as error:
+    name = error.flagname
+    hint = _did_you_mean(name)
+    raise ConfigError(f'--{show(name)}: no such flag; {hint}') from None
+  except (flags.Error, ValueError) as error:
+    bad = re.match(r'flag --(\w+)=(.*?): ', str(error), re.DOTALL)
+    if bad and bad[1] in FIELDS:
+      refuse(*bad.groups(), f'must be {allowed(FIELDS[bad[1]])}')
+    raise ConfigError(str(error).partition('\n')[0]) from None
+  if words:
+    _refuse_word(words[0])
+  return {name: values[name].value for name in FIELDS if values[name].present}
+
+
+def _preset(typed):
+  return PRESETS[typed['preset']][1] if typed.get('preset') else {}
+
+
+def parse(argv, load_stored=None):
+  """argv -> Config; raises ConfigError, or Help.
+
+  With --mode=eval, load_stored(model_dir) may bring the settings (a dict, or
+  None) that the run was trained with: nobody has to type them again.
+  """
+  if any(re.fullmatch(r'--?(h|help\w*)', word) for word in argv[1:]):
+    raise Help(help_text())
+  typed = typed_flags(argv)
+  given = _preset(typed) | typed
+  stored = {}
+  if load_stored and given.get('mode') == 'eval' and given.get('model_dir'):
+    stored = of_the_run(load_stored(given['model_dir']) or {})
+  cfg = from_dict(_preset(typed) | stored | typed)
+  check_surroundings(cfg)
+  return cfg
+
+
+def _entry(name, about):
+  fill = textwrap.TextWrapper(
+    79, subsequent_indent=' ' * 6, break_on_hyphens=False
+  ).fill
+  return [fill(f'  {name}'), fill(f'{" " * 6}{about}')]
+
+
+def help_text():
+  """What --help prints."""
+  lines = [
+    'python run.py --flag=value ...',
+    '',
+    'Self-supervised pretraining with SimCLR, C-SimCLR, BYOL and C-BYOL.',
+    'To begin: --preset=quickstart. Each flag stands with its default; of a',
+    'flag that is typed twice the last value counts.',
+  ]
+  for title, names in sections().items():
+    lines += ['', title]
+    for name in names:
+      field = FIELDS[name]
+      default = '' if field.default is None else show(field.default)
+      values = 'see the end' if name == 'preset' else allowed(field)
+      values = '' if values == 'text' else f'  ({values})'
+      lines += _entry(f'--{name}={default}{values}', field.metadata['help'])
+  lines += ['', 'Presets']
+  for name, (about, _) in PRESETS.items():
+    lines += _entry(f'--preset={name}', about)
+  lines += [
+    '',
+    'Exit status: 0 done, 1 a bug of ours, 2 a wrong flag, 3 stopped because',
+    'the loss was not finite or the representation collapsed, 75 try again',
+    '(storage out of reach or full, a worker lost), 143 preempted after a',
+    'checkpoint.',
+  ]
+  return '\n'.join(lines)
+
+
+def describe(cfg, argv=('run.py',)):
+  """The table of --print_config; argv is the command line behind cfg.
+
+  Each value, and who set it where it is not the default.
+  """
+  typed = typed_flags(argv)
+  follows = dict.fromkeys(METHOD_SWITCHES['byol_ceb'], False)
+  follows |= dict.fromkeys(METHOD_SWITCHES[cfg.pretrain_loss], True)
+  follows['stem'] = stem(cfg)
+  lines = []
+  for title, names in sections().items():
+    lines.append(title)
+    for name in names:
+      value = getattr(cfg, name)
+      by = '' if value == FIELDS[name].default else 'stored'
+      by = 'preset' if name in _preset(typed) else by
+      by = 'typed' if name in typed else by
+      shown = show(follows.get(name, 'auto' if value is None else value))
+      lines.append(f'  {name:30} {shown or "-":26} {by}'.rstrip())
+  return '\n'.join(lines)

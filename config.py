@@ -1,0 +1,608 @@
+"""Every setting of the program: a frozen dataclass whose fields are the flags.
+
+Nothing heavy is imported here, so that --help and a mistyped flag answer at
+once. Fields, checks between them, and what follows from them.
+"""
+
+import dataclasses
+import importlib.util
+import math
+import os
+import re
+
+from presets import PRESETS
+
+# fmt: off
+# Tables, laid out by hand.
+
+# pretrain_loss -> the head switches of the published code that it implies.
+_BYOL_SWITCHES = (
+  'use_momentum_encoder', 'use_momentum_proj_head', 'use_projector')
+METHOD_SWITCHES = {
+  'contrastive': (),
+  'contrastive_ceb': (),
+  'byol': _BYOL_SWITCHES,
+  'byol_ceb': (
+    *_BYOL_SWITCHES, 'use_target_projector', 'stochastic_projector'),
+}
+METHOD_NAMES = tuple(METHOD_SWITCHES)
+_CEB = ('contrastive_ceb', 'byol_ceb')
+
+# The first flag of each section of the help -> its title. The settings of the
+# first two sections belong to one call of the program, the others to the run.
+SECTIONS = {
+  'preset': 'This call',
+  'use_tpu': 'Hardware',
+  'dataset': 'Data',
+  'batch_image_augmentation_type': 'Augmentation',
+  'resnet_depth': 'Backbone',
+  'pretrain_loss': 'Method',
+  'proj_head_mode': 'Heads',
+  'train_mode': 'Linear probe and finetuning',
+  'train_batch_size': 'Optimisation',
+  'precision': 'Numbers and chance',
+  'train_summary_steps': 'Checkpoints and summaries',
+}
+
+# A flag -> (another one, the values of that with which the first has effect).
+_MATTERS_WITH = {
+  'temperature': ('pretrain_loss', ('contrastive',)),
+  'double_batch_trick': ('pretrain_loss', ('contrastive', 'contrastive_ceb')),
+  'byol_loss_weight': ('pretrain_loss', ('byol', 'byol_ceb')),
+  'ceb_beta': ('pretrain_loss', _CEB),
+  'ceb_distribution': ('pretrain_loss', _CEB),
+  'backward_view': ('pretrain_loss', ('byol_ceb',)),
+  'kappa_e': ('ceb_distribution', ('vmf',)),
+  'kappa_b': ('ceb_distribution', ('vmf',)),
+  'sigma_e': ('ceb_distribution', ('gaussian',)),
+  'sigma_b': ('ceb_distribution', ('gaussian',)),
+  'gaussian_scale': ('ceb_distribution', ('gaussian',)),
+  'lars_eta': ('optimizer', ('lars',)),
+  'lars_clip': ('optimizer', ('lars',)),
+  'lars_classic': ('optimizer', ('lars',)),
+  'lars_nesterov': ('optimizer', ('lars',)),
+}
+# fmt: on
+
+
+class ConfigError(ValueError):
+  """A setting that cannot be: one line that says what to do instead."""
+
+
+def opt(default, help, choices=None):
+  """A field that is a flag; choices: values, or an interval as '[0, 1)'."""
+  metadata = {'help': help, 'choices': choices}
+  return dataclasses.field(default=default, metadata=metadata)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Config:
+  """The settings of one call, checked as a whole when they are put together."""
+
+  # fmt: off
+  # This call
+  preset: str = opt('', 'A recipe from the list at the end of this text; flags '
+    'typed beside it win over it. --print_config shows its values.',
+    ('', *PRESETS))
+  print_config: bool = opt(False, 'Print every setting with where it came '
+    'from, and stop.')
+  mode: str = opt('train_then_eval', 'eval follows the checkpoints in '
+    '--model_dir until the last step of the training.',
+    ('train', 'eval', 'train_then_eval'))
+  model_dir: str = opt('', 'Where everything of a run goes, and where it '
+    'resumes from; local or gs://. Without it a new folder under ./runs is '
+    'made and printed.')
+  resume: str = opt('auto', 'auto: go on from the newest checkpoint in '
+    '--model_dir if there is one. never: refuse a folder that has one. must: '
+    'refuse a folder that has none.', ('auto', 'never', 'must'))
+  fresh_start: bool = opt(False, 'Begin at step 0 although the checkpoints in '
+    '--model_dir are damaged; they are kept beside the new ones.')
+  download: bool = opt(False, 'Allow downloads of more than 1 GB. Without it '
+    'the command that prepares the data set is printed instead.')
+  eval_name: str = opt('', "Suffix of the results' folder, to keep several "
+    'evaluations.')
+  export_train_model: bool = opt(True, 'Accepted; SavedModel export is not '
+    'part of this version.')
+  export_eval_model: bool = opt(True, 'Accepted; SavedModel export is not '
+    'part of this version.')
+  keep_hub_module_max: int = opt(1, 'Accepted; SavedModel export is not part '
+    'of this version.', '[0, inf)')
+
+  # Hardware
+  use_tpu: bool | None = opt(None, 'Not given: a TPU if one is named or '
+    'attached, else all GPUs, else the CPU. true: a TPU or an error. false: '
+    'never look for one.')
+  tpu_name: str = opt('', 'The Cloud TPU to use.')
+  tpu_zone: str = opt('', 'The zone of that TPU, where it cannot be guessed.')
+  gcp_project: str = opt('', 'The project of that TPU, likewise.')
+  master: str = opt('', 'Address of a TPU worker, instead of --tpu_name.')
+
+  # Data
+  dataset: str = opt('imagenet2012', 'A TFDS name (cifar10, '
+    'imagenet2012_subset/1pct), photo_patches/32px (built in), or folder:PATH '
+    'with PATH/train/<class>/*.jpg.')
+  data_dir: str = opt('', "Where TFDS keeps its data sets, local or gs://; "
+    "empty: TFDS' own default.")
+  train_split: str = opt('train', 'Split to train on; train[:90%] works too.')
+  eval_split: str = opt('validation', 'Split to evaluate on; many data sets '
+    'call it test.')
+  image_size: int = opt(224, 'Height and width of the crops. 32 or less '
+    'brings the CIFAR stem, see --stem.', '[8, inf)')
+  cache_dataset: bool = opt(False, 'Keep the data in memory after the first '
+    'epoch: for small sets.')
+  shuffle_buffer: int = opt(16384, 'Examples among which the next one is '
+    'drawn. Lower it if the host runs out of memory.', '[1, inf)')
+
+  # Augmentation
+  batch_image_augmentation_type: str = opt('byol', 'byol: blur with '
+    'probability (1, 0.1) and solarization with (0, 0.2) on the two views, '
+    'pixels normalized by mean and deviation. simclr: blur with 0.5 on both.',
+    ('byol', 'simclr'))
+  use_blur: bool = opt(True, 'Gaussian blur. Turn it off for small images.')
+  blur_probability: str = opt('', "Probabilities 'p1,p2' for the two views, "
+    'instead of those of --batch_image_augmentation_type.')
+  solarize_probability: str = opt('', "Probabilities 'p1,p2' for the two "
+    'views, instead of those of --batch_image_augmentation_type.')
+  color_jitter_brightness: float = opt(0.4, 'Strength of the brightness '
+    'jitter.', '[0, 1]')
+  color_jitter_contrast: float = opt(0.4, 'Strength of the contrast jitter.',
+    '[0, 1]')
+  color_jitter_saturation: float = opt(0.2, 'Strength of the saturation '
+    'jitter.', '[0, 1]')
+  color_jitter_hue: float = opt(0.1, 'Strength of the hue jitter.', '[0, 0.5]')
+  brightness_fn: str = opt('simclrv1', 'Brightness is added (simclrv1) or '
+    'multiplied (simclrv2).', ('simclrv1', 'simclrv2'))
+  bbox_sampling: str = opt('logarithmic', 'How the aspect ratio of a crop is '
+    'drawn: logarithmic as in BYOL, uniform as in SimCLR.',
+    ('logarithmic', 'uniform'))
+  area_range_lower_bound: float = opt(0.08, 'The smallest crop, as a share of '
+    'the image.', '(0, 1]')
+  clip_by_value_after_resizing: bool = opt(True, 'Clip to [0, 1] after the '
+    'crop is resized (bicubic overshoots).')
+  clip_by_value_after_grayscale: bool = opt(True, 'Clip to [0, 1] after the '
+    'random change to grayscale.')
+  no_augmentation: bool = opt(False, 'Train on the central crop alone, as in '
+    'evaluation.')
+  ft_with_full_aug: bool = opt(False, 'Finetune with all of the above instead '
+    'of crops and flips alone.')
+
+  # Backbone
+  resnet_depth: int = opt(50, 'Layers of the ResNet.',
+    (18, 34, 50, 101, 152, 200))
+  width_multiplier: int = opt(1, 'Width of the ResNet: 1, 2 or 4 times the '
+    'usual one.', (1, 2, 4))
+  sk_ratio: float = opt(0.0, 'Above 0: selective kernels with this ratio '
+    '(SimCLR: 0.0625), at depth 50 and more.', '[0, 1]')
+  se_ratio: float = opt(0.0, 'Above 0: squeeze and excitation with this '
+    'ratio.', '[0, 1]')
+  stem: str = opt('auto', 'auto: cifar at 32 pixels or less, else imagenet. '
+    'imagenet: 7x7 stride 2 and max pool. cifar: 3x3 stride 1. small: 3x3 '
+    'stride 2 and max pool, quick on 32 to 64 pixels.',
+    ('auto', 'imagenet', 'cifar', 'small'))
+  global_bn: bool = opt(True, 'Batch norm statistics over all replicas, not '
+    'over each alone.')
+  batch_norm_decay: float = opt(0.9, 'Decay of the moving statistics of batch '
+    'norm.', '[0, 1)')
+
+  # Method
+  pretrain_loss: str = opt('contrastive', 'The method: contrastive is SimCLR, '
+    'contrastive_ceb C-SimCLR, byol BYOL, byol_ceb C-BYOL.', METHOD_NAMES)
+  temperature: float = opt(0.1, 'Temperature of the contrastive loss. '
+    'C-SimCLR has --kappa_b = 1/temperature instead.', '(0, inf)')
+  double_batch_trick: bool = opt(True, 'Take negatives from the same view too '
+    '(SimCLR, C-SimCLR).')
+  byol_loss_weight: float = opt(1.0, 'Weight of the squared distance of BYOL '
+    'and C-BYOL: half the concentration kappa_d of the decoder.', '(0, inf)')
+  ema_alpha: float = opt(0.999, 'Where the coefficient of the moving average '
+    'of the target network starts; it reaches 1 at the end. Lower it for '
+    'short runs (0.99 at 300 epochs).', '[0, 1]')
+  ceb_beta: float = opt(0.0, 'Weight of the compression in C-SimCLR and '
+    'C-BYOL; published: 1. If a short run does not learn, lower it.',
+    '[0, inf)')
+  beta_schedule: str = opt('constant', 'constant, or up to --ceb_beta: '
+    'linearly during the warm-up, or by a cosine over the run.',
+    ('constant', 'linear_warmup', 'cosine'))
+  ceb_sampling: bool = opt(True, 'Sample z from the forward encoder; false: '
+    'take its mean.')
+  ceb_distribution: str = opt('vmf', 'What the encoders of C-SimCLR and '
+    'C-BYOL emit: von Mises-Fisher on the sphere, or Gaussian.',
+    ('vmf', 'gaussian'))
+  kappa_e: float = opt(1024.0, 'Concentration of the forward encoder: higher '
+    'is less noise in z. Published: 1024 in C-SimCLR, 16384 in C-BYOL.',
+    '(0, inf)')
+  kappa_b: float = opt(10.0, 'Concentration of the backward encoder: higher '
+    'compresses more; in C-SimCLR also the inverse temperature.', '(0, inf)')
+  gaussian_scale: str = opt('fixed', 'Deviations of the Gaussian encoders: '
+    'fixed, or learned per dimension.', ('fixed', 'learned'))
+  sigma_e: float = opt(1.0, 'Deviation of the Gaussian forward encoder.',
+    '(0, inf)')
+  sigma_b: float = opt(1.0, 'Deviation of the Gaussian backward encoder.',
+    '(0, inf)')
+  backward_view: str = opt('same', "C-BYOL's backward encoder sees the view "
+    'that z came from (same, as published) or the other one (other, the '
+    'canonical CEB).', ('same', 'other'))
+
+  # Heads
+  proj_head_mode: str = opt('nonlinear', 'The projection head: an MLP, one '
+    'linear layer, or none.', ('none', 'linear', 'nonlinear'))
+  num_proj_layers: int = opt(2, 'Layers of the nonlinear projection head.',
+    '[1, inf)')
+  proj_head_hidden_dim: int = opt(4096, 'Width of the hidden layers of the '
+    'heads.', '[1, inf)')
+  proj_out_dim: int = opt(256, 'Dimension of the latent z.', '[3, inf)')
+  proj_head_output_bn: bool = opt(False, 'Batch norm after the last layer of '
+    'the projection head.')
+  projector_mid_bn: bool = opt(True, 'Batch norm in the middle of the '
+    'predictor of BYOL and C-BYOL.')
+  mlp_init: str = opt('byol', 'Initial kernels of the heads: byol is variance '
+    'scaling, simclr a normal of deviation 0.01.', ('byol', 'simclr'))
+  use_momentum_encoder: bool | None = opt(None, 'Follows from '
+    '--pretrain_loss; to contradict it is an error.')
+  use_momentum_proj_head: bool | None = opt(None, 'Likewise.')
+  use_projector: bool | None = opt(None, 'Likewise.')
+  use_target_projector: bool | None = opt(None, 'Likewise.')
+  stochastic_projector: bool | None = opt(None, 'Likewise.')
+
+  # Linear probe and finetuning
+  train_mode: str = opt('pretrain', 'pretrain without labels, or finetune on '
+    'them (from --checkpoint).', ('pretrain', 'finetune'))
+  checkpoint: str = opt('', 'A checkpoint, or its folder, to start finetuning '
+    'from.')
+  fine_tune_after_block: int = opt(-1, 'What finetuning trains: -1 '
+    'everything; 0 what comes after the stem; 1 to 3 what comes after that '
+    'block group; 4 the linear head alone (linear evaluation).', '[-1, 4]')
+  lineareval_while_pretraining: bool = opt(True, 'Train a linear probe beside '
+    'the method, behind a stop-gradient, to see the accuracy at every step.')
+  ft_proj_selector: int = opt(0, 'What the probe reads: 0 the representation '
+    'of the backbone, k the k-th layer of the projection head, -1 its output '
+    '(the default of the published code).', '[-1, inf)')
+  zero_init_logits_layer: bool = opt(False, 'Start the linear head from zeros '
+    'when finetuning.')
+  reinit_logits_layer: bool = opt(True, 'Start finetuning with a new linear '
+    'head, not with the stored probe.')
+  rename_supervised_head: bool = opt(False, 'Accepted, without effect: '
+    'another label set just works.')
+  use_binary_cross_entropy: bool = opt(False, 'A sigmoid for each class '
+    'instead of a softmax: for multi-label data.')
+
+  # Optimisation
+  train_batch_size: int = opt(512, 'Examples of a step, over all replicas. '
+    'Halve it if memory runs out: contrastive methods lose negatives, BYOL '
+    'hardly minds.', '[1, inf)')
+  eval_batch_size: int = opt(256, 'The same for evaluation.', '[1, inf)')
+  train_epochs: int = opt(100, 'Length of the training.', '[1, inf)')
+  train_steps: int = opt(0, 'Length in steps; above 0 it wins over epochs.',
+    '[0, inf)')
+  optimizer: str = opt('lars', 'lars for large batches; momentum is Nesterov '
+    'SGD; lamb needs the legacy stack (requirements-legacy.txt).',
+    ('lars', 'momentum', 'adam', 'adamw', 'lamb'))
+  learning_rate: float = opt(0.3, 'Learning rate for a batch of 256, see '
+    '--learning_rate_scaling. Lower it if the loss becomes NaN.', '[0, inf)')
+  learning_rate_scaling: str = opt('linear', 'linear: times batch / 256. '
+    'sqrt: times the square root of the batch, with a smaller base (0.075); '
+    'better for small batches.', ('linear', 'sqrt'))
+  learning_rate_schedule: str = opt('cosine', 'After the warm-up: down to 0 '
+    'by a cosine, or constant.', ('cosine', 'constant'))
+  warmup_epochs: float = opt(10.0, 'Epochs of linear warm-up from 0.',
+    '[0, inf)')
+  momentum: float = opt(0.9, 'Momentum of lars and momentum.', '[0, 1)')
+  weight_decay: float = opt(1e-6, 'Weight decay: in lars of all but biases '
+    'and batch norm, else an l2 loss on all but batch norm.', '[0, inf)')
+  lars_eta: float = opt(1e-3, 'Trust coefficient of lars (solo-learn: 0.02).',
+    '(0, inf)')
+  lars_clip: bool = opt(False, "No longer step of lars than SGD's (LARC).")
+  lars_classic: bool = opt(True, 'true: learning rate and trust ratio inside '
+    'the momentum, as published. false: outside, the popular variant.')
+  lars_nesterov: bool = opt(False, 'Nesterov momentum in lars.')
+
+  # Numbers and chance
+  precision: str = opt('fp32', 'bf16 computes in bfloat16 and keeps weights '
+    'and losses in float32: faster on TPUs, recent GPUs and many CPUs.',
+    ('fp32', 'bf16'))
+  seed: int = opt(0, 'Seed of everything random.', '[0, 1000000]')
+  deterministic: bool = opt(False, 'The same bits at every repetition; slower '
+    'on GPUs.')
+
+  # Checkpoints and summaries
+  train_summary_steps: int = opt(100, 'Steps between training summaries; 0: '
+    'none.', '[0, inf)')
+  checkpoint_epochs: int = opt(1, 'Epochs between checkpoints.', '[1, inf)')
+  checkpoint_steps: int = opt(0, 'Steps between checkpoints; above 0 it wins '
+    'over epochs.', '[0, inf)')
+  keep_checkpoint_max: int = opt(5, 'Checkpoints kept; older ones are '
+    'deleted.', '[1, inf)')
+  explicitly_watch_vars: bool = opt(False, 'Accepted, without effect: what is '
+    'trained follows from the method.')
+  # fmt: on
+
+  def __post_init__(self):
+    for field in dataclasses.fields(self):
+      value = getattr(self, field.name)
+      if not _is_allowed(field, value):
+        refuse(field.name, value, f'must be {allowed(field)}')
+    _check_names(self)
+    _check_run(self)
+    _check_method(self)
+    _check_augmentation(self)
+
+
+FIELDS = {field.name: field for field in dataclasses.fields(Config)}
+# The annotation of a field -> (the types it takes, their name for people).
+_KINDS = {
+  bool: ((bool,), 'true or false'),
+  bool | None: ((bool, type(None)), 'true or false'),
+  int: ((int,), 'a whole number'),
+  float: ((int, float), 'a number'),
+  str: ((str,), 'text'),
+}
+
+
+def show(value):
+  """A value as one would type it, on one line."""
+  text = str(value).lower() if isinstance(value, bool) else str(value)
+  return text if text.isprintable() else repr(text)
+
+
+def refuse(name, value, why):
+  raise ConfigError(f'--{name}={show(value)}: {why}')
+
+
+def allowed(field):
+  """What the flag may be, for people."""
+  choices, kind = field.metadata['choices'], _KINDS[field.type][1]
+  if isinstance(choices, tuple):
+    return 'one of ' + ', '.join(str(c) for c in choices if c != '')
+  return f'{kind} in {choices}' if choices else kind
+
+
+def _is_allowed(field, value):
+  if type(value) not in _KINDS[field.type][0]:
+    return False
+  choices = field.metadata['choices']
+  if choices is None:
+    return True
+  if isinstance(choices, tuple):
+    return value in choices
+  low, high = map(float, choices[1:-1].split(','))
+  above = value >= low if choices[0] == '[' else value > low
+  below = value <= high if choices[-1] == ']' else value < high
+  return above and below
+
+
+# Checks between flags ------------------------------------------------------
+
+
+def _check_names(cfg):
+  name = r'[a-z0-9_]+(/\w[\w.-]*)?(:\w[\w.*]*)?'
+  folder = re.fullmatch(r'folder:.+', cfg.dataset)
+  if not folder and not re.fullmatch(name, cfg.dataset, re.ASCII):
+    why = 'must be a TFDS name such as cifar10, or folder:PATH'
+    refuse('dataset', cfg.dataset, why)
+  if set(cfg.model_dir) & set('[]*?'):
+    why = 'must not hold any of [ ] * ?, or checkpoints in it are not found'
+    refuse('model_dir', cfg.model_dir, why)
+  if not re.fullmatch(r'[\w-][\w.-]*|', cfg.eval_name, re.ASCII):
+    why = 'must consist of letters, digits, _ - and .'
+    refuse('eval_name', cfg.eval_name, why)
+
+
+def _check_run(cfg):
+  if cfg.mode == 'eval' and not cfg.model_dir:
+    refuse('mode', 'eval', 'needs --model_dir, the folder of the run')
+  if cfg.resume == 'must' and not cfg.model_dir:
+    refuse('resume', 'must', 'needs --model_dir, the folder of the run')
+  if cfg.resume == 'must' and cfg.fresh_start:
+    refuse('fresh_start', True, 'contradicts --resume=must; drop one')
+  if cfg.use_tpu is False and (cfg.tpu_name or cfg.master):
+    named = 'tpu_name' if cfg.tpu_name else 'master'
+    refuse('use_tpu', False, f'contradicts --{named}; drop one')
+  frozen = cfg.train_mode == 'finetune' and cfg.fine_tune_after_block >= 0
+  if frozen and cfg.mode != 'eval' and not cfg.checkpoint:
+    why = 'freezes layers that --checkpoint has to bring; give it, or use -1'
+    refuse('fine_tune_after_block', cfg.fine_tune_after_block, why)
+
+
+def _check_method(cfg):
+  implied = METHOD_SWITCHES[cfg.pretrain_loss]
+  for name in METHOD_SWITCHES['byol_ceb']:
+    value = getattr(cfg, name)
+    if value is not None and value != (name in implied):
+      why = f'contradicts --pretrain_loss={cfg.pretrain_loss}; drop it'
+      refuse(name, value, why)
+  pretrain = cfg.train_mode == 'pretrain'
+  if pretrain and has_teacher(cfg) and cfg.proj_head_mode == 'none':
+    why = f'--pretrain_loss={cfg.pretrain_loss} needs linear or nonlinear'
+    refuse('proj_head_mode', 'none', why)
+  layers = {'none': 0, 'linear': 1}.get(cfg.proj_head_mode, cfg.num_proj_layers)
+  if cfg.ft_proj_selector > layers:
+    why = f'the projection head has {layers} layers; must be -1 to {layers}'
+    refuse('ft_proj_selector', cfg.ft_proj_selector, why)
+  if cfg.sk_ratio > 0 and cfg.resnet_depth < 50:
+    why = f'needs --resnet_depth of 50 or more, not {cfg.resnet_depth}'
+    refuse('sk_ratio', cfg.sk_ratio, why)
+  if pretrain and not has_teacher(cfg) and cfg.train_batch_size < 2:
+    why = f'--pretrain_loss={cfg.pretrain_loss} needs negatives: 2 or more'
+    refuse('train_batch_size', cfg.train_batch_size, why)
+
+
+def _check_augmentation(cfg):
+  for name in ('blur_probability', 'solarize_probability'):
+    text = getattr(cfg, name)
+    try:
+      pair = _pair(text) if text else (0.0, 0.0)
+    except ValueError:
+      pair = ()
+    if len(pair) != 2 or not all(0 <= p <= 1 for p in pair):
+      refuse(name, text, "must be two probabilities such as '1,0.1'")
+  if cfg.blur_probability and not cfg.use_blur:
+    refuse('use_blur', False, 'contradicts --blur_probability; drop one')
+
+
+def check_surroundings(cfg):
+  """What only this machine knows, asked before anything slow begins."""
+
+  def missing(path):
+    return '://' not in path and not os.path.exists(path)
+
+  kind, _, path = cfg.dataset.partition(':')
+  if kind == 'folder' and missing(path):
+    refuse('dataset', cfg.dataset, 'there is no such folder')
+  if cfg.mode == 'eval':
+    return
+  index = f'{cfg.checkpoint}.index'
+  if cfg.checkpoint and missing(cfg.checkpoint) and missing(index):
+    refuse('checkpoint', cfg.checkpoint, 'there is no such file or folder')
+  addons = importlib.util.find_spec('tensorflow_addons')
+  if cfg.optimizer == 'lamb' and addons is None:
+    why = 'needs tensorflow-addons: pip install -r requirements-legacy.txt'
+    refuse('optimizer', 'lamb', why)
+
+
+def check_replicas(cfg, replicas):
+  """Refuses global batches that `replicas` devices cannot share evenly."""
+  names = {'train': ['train_batch_size'], 'eval': ['eval_batch_size']}
+  for name in names.get(cfg.mode, ['train_batch_size', 'eval_batch_size']):
+    batch = getattr(cfg, name)
+    if batch % replicas:
+      nearest = max(1, round(batch / replicas)) * replicas
+      why = f'must be a multiple of the {replicas} replicas, such as {nearest}'
+      refuse(name, batch, why)
+
+
+def warnings(cfg, num_examples=None):
+  """Lines about what is possible but hardly meant; call it again with data."""
+  lines = []
+  for name, (other, values) in _MATTERS_WITH.items():
+    value, given = getattr(cfg, name), getattr(cfg, other)
+    if value != FIELDS[name].default and given not in values:
+      lines.append(f'--{name}={show(value)}: no effect with --{other}={given}')
+  if cfg.train_mode == 'pretrain' and is_ceb(cfg) and cfg.ceb_beta == 0:
+    lines.append('--ceb_beta=0: no compression; the published recipes have 1')
+  if cfg.train_mode == 'finetune' and cfg.mode != 'eval' and not cfg.checkpoint:
+    lines.append('--train_mode=finetune: starts untrained without --checkpoint')
+  if num_examples:
+    warmup = warmup_steps(cfg, num_examples)
+    steps = train_steps(cfg, num_examples)
+    if warmup >= steps:
+      epochs = f'--warmup_epochs={cfg.warmup_epochs:g}'
+      lines.append(f'{epochs}: {warmup} steps of warm-up in a run of {steps}')
+  return lines
+
+
+# What follows from the settings --------------------------------------------
+
+
+def is_ceb(cfg):
+  """Whether the method compresses."""
+  return cfg.pretrain_loss in _CEB
+
+
+def has_teacher(cfg):
+  """Whether the method has a target network, the EMA of the online one."""
+  return 'use_momentum_encoder' in METHOD_SWITCHES[cfg.pretrain_loss]
+
+
+def stem(cfg):
+  """The stem of the backbone: 'imagenet', 'cifar' or 'small'."""
+  if cfg.stem == 'auto':
+    return 'cifar' if cfg.image_size <= 32 else 'imagenet'
+  return cfg.stem
+
+
+def train_steps(cfg, num_examples):
+  """Steps of the whole training."""
+  epochs = num_examples * cfg.train_epochs // cfg.train_batch_size + 1
+  return cfg.train_steps or epochs
+
+
+def warmup_steps(cfg, num_examples):
+  """Steps over which the learning rate rises."""
+  return round(cfg.warmup_epochs * num_examples // cfg.train_batch_size)
+
+
+def checkpoint_steps(cfg, num_examples):
+  """Steps between two checkpoints."""
+  epochs = cfg.checkpoint_epochs * num_examples / cfg.train_batch_size
+  return cfg.checkpoint_steps or max(1, round(epochs))
+
+
+def scaled_learning_rate(cfg):
+  """The peak of the learning rate at this batch size."""
+  if cfg.learning_rate_scaling == 'sqrt':
+    return cfg.learning_rate * math.sqrt(cfg.train_batch_size)
+  return cfg.learning_rate * cfg.train_batch_size / 256
+
+
+def _pair(text):
+  return tuple(float(part) for part in text.split(','))
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Augmentation:
+  """What stands between a decoded image and a view; pairs: (view 1, view 2).
+
+  Probabilities are 0 where something is switched off. Without random_crop a
+  view is the central crop of the evaluation.
+  """
+
+  image_size: int
+  random_crop: bool
+  area_lower: float
+  sampling: str
+  flip_prob: float
+  jitter_prob: float
+  brightness: float
+  contrast: float
+  saturation: float
+  hue: float
+  brightness_fn: str
+  gray_prob: float
+  clip_after_resize: bool
+  clip_after_gray: bool
+  blur: tuple
+  solarize: tuple
+  mean_std: bool
+
+
+def augmentation(cfg):
+  """-> Augmentation, what the training images of this run go through."""
+  byol = cfg.batch_image_augmentation_type == 'byol'
+  blur = _pair(cfg.blur_probability or ('1,0.1' if byol else '0.5,0.5'))
+  solarize = _pair(cfg.solarize_probability or ('0,0.2' if byol else '0,0'))
+  crop = not cfg.no_augmentation
+  color = crop and (cfg.train_mode == 'pretrain' or cfg.ft_with_full_aug)
+  return Augmentation(
+    image_size=cfg.image_size,
+    random_crop=crop,
+    area_lower=cfg.area_range_lower_bound,
+    sampling=cfg.bbox_sampling,
+    flip_prob=0.5 if crop else 0.0,
+    jitter_prob=0.8 if color else 0.0,
+    brightness=cfg.color_jitter_brightness,
+    contrast=cfg.color_jitter_contrast,
+    saturation=cfg.color_jitter_saturation,
+    hue=cfg.color_jitter_hue,
+    brightness_fn=cfg.brightness_fn,
+    gray_prob=0.2 if color else 0.0,
+    clip_after_resize=cfg.clip_by_value_after_resizing,
+    clip_after_gray=cfg.clip_by_value_after_grayscale,
+    blur=blur if color and cfg.use_blur else (0.0, 0.0),
+    solarize=solarize if color else (0.0, 0.0),
+    mean_std=byol,
+  )
+
+
+# To and from files -----------------------------------------------------------
+
+
+def to_dict(cfg):
+  """The settings as JSON can hold them."""
+  return dataclasses.asdict(cfg)
+
+
+def from_dict(values):
+  """The Config of to_dict; settings that it lacks have their defaults."""
+  for key in values:
+    if key not in FIELDS:
+      raise ConfigError(f'unknown setting {show(key)!r} in a stored config')
+  return Config(**values)

@@ -1,0 +1,124 @@
+"""Losses as pure functions of tensors, composed of the papers' own terms.
+
+Rows are this replica's; keys are the rows of all replicas, gathered by the
+caller; `offset` says where the local rows begin among the keys. Everything is
+float32, every loss is a mean over the local rows.
+"""
+
+import math
+from collections.abc import Callable
+from typing import NamedTuple
+
+import tensorflow as tf
+
+# Large enough to erase a logit from a softmax in float32.
+_MASKED = 1e9
+
+
+class Contrast(NamedTuple):
+  """How well each row finds its partner among the candidates."""
+
+  cross_entropy: tf.Tensor  # [b] nats
+  accuracy: tf.Tensor  # []
+  entropy: tf.Tensor  # [] nats, of the softmax over candidates
+  candidates: int
+
+
+class Ceb(NamedTuple):
+  """One direction of a contrastive CEB objective, all [b] and in nats."""
+
+  loss: tf.Tensor
+  rate: tf.Tensor  # I(X;Z|Y) from above: log e(z|x) - log b(z|y)
+  relevant: tf.Tensor  # I(Y;Z) from below: log candidates - cross entropy
+  log_e: tf.Tensor
+  log_b: tf.Tensor
+  contrast: Contrast
+
+
+def dot_critic(kappa: float) -> Callable:
+  """-> critic(z [b, d], keys [B, d]) -> [b, B]: kappa z.key.
+
+  log vMF(z; key, kappa) without its normaliser, which cancels in the softmax
+  and would cost it digits; also SimCLR's similarity, kappa = 1 / temperature.
+  """
+  return lambda z, keys: kappa * tf.matmul(z, keys, transpose_b=True)
+
+
+def gaussian_critic(sigma) -> Callable:
+  """-> critic(z, keys) -> [b, B]: log N(z; key, sigma^2) but for a constant."""
+
+  def critic(z, keys):
+    z, keys = z / sigma, keys / sigma
+    squares = tf.reduce_sum(z * z, -1)[:, None] + tf.reduce_sum(keys * keys, -1)
+    return tf.matmul(z, keys, transpose_b=True) - 0.5 * squares
+
+  return critic
+
+
+def contrast(critic, z, keys, same_view=None, offset=0) -> Contrast:
+  """Which of `keys` belongs to each row of z: row i's partner is offset + i.
+
+  z [b, d]; keys [B, d], the other view of the global batch; same_view [B, d],
+  the rows' own view, which gives B - 1 more negatives (the row itself is
+  masked): the double batch trick.
+  """
+  partner = offset + tf.range(z.shape[0])
+  logits = critic(z, keys)  # [b, B]
+  candidates = keys.shape[0]
+  if same_view is not None:
+    itself = tf.one_hot(partner, same_view.shape[0])
+    logits = tf.concat([logits, critic(z, same_view) - _MASKED * itself], 1)
+    candidates = 2 * candidates - 1
+  found = tf.cast(tf.argmax(logits, 1), tf.int32) == partner
+  log_p = tf.nn.log_softmax(logits)
+  return Contrast(
+    cross_entropy=tf.nn.sparse_softmax_cross_entropy_with_logits(
+      labels=partner, logits=logits
+    ),
+    accuracy=tf.reduce_mean(tf.cast(found, tf.float32)),
+    entropy=-tf.reduce_mean(
+      tf.reduce_sum(tf.exp(log_p) * tf.maximum(log_p, -_MASKED), 1)
+    ),
+    candidates=candidates,
+  )
+
+
+def ceb_contrastive(
+  z, mu, other, keys, same_view=None, *, log_e, log_b, critic, beta, offset=0
+) -> Ceb:
+  """beta (log e(z|x) - log b(z|y)) - I(Y;Z), one direction (CVR, eq. of 1.3).
+
+  z [b, d] a sample of e(.|mu); other [b, d] the partner's mean direction,
+  which is also the backward encoder's; keys and same_view as in contrast.
+  """
+  found = contrast(critic, z, keys, same_view, offset)
+  log_e, log_b = log_e(z, mu), log_b(z, other)
+  rate = log_e - log_b
+  relevant = math.log(found.candidates) - found.cross_entropy
+  return Ceb(beta * rate - relevant, rate, relevant, log_e, log_b, found)
+
+
+def normalized_distance(prediction, target):
+  """[b, d], [b, d] -> [b]: ||l2n(p) - l2n(y)||^2 = 2 - 2 cos (BYOL, eq. 2)."""
+  difference = tf.math.l2_normalize(prediction, -1) - tf.math.l2_normalize(
+    target, -1
+  )
+  return tf.reduce_sum(tf.square(difference), -1)
+
+
+def classification(logits, labels, binary=False):
+  """The linear probe: logits [n, c], labels [n] -> (loss [], accuracy [])."""
+  if binary:
+    one_hot = tf.one_hot(labels, logits.shape[-1])
+    rows = tf.reduce_sum(
+      tf.nn.sigmoid_cross_entropy_with_logits(one_hot, logits), -1
+    )
+  else:
+    rows = tf.nn.sparse_softmax_cross_entropy_with_logits(labels, logits)
+  right = tf.cast(tf.argmax(logits, -1), labels.dtype) == labels
+  return tf.reduce_mean(rows), tf.reduce_mean(tf.cast(right, tf.float32))
+
+
+def l2_loss(variables):
+  """Half the sum of squares of the variables."""
+  return tf.add_n([tf.nn.l2_loss(tf.cast(v, tf.float32)) for v in variables])

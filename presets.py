@@ -1,0 +1,97 @@
+"""The recipes: `python run.py --preset=NAME` should reach the number it names.
+
+Flags typed beside a preset win over it. A Python table, laid out by hand: name
+-> (one line about it, the flags that it sets).
+"""
+
+# fmt: off
+
+_IMAGENET = {'dataset': 'imagenet2012', 'image_size': 224, 'resnet_depth': 50,
+             'train_batch_size': 4096}
+_300_EPOCHS = {'train_epochs': 300, 'weight_decay': 1e-6}
+_1000_EPOCHS = {'train_epochs': 1000, 'weight_decay': 1.5e-6}
+_BYOL_300 = _300_EPOCHS | {'ema_alpha': 0.99, 'byol_loss_weight': 5.0}
+_BYOL_1000 = _1000_EPOCHS | {'ema_alpha': 0.996, 'byol_loss_weight': 2.0}
+
+_SIMCLR = {'pretrain_loss': 'contrastive', 'temperature': 0.1}
+_CSIMCLR = {'pretrain_loss': 'contrastive_ceb', 'kappa_e': 1024.0,
+            'kappa_b': 10.0, 'ceb_beta': 1.0}
+_BYOL = {'pretrain_loss': 'byol'}
+_CBYOL = {'pretrain_loss': 'byol_ceb', 'kappa_e': 16384.0, 'kappa_b': 10.0,
+          'ceb_beta': 1.0}
+
+_CIFAR10 = {'dataset': 'cifar10', 'eval_split': 'test', 'image_size': 32,
+            'resnet_depth': 18, 'train_epochs': 1000, 'train_batch_size': 256,
+            'brightness_fn': 'simclrv2'}
+_SOLO = {'lars_eta': 0.02, 'lars_clip': True, 'proj_out_dim': 256}
+_SOLO_SIMCLR = _SOLO | {
+  'learning_rate': 0.4, 'weight_decay': 1e-4, 'proj_head_hidden_dim': 2048,
+  'color_jitter_brightness': 0.8, 'color_jitter_contrast': 0.8,
+  'color_jitter_saturation': 0.8, 'color_jitter_hue': 0.2,
+  'blur_probability': '0.5,0.5', 'solarize_probability': '0,0'}
+_SOLO_BYOL = _SOLO | {
+  'learning_rate': 1.0, 'weight_decay': 1e-5, 'proj_head_hidden_dim': 4096,
+  'ema_alpha': 0.99, 'use_blur': False, 'solarize_probability': '0,0.2'}
+
+PRESETS = {
+  'simclr_300epochs': (
+    'SimCLR, ResNet-50: 67.9 to 69.2% top-1 (repeated in the BYOL paper)',
+    _IMAGENET | _300_EPOCHS | _SIMCLR | {'learning_rate': 0.3}),
+  'simclr_1000epochs': (
+    'SimCLR, ResNet-50: 71.1% top-1, online probe (published README)',
+    _IMAGENET | _1000_EPOCHS | _SIMCLR | {'learning_rate': 0.2}),
+  'csimclr_300epochs': (
+    'C-SimCLR, ResNet-50: no number was published for 300 epochs',
+    _IMAGENET | _300_EPOCHS | _CSIMCLR | {'learning_rate': 0.3}),
+  'csimclr_1000epochs': (
+    'C-SimCLR, ResNet-50: 71.8% top-1, online probe (published README)',
+    _IMAGENET | _1000_EPOCHS | _CSIMCLR | {'learning_rate': 0.2}),
+  'byol_300epochs': (
+    'BYOL, ResNet-50: 72.5% top-1 (BYOL paper)',
+    _IMAGENET | _BYOL_300 | _BYOL | {'learning_rate': 0.3}),
+  'byol_1000epochs': (
+    'BYOL, ResNet-50: 74.4% top-1, online probe (published README)',
+    _IMAGENET | _BYOL_1000 | _BYOL | {'learning_rate': 0.2}),
+  'cbyol_300epochs': (
+    'C-BYOL, ResNet-50: no number was published for 300 epochs',
+    _IMAGENET | _BYOL_300 | _CBYOL | {'learning_rate': 0.35}),
+  'cbyol_1000epochs': (
+    'C-BYOL, ResNet-50: 75.9% top-1, online probe (published README)',
+    _IMAGENET | _BYOL_1000 | _CBYOL | {'learning_rate': 0.25}),
+  'cifar10_simclr': (
+    'SimCLR, ResNet-18, 1000 epochs: 90.74% (solo-learn, with its own probe)',
+    _CIFAR10 | _SOLO_SIMCLR | _SIMCLR | {'temperature': 0.2}),
+  'cifar10_csimclr': (
+    'C-SimCLR with the settings of cifar10_simclr: ours, not from a paper',
+    _CIFAR10 | _SOLO_SIMCLR | _CSIMCLR | {'kappa_b': 5.0}),
+  'cifar10_byol': (
+    'BYOL, ResNet-18, 1000 epochs: 92.58% (solo-learn, with its own probe)',
+    _CIFAR10 | _SOLO_BYOL | _BYOL | {'byol_loss_weight': 1.0}),
+  'cifar10_cbyol': (
+    'C-BYOL with the settings of cifar10_byol: ours, not from a paper',
+    _CIFAR10 | _SOLO_BYOL | _CBYOL | {'byol_loss_weight': 2.0}),
+  'cifar10_simclr_repo': (
+    'SimCLR, ResNet-18, 1000 epochs: about 91% (SimCLR README)',
+    _CIFAR10 | _SIMCLR | {
+      'temperature': 0.5, 'train_batch_size': 512, 'learning_rate': 1.0,
+      'weight_decay': 1e-4, 'num_proj_layers': 3, 'proj_head_hidden_dim': 512,
+      'proj_out_dim': 128, 'proj_head_output_bn': True, 'mlp_init': 'simclr',
+      'batch_image_augmentation_type': 'simclr', 'use_blur': False,
+      'bbox_sampling': 'uniform', 'color_jitter_brightness': 0.4,
+      'color_jitter_contrast': 0.4, 'color_jitter_saturation': 0.4,
+      'color_jitter_hue': 0.1}),
+  'quickstart': (
+    'C-SimCLR on patches of photographs: minutes on a CPU, no download',
+    _CSIMCLR | {
+      'dataset': 'photo_patches/32px', 'eval_split': 'test', 'image_size': 32,
+      'stem': 'small', 'resnet_depth': 18, 'train_batch_size': 256,
+      'train_steps': 250, 'warmup_epochs': 1.0, 'learning_rate': 0.5,
+      'kappa_e': 1024.0, 'ceb_beta': 0.1, 'beta_schedule': 'linear_warmup',
+      'proj_head_hidden_dim': 512, 'proj_out_dim': 128, 'precision': 'bf16',
+      'use_tpu': False}),
+}
+for _name in ('simclr', 'csimclr', 'byol', 'cbyol'):
+  _long = f'{_name}_300epochs'
+  PRESETS[_name] = (f'Short for {_long}', PRESETS[_long][1])
+
+# fmt: on

@@ -1,0 +1,57 @@
+"""For `pip install -e .` in a virtual environment of one's own."""
+
+import pathlib
+
+from setuptools import setup
+
+here = pathlib.Path(__file__).parent
+
+
+def requirements(name):
+  """The requirements in a file, without its comments."""
+  lines = (here / name).read_text().splitlines()
+  return [line for line in lines if line and not line.startswith('#')]
+
+
+setup(
+  name='compressive-ssl',
+  version='0.1.0',
+  description='Compressive self-supervised visual representations, TensorFlow 2',
+  license='Apache-2.0',
+  python_requires='>=3.10,<3.14',
+  py_modules=[
+    'checkpoints',
+    'command_line',
+    'config',
+    'data',
+    'data_util',
+    'distributed',
+    'distributions',
+    'evaluate',
+    'lars_optimizer',
+    'loop',
+    'methods',
+    'model',
+    'monitor',
+    'objectives',
+    'photo_patches',
+    'presets',
+    'resnet',
+    'run',
+    'schedules',
+    'train',
+  ],
+  install_requires=requirements('requirements.txt'),
+  extras_require={
+    # The built-in data set, and the logistic probe of the quickstart.
+    'quickstart': ['scikit-image>=0.21', 'scikit-learn>=1.2'],
+    'test': [
+      'scikit-image>=0.21',
+      'scikit-learn>=1.2',
+      'mpmath>=1.3',
+      'scipy>=1.10',
+      'pytest>=8',
+      'ruff>=0.9',
+    ],
+  },
+)
