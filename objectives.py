@@ -6,7 +6,6 @@ float32, every loss is a mean over the local rows.
 """
 
 import math
-from collections.abc import Callable
 from typing import NamedTuple
 
 import tensorflow as tf
@@ -35,39 +34,19 @@ class Ceb(NamedTuple):
   contrast: Contrast
 
 
-def dot_critic(kappa: float) -> Callable:
-  """-> critic(z [b, d], keys [B, d]) -> [b, B]: kappa z.key.
-
-  log vMF(z; key, kappa) without its normaliser, which cancels in the softmax
-  and would cost it digits; also SimCLR's similarity, kappa = 1 / temperature.
-  """
-  return lambda z, keys: kappa * tf.matmul(z, keys, transpose_b=True)
-
-
-def gaussian_critic(sigma) -> Callable:
-  """-> critic(z, keys) -> [b, B]: log N(z; key, sigma^2) but for a constant."""
-
-  def critic(z, keys):
-    z, keys = z / sigma, keys / sigma
-    squares = tf.reduce_sum(z * z, -1)[:, None] + tf.reduce_sum(keys * keys, -1)
-    return tf.matmul(z, keys, transpose_b=True) - 0.5 * squares
-
-  return critic
-
-
-def contrast(critic, z, keys, same_view=None, offset=0) -> Contrast:
+def contrast(scores, z, keys, same_view=None, offset=0) -> Contrast:
   """Which of `keys` belongs to each row of z: row i's partner is offset + i.
 
-  z [b, d]; keys [B, d], the other view of the global batch; same_view [B, d],
-  the rows' own view, which gives B - 1 more negatives (the row itself is
-  masked): the double batch trick.
+  scores(z, keys) -> logits [b, B]; z [b, d]; keys [B, d], the other view of
+  the global batch; same_view [B, d], the rows' own view, which gives B - 1
+  more negatives (the row itself is masked): the double batch trick.
   """
   partner = offset + tf.range(z.shape[0])
-  logits = critic(z, keys)  # [b, B]
+  logits = scores(z, keys)  # [b, B]
   candidates = keys.shape[0]
   if same_view is not None:
     itself = tf.one_hot(partner, same_view.shape[0])
-    logits = tf.concat([logits, critic(z, same_view) - _MASKED * itself], 1)
+    logits = tf.concat([logits, scores(z, same_view) - _MASKED * itself], 1)
     candidates = 2 * candidates - 1
   found = tf.cast(tf.argmax(logits, 1), tf.int32) == partner
   log_p = tf.nn.log_softmax(logits)
@@ -84,14 +63,14 @@ def contrast(critic, z, keys, same_view=None, offset=0) -> Contrast:
 
 
 def ceb_contrastive(
-  z, mu, other, keys, same_view=None, *, log_e, log_b, critic, beta, offset=0
+  z, mu, other, keys, same_view=None, *, log_e, log_b, scores, beta, offset=0
 ) -> Ceb:
   """beta (log e(z|x) - log b(z|y)) - I(Y;Z), one direction (CVR, eq. of 1.3).
 
   z [b, d] a sample of e(.|mu); other [b, d] the partner's mean direction,
   which is also the backward encoder's; keys and same_view as in contrast.
   """
-  found = contrast(critic, z, keys, same_view, offset)
+  found = contrast(scores, z, keys, same_view, offset)
   log_e, log_b = log_e(z, mu), log_b(z, other)
   rate = log_e - log_b
   relevant = math.log(found.candidates) - found.cross_entropy

@@ -16,7 +16,7 @@ def requirements(name):
 setup(
   name='compressive-ssl',
   version='0.1.0',
-  description='Compressive self-supervised visual representations, TensorFlow 2',
+  description='Compressive self-supervised visual learning, TensorFlow 2',
   license='Apache-2.0',
   python_requires='>=3.10,<3.14',
   py_modules=[

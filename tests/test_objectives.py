@@ -1,4 +1,4 @@
-"""Losses: fixture numbers, dumb-loop transcriptions, closed forms, gradients."""
+"""Losses: fixture numbers, dumb-loop oracles, closed forms, gradients."""
 
 import functools
 import math
@@ -18,10 +18,14 @@ def float32(*arrays):
   return [tf.constant(a, tf.float32) for a in arrays]
 
 
+def vmf_scores(kappa):
+  return functools.partial(distributions.vmf_scores, kappa=kappa)
+
+
 def nt_xent(h1, h2, temperature, double=True):
-  critic = objectives.dot_critic(1.0 / temperature)
-  first = objectives.contrast(critic, h1, h2, h1 if double else None)
-  second = objectives.contrast(critic, h2, h1, h2 if double else None)
+  scores = vmf_scores(1.0 / temperature)
+  first = objectives.contrast(scores, h1, h2, h1 if double else None)
+  second = objectives.contrast(scores, h2, h1, h2 if double else None)
   return [tf.reduce_mean(c.cross_entropy) for c in (first, second)]
 
 
@@ -29,7 +33,7 @@ def vmf_terms(kappa_e=KAPPA_E, kappa_b=KAPPA_B):
   return {
     'log_e': functools.partial(distributions.vmf_log_prob, kappa=kappa_e),
     'log_b': functools.partial(distributions.vmf_log_prob, kappa=kappa_b),
-    'critic': objectives.dot_critic(kappa_b),
+    'scores': vmf_scores(kappa_b),
   }
 
 
@@ -69,8 +73,9 @@ RELEVANT = {
 DISTANCE = {16: 2.016515386060, 256: 1.991075151004}
 
 
-@pytest.mark.parametrize('dim, total', [(16, 0.026386018236),
-                                        (256, 5.644990640187)])
+@pytest.mark.parametrize(
+  'dim, total', [(16, 0.026386018236), (256, 5.644990640187)]
+)
 def test_the_fixture_is_the_one_of_the_numbers(dim, total):
   assert oracles.fixture(dim)[2].sum() == pytest.approx(total, abs=1e-9)
 
@@ -131,16 +136,12 @@ def test_ceb_matches_the_transcription(family, beta, double):
     terms = {
       'log_e': functools.partial(distributions.gaussian_log_prob, sigma=0.3),
       'log_b': functools.partial(distributions.gaussian_log_prob, sigma=0.8),
-      'critic': objectives.gaussian_critic(0.8),
+      'scores': functools.partial(distributions.gaussian_scores, sigma=0.8),
     }
     log_e = functools.partial(oracles.log_gaussian, sigma=0.3)
     log_b = functools.partial(oracles.log_gaussian, sigma=0.8)
-  expected, parts = oracles.c_simclr(
-    h1, h2, z1, z2, log_e, log_b, beta, double
-  )
-  loss, first, second = c_simclr(
-    *float32(h1, h2, z1, z2), beta, terms, double
-  )
+  expected, parts = oracles.c_simclr(h1, h2, z1, z2, log_e, log_b, beta, double)
+  loss, first, second = c_simclr(*float32(h1, h2, z1, z2), beta, terms, double)
   assert float(loss) == pytest.approx(expected, rel=1e-5, abs=1e-5)
   found = {
     'rate1': first.rate,
@@ -184,9 +185,9 @@ def test_gradients_match_finite_differences_of_the_transcription():
     log_e, log_b = log_prob(20.0, 1.0), log_prob(4.0, 2.0)
     loss = 0.0
     for z, mu, other in ((a[2], a[0], a[1]), (a[3], a[1], a[0])):
-      rate = np.mean([
-        log_e(z[i], mu[i]) - log_b(z[i], other[i]) for i in range(3)
-      ])
+      rate = np.mean(
+        [log_e(z[i], mu[i]) - log_b(z[i], other[i]) for i in range(3)]
+      )
       entropies = oracles.cross_entropies(
         lambda x, y: 4.0 * x @ y, z, other, mu
       )
@@ -197,6 +198,7 @@ def test_gradients_match_finite_differences_of_the_transcription():
     lambda *a: c_simclr(*a, 0.7, vmf_terms(20.0, 4.0))[0], *arrays
   )
   for k, gradient in enumerate(found):
+
     def at(x, k=k):
       return oracle(*[x if j == k else a for j, a in enumerate(arrays)])
 
@@ -222,14 +224,14 @@ def test_byol_gradient_is_tangential_and_right():
 
 
 def test_accuracy_and_entropy_of_the_contrast():
-  critic = objectives.dot_critic(1.0)
+  scores = vmf_scores(1.0)
   z = tf.eye(4) * 50.0
-  found = objectives.contrast(critic, z, tf.eye(4))
+  found = objectives.contrast(scores, z, tf.eye(4))
   assert float(found.accuracy) == 1.0
   assert float(found.entropy) == pytest.approx(0.0, abs=1e-5)
-  flat = objectives.contrast(critic, tf.zeros([4, 4]), tf.eye(4), tf.eye(4))
+  flat = objectives.contrast(scores, tf.zeros([4, 4]), tf.eye(4), tf.eye(4))
   assert float(flat.entropy) == pytest.approx(math.log(7), rel=1e-6)
-  wrong = objectives.contrast(critic, tf.roll(z, 1, 0), tf.eye(4))
+  wrong = objectives.contrast(scores, tf.roll(z, 1, 0), tf.eye(4))
   assert float(wrong.accuracy) == 0.0
 
 
@@ -237,9 +239,9 @@ def test_local_rows_of_global_keys():
   """Rows 4..7 of eight keys: what the second of two replicas computes."""
   rng = np.random.default_rng(5)
   h1, h2 = float32(oracles.unit_rows(rng, 8, 6), oracles.unit_rows(rng, 8, 6))
-  critic = objectives.dot_critic(10.0)
-  whole = objectives.contrast(critic, h1, h2, h1).cross_entropy
-  part = objectives.contrast(critic, h1[4:], h2, h1, offset=4).cross_entropy
+  scores = vmf_scores(10.0)
+  whole = objectives.contrast(scores, h1, h2, h1).cross_entropy
+  part = objectives.contrast(scores, h1[4:], h2, h1, offset=4).cross_entropy
   np.testing.assert_allclose(part, whole[4:], rtol=1e-6)
 
 
@@ -247,10 +249,12 @@ def test_classification_against_the_definition():
   logits = np.array([[2.0, 1.0, 0.0], [0.0, 3.0, 1.0]])
   labels = tf.constant([0, 2])
   loss, accuracy = objectives.classification(float32(logits)[0], labels)
-  expected = -np.mean([
-    oracles.log_softmax_at(logits[0], 0),
-    oracles.log_softmax_at(logits[1], 2),
-  ])
+  expected = -np.mean(
+    [
+      oracles.log_softmax_at(logits[0], 0),
+      oracles.log_softmax_at(logits[1], 2),
+    ]
+  )
   assert float(loss) == pytest.approx(expected, rel=1e-6)
   assert float(accuracy) == 0.5
   binary, _ = objectives.classification(float32(logits)[0], labels, True)
