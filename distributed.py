@@ -79,8 +79,9 @@ def _tpu_strategy(tpu_name, zone, project, master):
     if name != 'local':
       tf.config.experimental_connect_to_cluster(resolver)
     tf.tpu.experimental.initialize_tpu_system(resolver)
-  except (ValueError, tf.errors.OpError, RuntimeError, OSError) as error:
-    reason = str(error).strip().split('\n')[0]
+  except Exception as error:
+    # Whatever the cloud's client libraries raise, the user's next step is one.
+    reason = str(error).strip().partition('\n')[0][:300]
     raise NoDevice(
       f'--use_tpu=true, but no TPU could be reached ({reason}). Name one with '
       '--tpu_name, or drop the flag to run on GPUs or the CPU.'

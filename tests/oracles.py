@@ -77,9 +77,9 @@ def c_simclr(h1, h2, z1, z2, log_e, log_b, beta, double=True):
   candidates = 2 * len(h1) - 1 if double else len(h1)
   loss = 0.0
   for name, z, mu, other in (('1', z1, h1, h2), ('2', z2, h2, h1)):
-    rate = np.mean([
-      log_e(z[i], mu[i]) - log_b(z[i], other[i]) for i in range(len(z))
-    ])
+    rate = np.mean(
+      [log_e(z[i], mu[i]) - log_b(z[i], other[i]) for i in range(len(z))]
+    )
     same = mu if double else None
     relevant = (
       np.log(candidates) - cross_entropies(log_b, z, other, same).mean()

@@ -48,7 +48,8 @@ def test_beta_schedules():
 
   assert values('constant') == [0.5] * 5
   assert values('linear_warmup') == [0.0, 0.25, 0.5, 0.5, 0.5]
-  expected = [0.5 * 0.5 * (1 - np.cos(np.pi * s / 100)) for s in
-              (0, 5, 10, 50, 100)]
+  expected = [
+    0.5 * 0.5 * (1 - np.cos(np.pi * s / 100)) for s in (0, 5, 10, 50, 100)
+  ]
   np.testing.assert_allclose(values('cosine'), expected, atol=1e-7)
   assert values('cosine')[0] == 0.0 and values('cosine')[-1] == 0.5

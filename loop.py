@@ -1,0 +1,139 @@
+"""The loop around a train step: on the device, and on the host.
+
+Knows nothing of methods or configurations: a step gives a flat dict of
+numbers, a save takes a step number.
+"""
+
+import math
+import signal
+import time
+
+import tensorflow as tf
+
+# The metrics of a step travel as one vector of this length: a loop on the
+# device carries one tensor, whatever the method reports.
+_SLOTS = 32
+# Seconds between two looks at the host: stop signals, the progress line.
+_LOOK_SECONDS = 8.0
+
+
+class Stopped(Exception):
+  """A signal asked for an end; the checkpoint is written."""
+
+
+class NonFinite(Exception):
+  """The loss is no longer a number."""
+
+
+def make_loop(strategy, train_step):
+  """-> loop(iterator, n) -> means over n steps and all replicas, a dict."""
+  names = []
+
+  # Nothing in a step needs AutoGraph; without it tracing is much quicker.
+  @tf.autograph.experimental.do_not_convert
+  def packed(batch):
+    metrics = train_step(batch)
+    names[:] = sorted(metrics)
+    values = tf.stack([tf.cast(metrics[k], tf.float32) for k in names])
+    return tf.pad(values, [[0, _SLOTS - len(names)]])
+
+  @tf.function
+  def run(iterator, n):
+    totals = tf.zeros([_SLOTS])
+    for _ in tf.range(n):
+      values = strategy.run(packed, args=(next(iterator),))
+      totals += strategy.reduce(tf.distribute.ReduceOp.MEAN, values, axis=None)
+    return totals / tf.cast(n, tf.float32)
+
+  def loop(iterator, n):
+    means = run(iterator, tf.constant(n)).numpy()
+    return {name: float(means[i]) for i, name in enumerate(names)}
+
+  return loop
+
+
+class _StopSignal:
+  """Turns SIGTERM and Ctrl-C into a flag that the loop looks at."""
+
+  def __init__(self):
+    self.received = None
+
+  def __enter__(self):
+    self._old = {
+      number: signal.signal(number, self._receive)
+      for number in (signal.SIGTERM, signal.SIGINT)
+    }
+    return self
+
+  def _receive(self, number, frame):
+    del frame
+    self.received = signal.Signals(number).name
+
+  def __exit__(self, *error):
+    for number, old in self._old.items():
+      signal.signal(number, old)
+
+
+class _Means:
+  """Means of metrics over chunks of different lengths."""
+
+  def __init__(self):
+    self.steps, self.sums = 0, {}
+
+  def add(self, metrics, n):
+    self.steps += n
+    for name, value in metrics.items():
+      self.sums[name] = self.sums.get(name, 0.0) + value * n
+
+  def take(self):
+    """-> the means so far, and begins anew."""
+    means = {k: v / self.steps for k, v in self.sums.items()}
+    self.steps, self.sums = 0, {}
+    return means
+
+
+def _next_stop(step, total, *intervals):
+  """The next step at which the host has something to do."""
+  marks = [step - step % i + i for i in intervals if i > 0]
+  return min([total, *marks])
+
+
+def fit(loop, iterator, *, start, total, batch, intervals, save, monitor):
+  """The loop: chunks of steps that end at summaries, saves and looks.
+
+  intervals: (summary steps, checkpoint steps), 0 for none.
+  """
+  means, step, chunk, pace = _Means(), start, 1, None
+  with _StopSignal() as stop:
+    while step < total:
+      n = min(chunk, _next_stop(step, total, *intervals) - step)
+      began = time.monotonic()
+      metrics = loop(iterator, n)
+      seconds = (time.monotonic() - began) / n
+      step += n
+      if not math.isfinite(metrics['total_loss']):
+        raise NonFinite(
+          f'the loss is {metrics["total_loss"]} at step {step}. Lower '
+          '--learning_rate, lengthen --warmup_epochs, or use --precision=fp32; '
+          'the last checkpoint is from before.'
+        )
+      means.add(metrics, n)
+      # The first chunk compiles; its time says nothing about the next ones.
+      if step - n > start:
+        pace = seconds
+        chunk = max(1, min(int(_LOOK_SECONDS / pace), 2 * chunk))
+      rate = batch / seconds
+      eta = (total - step) * (pace or seconds)
+      monitor.progress(step, total, metrics, rate, eta)
+      if intervals[0] and (step % intervals[0] == 0 or step == total):
+        monitor.summary(step, means.take() | {'images_per_second': rate})
+      if step == total or (intervals[1] and step % intervals[1] == 0):
+        save(step)
+      elif stop.received:
+        save(step)
+      if stop.received and step < total:
+        raise Stopped(
+          f'{stop.received} at step {step}: checkpoint written. The same '
+          'command goes on from here.'
+        )
+  return step

@@ -1,0 +1,180 @@
+"""The entry: flags -> Config -> what to do.
+
+  python run.py --preset=quickstart
+  python run.py --help
+
+TensorFlow is imported only after the configuration is valid, so that --help
+and every typing error answer at once.
+"""
+
+import dataclasses
+import json
+import os
+import subprocess
+import sys
+import time
+
+import command_line
+import config
+
+# 0 done, 1 a bug of ours; the rest as the README lists them.
+EXIT_USAGE, EXIT_NON_FINITE, EXIT_RETRY, EXIT_PREEMPTED = 2, 3, 75, 143
+
+
+def read_stored(model_dir):
+  """The configuration a run left in its directory, or None."""
+  path = os.path.join(model_dir, 'config.json')
+  if '://' in path:
+    import tensorflow as tf
+
+    if not tf.io.gfile.exists(path):
+      return None
+    with tf.io.gfile.GFile(path) as file:
+      return json.load(file)['config']
+  if not os.path.exists(path):
+    return None
+  with open(path) as file:
+    return json.load(file)['config']
+
+
+def _git_hash():
+  here = os.path.dirname(os.path.abspath(__file__))
+  command = ['git', '-C', here, 'rev-parse', 'HEAD']
+  try:
+    found = subprocess.run(command, capture_output=True, text=True, timeout=5)
+  except (OSError, subprocess.TimeoutExpired):
+    return None
+  return found.stdout.strip() or None
+
+
+def _record(cfg, argv):
+  """What config.json holds: enough to run the same again."""
+  import tensorflow as tf
+  import tf_keras
+
+  return {
+    'config': config.to_dict(cfg),
+    'argv': list(argv),
+    'git': _git_hash(),
+    'versions': {
+      'python': sys.version.split()[0],
+      'tensorflow': tf.__version__,
+      'tf_keras': tf_keras.__version__,
+    },
+  }
+
+
+def _probe_write(model_dir):
+  """Fails at once where checkpoints could not be written hours later."""
+  import tensorflow as tf
+
+  path = os.path.join(model_dir, f'.write-test-{os.getpid()}')
+  try:
+    tf.io.gfile.makedirs(model_dir)
+    with tf.io.gfile.GFile(path, 'w') as file:
+      file.write('')
+    tf.io.gfile.remove(path)
+  except (tf.errors.OpError, OSError) as error:
+    raise config.ConfigError(
+      f'--model_dir={model_dir} cannot be written '
+      f'({str(error).splitlines()[0]}). Name a directory you can write to.'
+    ) from error
+
+
+def _set_up(cfg):
+  """Precision, determinism, the strategy -> (strategy, its one line)."""
+  import tensorflow as tf
+  import tf_keras as keras
+
+  import distributed
+
+  try:
+    strategy, where = distributed.make_strategy(
+      cfg.use_tpu, cfg.tpu_name, cfg.tpu_zone, cfg.gcp_project, cfg.master
+    )
+  except distributed.NoDevice as error:
+    raise config.ConfigError(str(error)) from error
+  if cfg.deterministic:
+    tf.config.experimental.enable_op_determinism()
+  if cfg.precision == 'bf16':
+    keras.mixed_precision.set_global_policy('mixed_bfloat16')
+  config.check_replicas(cfg, strategy.num_replicas_in_sync)
+  return strategy, where
+
+
+def execute(cfg, argv):
+  """Does what the configuration says; raises what main() explains."""
+  strategy, where = _set_up(cfg)
+
+  import distributed
+  import evaluate
+  import train
+  from monitor import Monitor
+
+  _probe_write(cfg.model_dir)
+  chief = distributed.is_chief(strategy)
+  results = cfg.model_dir
+  if cfg.mode == 'eval':
+    name = f'eval_{cfg.eval_name}' if cfg.eval_name else 'eval'
+    results = os.path.join(cfg.model_dir, name)
+  monitor = Monitor(results, chief)
+  monitor.say(f'Running on {where}; results go to {results}')
+  if cfg.mode == 'eval':
+    state, total = train.rebuild(cfg, strategy)
+    evaluate.follow(cfg, strategy, state, total, monitor)
+    return
+  monitor.write_json('config.json', _record(cfg, argv))
+  monitor.write_json('flags.json', config.to_dict(cfg))
+  state, total = train.train(cfg, strategy, monitor)
+  if cfg.mode == 'train_then_eval' and state.probe:
+    evaluate.evaluate_state(cfg, strategy, state, total, monitor)
+  monitor.say(f'Done: {total} steps in {cfg.model_dir}')
+
+
+def _explained(cfg, argv):
+  """Runs and turns what may be expected into a line and an exit status."""
+  import tensorflow as tf
+
+  import checkpoints
+  import data
+  import loop
+
+  try:
+    execute(cfg, argv)
+  except (config.ConfigError, data.DataError, checkpoints.CheckpointError) as e:
+    return EXIT_USAGE, str(e)
+  except loop.NonFinite as e:
+    return EXIT_NON_FINITE, str(e)
+  except loop.Stopped as e:
+    return EXIT_PREEMPTED, str(e)
+  except (tf.errors.UnavailableError, tf.errors.ResourceExhaustedError) as e:
+    reason = str(e).splitlines()[0][:300]
+    return EXIT_RETRY, f'{reason}. The same command goes on where it was.'
+  return 0, ''
+
+
+def main(argv):
+  """-> the exit status."""
+  try:
+    cfg = command_line.parse(argv, read_stored)
+  except command_line.Help as text:
+    print(text)
+    return 0
+  except config.ConfigError as error:
+    print(f'run.py: {error}', file=sys.stderr)
+    return EXIT_USAGE
+  if cfg.print_config:
+    print(command_line.describe(cfg, argv))
+    return 0
+  if not cfg.model_dir:
+    name = f'{cfg.pretrain_loss}_{time.strftime("%Y%m%d_%H%M%S")}'
+    cfg = dataclasses.replace(cfg, model_dir=os.path.join('runs', name))
+  os.environ.setdefault('TF_CPP_MIN_LOG_LEVEL', '2')
+  status, message = _explained(cfg, argv)
+  if message:
+    print(f'\nrun.py: {message}', file=sys.stderr)
+  return status
+
+
+if __name__ == '__main__':
+  sys.exit(main(sys.argv))

@@ -1,0 +1,594 @@
+"""Finding data sets, and reading them: order, resume, hosts, damage."""
+
+import io
+import os
+import threading
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+import data
+import data_util
+import photo_patches
+
+CLASSES = ('bird', 'cat', 'dog')
+
+
+def encoded(value, kind=tf.io.encode_png, side=6):
+  image = np.full([side, side + 2, 3], value, np.uint8)
+  image[0, 0] = 255 - value
+  return kind(image).numpy()
+
+
+def write(path, content):
+  os.makedirs(os.path.dirname(path), exist_ok=True)
+  with open(path, 'wb') as file:
+    file.write(content)
+
+
+def make_folder(root):
+  """22 training images, pixel value = index, and 7 in val."""
+  value = 0
+  for name, count in zip(CLASSES, (5, 9, 8), strict=True):
+    for i in range(count):
+      write(f'{root}/train/{name}/{i}.png', encoded(value))
+      value += 1
+  for i, name in enumerate(('dog', 'cat', 'cat', 'dog', 'dog', 'cat', 'cat')):
+    write(f'{root}/val/{name}/{i}.JPG', encoded(i, tf.io.encode_jpeg))
+  return str(root)
+
+
+@pytest.fixture
+def folder(tmp_path):
+  return make_folder(tmp_path / 'images')
+
+
+def make_records(path, values):
+  with tf.io.TFRecordWriter(path) as writer:
+    for value in values:
+      feature = {
+        'image': tf.train.Feature(
+          bytes_list=tf.train.BytesList(value=[encoded(value)])
+        ),
+        'label': tf.train.Feature(
+          int64_list=tf.train.Int64List(value=[value % 3])
+        ),
+      }
+      features = tf.train.Features(feature=feature)
+      example = tf.train.Example(features=features)
+      writer.write(example.SerializeToString())
+
+
+def parse_record(record):
+  example = tf.io.parse_single_example(
+    record,
+    {
+      'image': tf.io.FixedLenFeature([], tf.string),
+      'label': tf.io.FixedLenFeature([], tf.int64),
+    },
+  )
+  return example['image'], example['label']
+
+
+def make_shards(root):
+  """23 records in 4 files, pixel value = index; the first is a slice."""
+  shards, first = [], 0
+  for k, count in enumerate((7, 6, 5, 5)):
+    path = str(root / f'part{k}.tfrecord')
+    values = list(range(first, first + count))
+    make_records(path, ([200, 201] if k == 0 else []) + values)
+    shards.append(data.Shard(path, 2 if k == 0 else 0, count, first))
+    first += count
+  return data.DatasetInfo(
+    'records', 'train', first, CLASSES, shards=tuple(shards), parse=parse_record
+  )
+
+
+@pytest.fixture
+def records(tmp_path):
+  return make_shards(tmp_path)
+
+
+def augment(image, seed):
+  """Two views whose pixels tell the image and the noise it got."""
+  value = tf.cast(image[1, 1], tf.float32)[None, None]
+  noise = [data_util.uniform([], s) for s in data_util.split_seed(seed, 2)]
+  return tuple(tf.tile(value + n, [2, 2, 1]) for n in noise)
+
+
+SMALL = dict(global_batch=8, per_replica_batch=8, seed=5, shuffle_buffer=6)
+
+
+def take(info, count, **settings):
+  batches = data.train_batches(info, augment, **{**SMALL, **settings})
+  return list(batches.take(count).as_numpy_iterator())
+
+
+def indices(batches):
+  return np.concatenate([batch['index'] for batch in batches])
+
+
+def assert_same(batches, others):
+  assert len(batches) == len(others)
+  for a, b in zip(batches, others, strict=True):
+    tf.nest.map_structure(np.testing.assert_array_equal, a, b)
+
+
+KINDS = ('folder', 'records', 'cached folder', 'cached records')
+
+
+@pytest.fixture(scope='module')
+def sources(tmp_path_factory):
+  """Kind -> (info, settings, the batches of its first steps)."""
+  info = {
+    'folder': data.describe(
+      f'folder:{make_folder(tmp_path_factory.mktemp("folder"))}'
+    ),
+    'records': make_shards(tmp_path_factory.mktemp('records')),
+  }
+  sources = {}
+  for kind in KINDS:
+    *cached, base = kind.split()
+    settings = dict(cache=bool(cached))
+    steps = info[base].num_examples  # Then the epochs end with a batch.
+    whole = take(info[base], steps, **settings)
+    sources[kind] = info[base], settings, whole
+  return sources
+
+
+# Reading.
+
+
+@pytest.mark.parametrize('kind', KINDS)
+def test_views_and_labels_belong_to_the_index(sources, kind):
+  info, _, whole = sources[kind]
+  labels = info.labels or [i % 3 for i in range(info.num_examples)]
+  for batch in whole:
+    for view in batch['views']:
+      np.testing.assert_array_equal(view[:, 0, 0, 0] // 1, batch['index'])
+    expected = [labels[i] for i in batch['index']]
+    np.testing.assert_array_equal(batch['label'], expected)
+    assert batch['bad'].sum() == 0
+
+
+@pytest.mark.parametrize('kind', KINDS)
+def test_every_example_once_an_epoch_in_ever_new_order(sources, kind):
+  info, _, whole = sources[kind]
+  epochs = indices(whole).reshape(8, info.num_examples)
+  for epoch in epochs:
+    assert sorted(epoch) == list(range(info.num_examples))
+  assert len({tuple(epoch) for epoch in epochs}) == 8
+
+
+@pytest.mark.parametrize('kind', KINDS)
+def test_resume_is_bit_exact(sources, kind):
+  info, settings, whole = sources[kind]
+  tf.random.set_seed(9)  # Nothing global has a say.
+  try:
+    resumed = take(info, 8, start_step=7, **settings)
+  finally:
+    tf.random.set_seed(0)
+  assert_same(whole[7:15], resumed)
+
+
+@pytest.mark.parametrize('kind', ['folder', 'records'])
+def test_seed_decides(sources, kind):
+  info, settings, whole = sources[kind]
+  other = take(info, 3, **{**settings, 'seed': 6})
+  assert (indices(other) != indices(whole[:3])).any()
+
+
+def test_augmentation_belongs_to_seed_epoch_and_index(sources):
+  info, _, whole = sources['folder']
+
+  def noise(batches):
+    views = np.concatenate([batch['views'][0] for batch in batches])
+    keys = [(k // 22, int(i)) for k, i in enumerate(indices(batches))]
+    return dict(zip(keys, views[:, 0, 0, 0].tolist(), strict=True))
+
+  small = noise(whole[:11])
+  large = noise(take(info, 4, global_batch=22, per_replica_batch=22))
+  assert small == large and len(set(small.values())) == 88
+
+
+def test_thread_count_does_not_matter(sources):
+  info, _, whole = sources['records']
+  dataset = data.train_batches(info, augment, **SMALL)
+  spec = dataset.element_spec
+  assert [view.shape for view in spec['views']] == [[8, 2, 2, 3]] * 2
+  assert spec['label'].dtype == tf.int32 and spec['index'].dtype == tf.int64
+  options = tf.data.Options()
+  options.threading.private_threadpool_size = 1
+  options.threading.max_intra_op_parallelism = 1
+  alone = dataset.with_options(options).take(6)
+  assert_same(whole[:6], list(alone.as_numpy_iterator()))
+
+
+def test_hosts_and_replicas_of_a_folder_cut_one_batch(sources):
+  info, _, whole = sources['folder']
+  hosts = [
+    take(info, 10, num_hosts=2, host=host, per_replica_batch=2)
+    for host in range(2)
+  ]
+  for step in range(5):
+    parts = [hosts[h][2 * step + r] for h in range(2) for r in range(2)]
+    merged = tf.nest.map_structure(lambda *x: np.concatenate(x), *parts)
+    assert_same([whole[step]], [merged])
+
+
+def host_indices(info, start_step, count, num_hosts, host):
+  records = data._shuffled_records(
+    info, [1, 2], start_step, 2, num_hosts, host, buffer=5
+  )
+  return [int(index) for _, index, _ in records.take(count)]
+
+
+@pytest.mark.parametrize('num_hosts', [3, 6])  # 6: more than files.
+def test_hosts_partition_records(records, num_hosts):
+  seen = []
+  for host in range(num_hosts):
+    _, _, size = data._host_part(records, num_hosts, host)
+    own = host_indices(records, 0, 3 * size, num_hosts, host)
+    assert sorted(own[:size]) == sorted(own[size : 2 * size])
+    resumed = host_indices(records, size // 2 + 1, size, num_hosts, host)
+    skipped = 2 * (size // 2 + 1)
+    assert own[skipped : skipped + size] == resumed[: 3 * size - skipped]
+    seen += own[:size]
+  assert sorted(seen) == list(range(records.num_examples))
+
+
+def preprocess(image):
+  return tf.cast(image[1:2, 1:2], tf.float32)
+
+
+@pytest.mark.parametrize('kind,num_hosts', [('folder', 2), ('records', 4)])
+def test_evaluation_sees_every_example_once(sources, kind, num_hosts):
+  info = sources[kind][0]
+  lengths, real = set(), []
+  for host in range(num_hosts):
+    dataset = data.eval_batches(
+      info,
+      preprocess,
+      global_batch=8,
+      per_replica_batch=8 // num_hosts,
+      num_hosts=num_hosts,
+      host=host,
+    )
+    batches = list(dataset.as_numpy_iterator())
+    lengths.add(len(batches))
+    own = indices(batches)
+    mask = np.concatenate([b['mask'] for b in batches])
+    value = np.concatenate([b['views'][0] for b in batches])[:, 0, 0, 0]
+    np.testing.assert_array_equal(mask, own >= 0)
+    np.testing.assert_array_equal(value[own >= 0], own[own >= 0])
+    assert (np.diff(own[own >= 0]) > 0).all()
+    real += own[own >= 0].tolist()
+  assert len(lengths) == 1
+  assert sorted(real) == list(range(info.num_examples))
+
+
+# What cannot be decoded.
+
+JPEG = encoded(9, tf.io.encode_jpeg, side=40)
+DAMAGED = {
+  'truncated': JPEG[: len(JPEG) - 40],
+  'html': b'<html><body>404 Not Found</body></html>',
+  'empty': b'',
+  'one byte': b'\xff',
+}
+
+
+def test_undecodable_images_are_replaced_and_counted(folder, sources):
+  _, _, before = sources['folder']
+  info = data.describe(f'folder:{folder}')
+  damaged = dict(zip((4, 7, 12, 21), DAMAGED.values(), strict=True))
+  for index, content in damaged.items():
+    write(info.paths[index], content)
+  after = take(info, 11)
+  np.testing.assert_array_equal(indices(after), indices(before[:11]))
+  for old, new in zip(before[:11], after, strict=True):
+    bad = np.isin(new['index'], list(damaged))
+    np.testing.assert_array_equal(new['bad'], bad)
+    np.testing.assert_array_equal(new['views'][0][~bad], old['views'][0][~bad])
+    assert (new['views'][0][bad] // 1 == 0).all()  # Example 0 stands in,
+    assert (new['label'][bad] == 0).all()  # under its own label.
+  assert sum(batch['bad'].sum() for batch in after) == 4 * len(damaged)
+  batches = data.eval_batches(
+    info, preprocess, global_batch=24, per_replica_batch=24
+  )
+  (batch,) = batches.as_numpy_iterator()
+  bad = np.isin(batch['index'], list(damaged))
+  np.testing.assert_array_equal(batch['bad'], bad)
+  np.testing.assert_array_equal(batch['mask'], ~bad & (batch['index'] >= 0))
+
+
+def test_first_example_may_be_the_bad_one(folder):
+  info = data.describe(f'folder:{folder}')
+  write(info.paths[0], DAMAGED['html'])
+  fetch = data._fetcher(info, cache=False)
+  spare, label = data._find_spare(info, data._in_order(info, fetch))
+  assert spare == encoded(1) and label == 0
+  for path in info.paths:
+    write(path, b'not an image')
+  with pytest.raises(data.DataError, match='none of the first 22 images'):
+    data._find_spare(info, data._in_order(info, fetch))
+
+
+def header(kind, height, width):
+  """Bytes that announce an image of the given size and end there."""
+  if kind == 'png':
+    sides = width.to_bytes(4, 'big') + height.to_bytes(4, 'big')
+    return b'\x89PNG\r\n\x1a\n\0\0\0\rIHDR' + sides + b'\x08\x02\0\0\0'
+  if kind == 'gif':
+    return (
+      b'GIF89a' + width.to_bytes(2, 'little') + height.to_bytes(2, 'little')
+    )
+  if kind == 'bmp':
+    sides = width.to_bytes(4, 'little') + height.to_bytes(4, 'little')
+    return b'BM' + b'\0' * 16 + sides
+  frame = JPEG.index(b'\xff\xc0') + 5
+  sides = height.to_bytes(2, 'big') + width.to_bytes(2, 'big')
+  return JPEG[:frame] + sides + JPEG[frame + 4 :]
+
+
+@pytest.mark.parametrize('kind', ['png', 'gif', 'bmp', 'jpeg'])
+def test_bombs_are_refused_by_their_header(kind):
+  size = (20_000, 30_001)
+  pixels = tf.function(data._header_pixels)
+  assert int(pixels(tf.constant(header(kind, *size)))) == 20_000 * 30_001
+  with pytest.raises(tf.errors.InvalidArgumentError, match='too large'):
+    tf.function(data._decode)(tf.constant(header(kind, *size)))
+
+
+def test_header_of_real_images():
+  from PIL import Image
+
+  image = Image.fromarray(np.zeros([13, 21, 3], np.uint8))
+  for kind in ('PNG', 'JPEG', 'BMP', 'GIF'):
+    file = io.BytesIO()
+    image.save(file, kind)
+    data_of = tf.constant(file.getvalue())
+    assert int(tf.function(data._header_pixels)(data_of)) == 13 * 21
+    assert tf.function(data._decode)(data_of).shape == [13, 21, 3]
+
+
+def test_one_channel_becomes_three():
+  gray = np.arange(48, dtype=np.uint8).reshape(6, 8, 1)
+  out = data._decode(tf.io.encode_png(gray))
+  np.testing.assert_array_equal(out, np.repeat(gray, 3, -1))
+
+
+# Damage below the images stops the run.
+
+
+def rewrite(info, shard, change):
+  path = info.shards[shard].path
+  with open(path, 'rb') as file:
+    content = bytearray(file.read())
+  content = change(content)
+  write(path, bytes(content))
+  return path
+
+
+def read(info):
+  return list(data._in_order(info, fetch=None))
+
+
+def flip(content):
+  content[len(content) // 2] ^= 255
+  return content
+
+
+def test_record_cut_in_its_header_is_not_a_silent_end(records):
+  length = os.path.getsize(records.shards[2].path) // 5
+  path = rewrite(records, 2, lambda c: c[: 4 * length + 6])
+  with pytest.raises(tf.errors.InvalidArgumentError) as error:
+    take(records, 6)
+  assert path in str(error.value)
+  assert data.damaged_shard(records) in (path, None)
+
+
+@pytest.mark.parametrize('change', [flip, lambda c: c[:-20]])
+def test_damaged_shard_stops_and_is_named(records, change):
+  path = rewrite(records, 1, change)
+  with pytest.raises(tf.errors.DataLossError):
+    read(records)
+  assert data.damaged_shard(records) == path
+
+
+def test_missing_shard_stops(records):
+  os.remove(records.shards[3].path)
+  with pytest.raises(tf.errors.NotFoundError, match='part3.tfrecord'):
+    read(records)
+
+
+def test_label_out_of_range_stops(records):
+  info = data.dataclasses.replace(records, class_names=CLASSES[:2])
+  with pytest.raises(tf.errors.InvalidArgumentError) as error:
+    read(info)
+  assert '2 classes' in str(error.value) and 'tfrecord' in str(error.value)
+
+
+def test_too_few_examples(records):
+  with pytest.raises(
+    data.DataError, match='23 examples, the global batch is 24'
+  ):
+    data.check_batch(records, 24)
+  data.check_batch(records, 23)
+
+
+# Finding folders.
+
+
+def test_folder_classes_are_sorted_names(folder):
+  info = data.describe(f'folder:{folder}', split='train')
+  assert info.class_names == CLASSES and info.num_examples == 22
+  assert info.labels == (0,) * 5 + (1,) * 9 + (2,) * 8
+  test = data.describe(f'folder:{folder}', split='validation')
+  assert test.class_names == CLASSES  # Those of train, though bird is absent.
+  assert test.labels == (1,) * 4 + (2,) * 3
+
+
+def test_validation_is_whichever_there_is(folder):
+  os.rename(f'{folder}/val', f'{folder}/test')
+  assert data.describe(f'folder:{folder}', split='validation').num_examples == 7
+  os.rename(f'{folder}/test', f'{folder}/validation')
+  assert data.describe(f'folder:{folder}', split='validation').num_examples == 7
+
+
+def test_unlabelled_folder(tmp_path):
+  for i in range(9):
+    write(f'{tmp_path}/deep/{i % 2}/{i}.jpeg', encoded(i, tf.io.encode_jpeg))
+  info = data.describe(f'folder:{tmp_path}')
+  assert info.class_names == () and info.num_examples == 9
+  (batch,) = take(info, 1)
+  assert (batch['label'] == -1).all()
+
+
+def break_folder(folder, how):
+  if how == 'mixed':
+    write(f'{folder}/train/loose.png', encoded(0))
+  elif how == 'empty class':
+    os.makedirs(f'{folder}/train/empty')
+  elif how == 'unknown class':
+    write(f'{folder}/val/horse/1.png', encoded(0))
+  elif how == 'no train':
+    os.rename(f'{folder}/train', f'{folder}/training')
+
+
+@pytest.mark.parametrize(
+  'how,split,says',
+  [
+    ('mixed', 'train', 'loose.png'),
+    ('empty class', 'train', 'train/empty'),
+    ('unknown class', 'validation', 'val/horse'),
+    ('no train', 'train', 'training, val'),
+    ('', 'holdout', "'holdout'"),
+    ('', 'train[:10%]', 'whole splits'),
+  ],
+)
+def test_unclear_folders_are_refused(folder, how, split, says):
+  break_folder(folder, how)
+  with pytest.raises(data.DataError) as error:
+    data.describe(f'folder:{folder}', split=split)
+  assert says in str(error.value)
+  assert str(error.value).startswith('--dataset=folder:')
+
+
+def test_folder_that_is_not_there_or_empty(tmp_path):
+  with pytest.raises(data.DataError, match='no folder'):
+    data.describe(f'folder:{tmp_path}/nowhere')
+  with pytest.raises(data.DataError, match='no image'):
+    data.describe(f'folder:{tmp_path}')
+
+
+# Finding TFDS data sets.
+
+
+@pytest.mark.parametrize(
+  'name',
+  [
+    '../../etc',
+    'cifar10/../x',
+    'cifar10/..',
+    'CIFAR',
+    'a b',
+    'x:1',
+    '',
+    '/etc',
+  ],
+)
+def test_names_that_are_paths_are_refused(name, tmp_path, monkeypatch):
+  monkeypatch.setattr(data.tfds, 'builder_cls', None)
+  with pytest.raises(data.DataError, match='neither folder:PATH nor a TFDS'):
+    data.describe(name, str(tmp_path))
+
+
+@pytest.mark.parametrize(
+  'name,says',
+  [
+    ('cifar11', 'cifar10'),
+    ('photo_patches/23px', '32px'),
+    ('photo_patches:9.9.9', '9.9.9'),
+    ('imagenet2012', 'docs/imagenet.md'),
+    ('imagenet2012_subset/1pct', 'tfds build imagenet2012_subset/1pct'),
+    ('food101', 'Add --download'),
+  ],
+)
+def test_data_sets_that_cannot_be_had(name, says, tmp_path):
+  with pytest.raises(data.DataError) as error:
+    data.describe(name, str(tmp_path))
+  assert says in str(error.value)
+  assert f'--dataset={name}' in str(error.value)
+  assert str(error.value).count('\n') <= 1
+  assert not os.listdir(tmp_path)
+
+
+def test_unknown_size_counts_as_large(tmp_path, monkeypatch):
+  monkeypatch.setattr(data, '_download_bytes', lambda builder: None)
+  with pytest.raises(data.DataError, match='of unknown size. Add --download'):
+    data.describe('photo_patches', str(tmp_path))
+  monkeypatch.setitem(photo_patches.PER_CLASS, 'train', 1)
+  monkeypatch.setitem(photo_patches.PER_CLASS, 'test', 1)
+  info = data.describe('photo_patches', str(tmp_path), download=True)
+  assert info.num_examples == 16
+
+
+@pytest.fixture(scope='session')
+def data_dir(tmp_path_factory):
+  # Also used by test_photo_patches.py: whoever comes first prepares it.
+  return str(tmp_path_factory.getbasetemp() / 'tfds')
+
+
+def test_photo_patches_end_to_end(data_dir, caplog):
+  info = data.describe('photo_patches', data_dir)
+  assert info.num_examples == 8192 and len(info.class_names) == 16
+  test = data.describe('photo_patches', data_dir, 'validation')
+  assert test.num_examples == 2048 and test.split == 'test'
+  assert 'using its test split' in caplog.text
+  slices = ('train[:10%]', 'train[10%:]')
+  parts = [data.describe('photo_patches', data_dir, s) for s in slices]
+  assert [part.num_examples for part in parts] == [819, 7373]
+  with pytest.raises(data.DataError, match='no split .holdout.*train, test'):
+    data.describe('photo_patches', data_dir, 'holdout')
+
+
+def crop(image, seed):
+  return data_util.crop_and_flip(image, seed, size=24)
+
+
+def test_photo_patches_batches(data_dir):
+  info = data.describe('photo_patches', data_dir, 'train[:1%]')  # 82.
+  batches = data.train_batches(
+    info, crop, global_batch=41, per_replica_batch=41, seed=0
+  )
+  batches = list(batches.take(2).as_numpy_iterator())
+  assert batches[0]['views'][0].shape == (41, 24, 24, 3)
+  assert sorted(indices(batches)) == list(range(82))
+
+
+def test_two_prepare_at_once(tmp_path, monkeypatch):
+  monkeypatch.setitem(photo_patches.PER_CLASS, 'train', 2)
+  monkeypatch.setitem(photo_patches.PER_CLASS, 'test', 2)
+  sizes = []
+
+  def prepare():
+    info = data.describe('photo_patches/64px', str(tmp_path))
+    sizes.append(info.num_examples)
+
+  threads = [threading.Thread(target=prepare) for _ in range(2)]
+  for thread in threads:
+    thread.start()
+  for thread in threads:
+    thread.join()
+  assert sizes == [32, 32]
+
+
+def test_prepared_files_that_are_gone(tmp_path, monkeypatch):
+  monkeypatch.setitem(photo_patches.PER_CLASS, 'train', 1)
+  monkeypatch.setitem(photo_patches.PER_CLASS, 'test', 1)
+  info = data.describe('photo_patches', str(tmp_path))
+  os.remove(info.shards[0].path)
+  with pytest.raises(data.DataError, match='is missing'):
+    data.describe('photo_patches', str(tmp_path))

@@ -1,0 +1,364 @@
+"""The train step, what it trains, and where a run begins."""
+
+from typing import NamedTuple
+
+import tensorflow as tf
+import tf_keras as keras
+
+import checkpoints
+import config
+import data
+import data_util
+import distributed
+import loop
+import methods
+import model
+import objectives
+import schedules
+from lars_optimizer import LARS
+from monitor import Monitor
+
+
+class State(NamedTuple):
+  """What trains: a checkpoint holds exactly this."""
+
+  method: methods.Method
+  probe: model.Classifier | None
+  optimizer: keras.optimizers.Optimizer
+
+  def items(self):
+    """The trackables of a checkpoint; a run without labels has no probe."""
+    return {k: v for k, v in self._asdict().items() if v is not None}
+
+
+class Groups(NamedTuple):
+  """The trained variables, and which of them the optimizer decays."""
+
+  trained: list
+  decayed: list  # kernels of the method
+  probe_kernels: list
+  penalised: list  # everything but batch normalisation
+
+
+def make_groups(method, probe):
+  """Explicit groups by layer type; nothing is found by its name."""
+  body = model.variable_groups(*method.trained())
+  head = model.variable_groups(*([probe] if probe else []))
+  everything = (
+    body.kernels + body.biases + body.norms + head.kernels + head.biases
+  )
+  return Groups(
+    trained=everything,
+    decayed=body.kernels,
+    probe_kernels=head.kernels,
+    penalised=body.kernels + body.biases + head.kernels + head.biases,
+  )
+
+
+class _Rate(keras.optimizers.schedules.LearningRateSchedule):
+  """A closure step -> value as Keras wants it."""
+
+  def __init__(self, schedule):
+    self.schedule = schedule
+
+  def __call__(self, step):
+    return self.schedule(step)
+
+  def get_config(self):
+    return {}
+
+
+def make_optimizer(cfg, groups, schedule):
+  """The optimizer that the configuration names, its slots created."""
+  rate = _Rate(schedule)
+  legacy = keras.optimizers.legacy
+  if cfg.optimizer == 'lars':
+    optimizer = LARS(
+      rate,
+      weight_decay=cfg.weight_decay,
+      decayed=groups.decayed,
+      momentum=cfg.momentum,
+      eta=cfg.lars_eta,
+      clip=cfg.lars_clip,
+      classic=cfg.lars_classic,
+      nesterov=cfg.lars_nesterov,
+    )
+  elif cfg.optimizer == 'momentum':
+    optimizer = legacy.SGD(rate, cfg.momentum, nesterov=True)
+  elif cfg.optimizer == 'adam':
+    optimizer = legacy.Adam(rate)
+  elif cfg.optimizer == 'lamb':
+    optimizer = _lamb(rate)
+  else:
+    optimizer = keras.optimizers.AdamW(
+      rate, weight_decay=cfg.weight_decay, jit_compile=False
+    )
+    decayed = {v.ref() for v in groups.decayed}
+    rest = [v for v in groups.trained if v.ref() not in decayed]
+    optimizer.exclude_from_weight_decay(var_list=rest)
+    optimizer.build(groups.trained)
+    return optimizer
+  optimizer._create_all_weights(groups.trained)
+  return optimizer
+
+
+def _lamb(rate):
+  try:
+    from tensorflow_addons.optimizers import LAMB
+  except ImportError as error:
+    raise config.ConfigError(
+      '--optimizer=lamb comes from tensorflow-addons, which runs on the legacy '
+      'stack only: pip install -r requirements-legacy.txt (Python 3.10/3.11).'
+    ) from error
+  return LAMB(rate)
+
+
+def apply_gradients(optimizer, gradients, variables):
+  """Applies gradients that are summed over the replicas already."""
+  pairs = list(zip(gradients, variables, strict=True))
+  if isinstance(optimizer, keras.optimizers.AdamW):
+    optimizer.apply_gradients(pairs, skip_gradients_aggregation=True)
+  else:
+    optimizer.apply_gradients(pairs, experimental_aggregate_gradients=False)
+
+
+def make_state(cfg, info, warmup, total):
+  """Builds method, probe and optimizer. Call it inside the scope."""
+  keras.utils.set_random_seed(cfg.seed)
+  method = methods.make_method(cfg, warmup, total)
+  probe = make_probe(cfg, method, len(info.class_names))
+  schedule = learning_rate(cfg, warmup, total)
+  optimizer = make_optimizer(cfg, make_groups(method, probe), schedule)
+  return State(method, probe, optimizer)
+
+
+def make_probe(cfg, method, num_classes):
+  """The linear probe, or None without labels or without the wish."""
+  wanted = cfg.lineareval_while_pretraining or cfg.train_mode == 'finetune'
+  if not num_classes or not wanted:
+    return None
+  probe = model.Classifier(num_classes, zero_init=cfg.zero_init_logits_layer)
+  images = tf.zeros([1, cfg.image_size, cfg.image_size, 3])
+  probe(method.probed(method.embed(images)))
+  return probe
+
+
+def learning_rate(cfg, warmup, total):
+  """The run's schedule, step -> rate."""
+  constant = cfg.learning_rate_schedule == 'constant'
+  peak = config.scaled_learning_rate(cfg)
+  return schedules.warmup_cosine(peak, warmup, total, constant)
+
+
+def _penalty(cfg, groups):
+  """Weight decay as a loss: on what the optimizer does not decay itself."""
+  if cfg.optimizer == 'adamw':
+    return tf.constant(0.0)
+  decays = cfg.optimizer == 'lars'
+  variables = groups.probe_kernels if decays else groups.penalised
+  if not variables:
+    return tf.constant(0.0)
+  return cfg.weight_decay * objectives.l2_loss(variables)
+
+
+def augment_batch(recipe, seed, global_batch, views, step):
+  """The batched augmentations: blur, solarize, normalise, view by view."""
+  return tuple(
+    data_util.augment_batch(
+      view,
+      tf.stack([seed * 1013 + 97 + i, tf.cast(step, tf.int32)]),
+      blur_prob=recipe.blur[i],
+      solarize_prob=recipe.solarize[i],
+      mean_std=recipe.mean_std,
+      global_batch=global_batch,
+      rows=distributed.local_rows,
+    )
+    for i, view in enumerate(views)
+  )
+
+
+def make_augment(recipe, views):
+  """-> augment(image, seed) -> views: what happens to one decoded image."""
+  if not recipe.random_crop:
+    return lambda image, seed: (
+      (data_util.eval_image(image, recipe.image_size),) * views
+    )
+
+  def augment(image, seed):
+    return tuple(
+      data_util.augment_view(
+        image,
+        data_util.fold_in(seed, i),
+        size=recipe.image_size,
+        area_lower=recipe.area_lower,
+        sampling=recipe.sampling,
+        brightness=recipe.brightness,
+        contrast=recipe.contrast,
+        saturation=recipe.saturation,
+        hue=recipe.hue,
+        brightness_fn=recipe.brightness_fn,
+        jitter_prob=recipe.jitter_prob,
+        gray_prob=recipe.gray_prob,
+        clip_after_resize=recipe.clip_after_resize,
+        clip_after_gray=recipe.clip_after_gray,
+      )
+      for i in range(views)
+    )
+
+  return augment
+
+
+def make_train_step(cfg, state, schedule):
+  """-> train_step(batch) -> this replica's metrics, a flat dict."""
+  method, probe, optimizer = state
+  groups = make_groups(method, probe)
+  recipe = config.augmentation(cfg)
+  replicas = distributed.num_replicas()
+
+  def train_step(batch):
+    step = tf.identity(optimizer.iterations)
+    views = augment_batch(
+      recipe, cfg.seed, cfg.train_batch_size, batch['views'], step
+    )
+    with tf.GradientTape() as tape:
+      embeddings = method.encode(views, step)
+      loss, metrics, features = method.objective(embeddings, step)
+      penalty = _penalty(cfg, groups)
+      total = loss + penalty
+      if probe:
+        labels = tf.tile(
+          batch['label'], [features.shape[0] // batch['label'].shape[0]]
+        )
+        probe_loss, probe_acc = objectives.classification(
+          probe(features), labels, cfg.use_binary_cross_entropy
+        )
+        total += probe_loss
+        metrics |= {'supervised_loss': probe_loss, 'supervised_acc': probe_acc}
+      # The one place where the number of replicas enters a loss.
+      shared = total / replicas
+    gradients = tape.gradient(shared, groups.trained)
+    gradients = distributed.cross_replica_sum(gradients)
+    apply_gradients(optimizer, gradients, groups.trained)
+    method.after_update(step)
+    return metrics | {
+      'total_loss': total,
+      'weight_decay': penalty,
+      'learning_rate': schedule(step),
+      'grad_norm': tf.linalg.global_norm(gradients),
+      'weight_norm': tf.linalg.global_norm(groups.trained),
+      'bad_images': replicas * tf.reduce_sum(tf.cast(batch['bad'], tf.float32)),
+    }
+
+  return train_step
+
+
+def _resume(cfg, store, state, say):
+  """-> the step to begin at; restores the newest good checkpoint."""
+  found = checkpoints.steps(cfg.model_dir)
+  if cfg.fresh_start or cfg.resume == 'never':
+    if found and cfg.resume == 'never' and not cfg.fresh_start:
+      raise checkpoints.CheckpointError(
+        f'--resume=never, but {cfg.model_dir} holds checkpoints up to step '
+        f'{found[-1]}. Name another --model_dir, or resume.'
+      )
+    store.retire(found, say)
+    found = []
+  start = store.restore_latest(say)
+  if start is not None:
+    say(f'Resuming from step {start} of {cfg.model_dir}')
+    return start
+  if cfg.resume == 'must':
+    raise checkpoints.CheckpointError(
+      f'--resume=must, but there is no checkpoint in {cfg.model_dir}.'
+    )
+  if cfg.checkpoint:
+    load_pretrained(cfg, state, say)
+  return 0
+
+
+def load_pretrained(cfg, state, say):
+  """Loads --checkpoint: encoder and projector, the probe when wanted."""
+  path = checkpoints.latest_or_prefix(cfg.checkpoint)
+  parts = {'encoder': state.method.encoder}
+  if cfg.ft_proj_selector != 0 or cfg.train_mode == 'pretrain':
+    parts['projector'] = state.method.projector
+  items = {'method': tf.train.Checkpoint(**parts)}
+  if not cfg.reinit_logits_layer and state.probe:
+    items['probe'] = state.probe
+  checkpoints.load_parts(path, **items)
+  say(f'Loaded {", ".join([*parts, *list(items)[1:]])} from {path}')
+
+
+def rebuild(cfg, strategy):
+  """-> (a state to restore into, the last step), for an evaluator."""
+  info = data.describe(cfg.dataset, cfg.data_dir, cfg.train_split)
+  total = config.train_steps(cfg, info.num_examples)
+  with strategy.scope():
+    return make_state(cfg, info, 0, total), total
+
+
+def _input(cfg, info, strategy, start):
+  """The distributed batches from a step on."""
+
+  views = 1 if cfg.train_mode == 'finetune' else 2
+
+  def batches(context):
+    return data.train_batches(
+      info,
+      make_augment(config.augmentation(cfg), views),
+      global_batch=cfg.train_batch_size,
+      per_replica_batch=cfg.train_batch_size // context.num_replicas_in_sync,
+      seed=cfg.seed,
+      start_step=start,
+      num_hosts=context.num_input_pipelines,
+      host=context.input_pipeline_id,
+      shuffle_buffer=cfg.shuffle_buffer,
+      cache=cfg.cache_dataset,
+    )
+
+  return iter(strategy.distribute_datasets_from_function(batches))
+
+
+def train(cfg, strategy, monitor: Monitor):
+  """Trains a run to its last step, from wherever its model_dir stands."""
+  info = data.describe(
+    cfg.dataset, cfg.data_dir, cfg.train_split, download=cfg.download
+  )
+  data.check_batch(info, cfg.train_batch_size)
+  total = config.train_steps(cfg, info.num_examples)
+  warmup = config.warmup_steps(cfg, info.num_examples)
+  for line in config.warnings(cfg, info.num_examples):
+    monitor.say(f'Note: {line}')
+  with strategy.scope():
+    state = make_state(cfg, info, warmup, total)
+    schedule = learning_rate(cfg, warmup, total)
+    steps = loop.make_loop(strategy, make_train_step(cfg, state, schedule))
+  store = checkpoints.Checkpoints(
+    cfg.model_dir,
+    cfg.keep_checkpoint_max,
+    distributed.is_chief(strategy),
+    **state.items(),
+  )
+  start = _resume(cfg, store, state, monitor.say)
+  monitor.say(
+    f'{info.name}: {info.num_examples:,} examples, '
+    f'{len(info.class_names)} classes; {total:,} steps of '
+    f'{cfg.train_batch_size}, warm-up {warmup:,}'
+  )
+  if start == 0:
+    store.save(0)
+  if start < total:
+    loop.fit(
+      steps,
+      _input(cfg, info, strategy, start),
+      start=start,
+      total=total,
+      batch=cfg.train_batch_size,
+      intervals=(
+        cfg.train_summary_steps,
+        config.checkpoint_steps(cfg, info.num_examples),
+      ),
+      save=store.save,
+      monitor=monitor,
+    )
+  return state, total
