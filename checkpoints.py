@@ -8,6 +8,7 @@ makes TensorFlow start from step 0 without a word, and paths in it are followed.
 import json
 import os
 import re
+import uuid
 
 import tensorflow as tf
 
@@ -15,6 +16,8 @@ _INDEX = re.compile(r'ckpt-(\d+)\.index')
 # What TensorFlow raises for a cut, flipped or missing file; some are not
 # TensorFlow's own exceptions.
 _DAMAGE = (tf.errors.OpError, IndexError, ValueError, OSError)
+_VALUE = '.ATTRIBUTES/VARIABLE_VALUE'
+_SLOT = '/.OPTIMIZER_SLOT/'
 
 
 class CheckpointError(ValueError):
@@ -41,6 +44,55 @@ def verify(path):
     reader.get_tensor(name)
 
 
+def _first_line(error):
+  return str(error).partition('\n')[0][:200]
+
+
+def _shapes(root):
+  """Name in a checkpoint -> shape, of every variable but optimizer slots."""
+  shapes, nodes, seen = {}, [('', root)], {id(root)}
+  # Grows while it is walked: breadth first, as TensorFlow gives its names.
+  for path, node in nodes:
+    if isinstance(node, tf.Variable):
+      shapes[path + _VALUE] = node.shape.as_list()
+    for name, child in tf.train.TrackableView.children(node).items():
+      if id(child) not in seen:
+        seen.add(id(child))
+        name = name.replace('.', '..').replace('/', '.S')
+        nodes.append((f'{path}{name}/', child))
+  return shapes
+
+
+def difference(path, root, parts=('',)):
+  """Why a checkpoint does not fit root, in words; '' when it does.
+
+  parts: the prefixes of names that root has to hold whole. Asked before
+  anything is assigned: TensorFlow overwrites some variables before it meets one
+  that does not fit, and fills a shallow network from a deeper one in silence.
+  """
+  here = _shapes(root)
+  saved = tf.train.load_checkpoint(path).get_variable_to_shape_map()
+  there = {
+    name: shape
+    for name, shape in saved.items()
+    if name.endswith(_VALUE) and _SLOT not in name and name.startswith(parts)
+  }
+  found = {
+    'missing': here.keys() - there.keys(),
+    'unexpected': there.keys() - here.keys(),
+    'of another shape': {
+      f'{name} {there[name]} for {here[name]}'
+      for name in here.keys() & there.keys()
+      if here[name] != there[name]
+    },
+  }
+  return '; '.join(
+    f'{len(names)} {what}, first {min(names).replace("/" + _VALUE, "")}'
+    for what, names in found.items()
+    if names
+  )
+
+
 def _files(directory, step):
   names = tf.io.gfile.listdir(directory)
   return [name for name in names if name.startswith(f'ckpt-{step}.')]
@@ -61,27 +113,29 @@ class Checkpoints:
     self.directory = directory
     self.keep = max(keep, 1)
     self.chief = chief
-    self.items = items
     self._checkpoint = tf.train.Checkpoint(**items)
 
   def save(self, step):
     """Writes ckpt-<step>, then deletes the oldest of those written here."""
+    path = prefix(self.directory, step)
     if step in steps(self.directory):
-      return prefix(self.directory, step)
+      return path
     if not self.chief:
       # Every worker takes part in reading variables; the chief's file counts.
-      scratch = os.path.join(self.directory, f'.worker-{os.getpid()}')
+      scratch = self._path(f'.worker-{uuid.uuid4().hex}')
       self._checkpoint.write(os.path.join(scratch, 'ckpt'))
       tf.io.gfile.rmtree(scratch)
-      return prefix(self.directory, step)
-    tf.io.gfile.makedirs(self.directory)
-    path = self._checkpoint.write(prefix(self.directory, step))
+      return path
+    self._checkpoint.write(path)
+    # Left by a run that was killed while it wrote this step.
+    if tf.io.gfile.isdir(f'{path}_temp'):
+      tf.io.gfile.rmtree(f'{path}_temp')
     written = [s for s in self._listing() if s != step] + [step]
     for old in written[: -self.keep]:
       for name in _files(self.directory, old):
-        tf.io.gfile.remove(os.path.join(self.directory, name))
-    self._list(written[-self.keep :])
-    tf.compat.v1.train.update_checkpoint_state(self.directory, path)
+        tf.io.gfile.remove(self._path(name))
+    self._write('checkpoints.json', json.dumps(written[-self.keep :]))
+    self._write('checkpoint', f'model_checkpoint_path: "ckpt-{step}"\n')
     return path
 
   def _listing(self):
@@ -90,19 +144,19 @@ class Checkpoints:
     Only these are ever deleted: someone else's checkpoint stays.
     """
     try:
-      with tf.io.gfile.GFile(self._listing_path()) as file:
+      with tf.io.gfile.GFile(self._path('checkpoints.json')) as file:
         return [int(step) for step in json.load(file)]
     except (tf.errors.NotFoundError, ValueError, TypeError):
       return []
 
-  def _list(self, written):
-    temporary = self._listing_path() + '.new'
+  def _write(self, name, text):
+    temporary = self._path(name) + '.new'
     with tf.io.gfile.GFile(temporary, 'w') as file:
-      json.dump(written, file)
-    tf.io.gfile.rename(temporary, self._listing_path(), overwrite=True)
+      file.write(text)
+    tf.io.gfile.rename(temporary, self._path(name), overwrite=True)
 
-  def _listing_path(self):
-    return os.path.join(self.directory, 'checkpoints.json')
+  def _path(self, name):
+    return os.path.join(self.directory, name)
 
   def retire(self, found, say=print):
     """Renames the checkpoints of an earlier run, for a fresh start."""
@@ -114,36 +168,44 @@ class Checkpoints:
   def restore(self, step):
     """Restores one step whole: every variable, no more and no fewer."""
     path = prefix(self.directory, step)
-    try:
-      self._checkpoint.read(path).assert_consumed()
-    except (AssertionError, ValueError) as error:
-      raise CheckpointError(
-        f'{path} was written by another architecture or optimizer '
-        f'({str(error).splitlines()[0][:200]}). Give the flags it was written '
-        'with (config.json beside it), or another --model_dir.'
-      ) from error
+    reason = difference(path, self._checkpoint)
+    if not reason:
+      try:
+        self._checkpoint.read(path).assert_consumed()
+        return
+      except (AssertionError, ValueError) as error:
+        reason = _first_line(error)
+    raise CheckpointError(
+      f'{path} was written by another architecture or optimizer ({reason}). '
+      'Give the flags it was written with (config.json beside it), or another '
+      '--model_dir.'
+    )
 
   def restore_latest(self, say=print):
-    """-> the step restored, or None when there is no checkpoint at all."""
-    found = steps(self.directory)
-    for step in reversed(found):
+    """-> the step restored, or None when there is no checkpoint at all.
+
+    Damaged ones are set aside only once a good one is found: else the next
+    start would find nothing, and begin at step 0 without being told to.
+    """
+    damaged = []
+    for step in reversed(steps(self.directory)):
+      path = prefix(self.directory, step)
       try:
-        verify(prefix(self.directory, step))
+        verify(path)
       except _DAMAGE as error:
-        reason = str(error).splitlines()[0][:160]
-        say(
-          f'ERROR: {prefix(self.directory, step)} is damaged ({reason}); it is '
-          'set aside as corrupt-*, the one before it is used.'
-        )
-        if self.chief:
-          set_aside(self.directory, step, 'corrupt')
+        say(f'ERROR: {path} is damaged ({_first_line(error)}).')
+        damaged.append(step)
         continue
       self.restore(step)
+      for bad in damaged if self.chief else ():
+        set_aside(self.directory, bad, 'corrupt')
+      if damaged:
+        say(f'Damaged checkpoints are kept as corrupt-*; {path} is used.')
       return step
-    if found:
+    if damaged:
       raise CheckpointError(
-        f'all {len(found)} checkpoints in {self.directory} are damaged and set '
-        'aside; pass --fresh_start to begin at step 0.'
+        f'all {len(damaged)} checkpoints in {self.directory} are damaged; pass '
+        '--fresh_start to keep them as old-* and begin at step 0.'
       )
     return None
 
@@ -167,13 +229,27 @@ def latest_or_prefix(path):
 
 
 def load_parts(path, **items):
-  """Restores some parts of a checkpoint, each of them whole."""
+  """Restores some parts of a checkpoint, each of them whole.
+
+  A part is an item, or each of the children of a tf.train.Checkpoint.
+  """
+  parts = []
+  for name, item in items.items():
+    bundle = isinstance(item, tf.train.Checkpoint)
+    children = tf.train.TrackableView.children(item) if bundle else ()
+    parts += [f'{name}/{child}/' for child in children] or [f'{name}/']
+  root = tf.train.Checkpoint(**items)
   try:
-    status = tf.train.Checkpoint(**items).read(path)
-    status.assert_existing_objects_matched().expect_partial()
+    reason = difference(path, root, tuple(parts))
+    if not reason:
+      status = root.read(path)
+      status.assert_existing_objects_matched().expect_partial()
   except (AssertionError, *_DAMAGE) as error:
     raise CheckpointError(
-      f'{path} does not hold this architecture '
-      f'({str(error).splitlines()[0][:200]}). Give the --resnet_depth, '
-      '--width_multiplier, ... it was trained with.'
+      f'{path} cannot be read ({_first_line(error)}).'
     ) from error
+  if reason:
+    raise CheckpointError(
+      f'{path} does not hold this architecture ({reason}). Give the '
+      '--resnet_depth, --width_multiplier, ... it was trained with.'
+    )

@@ -25,7 +25,7 @@ import tensorflow_datasets as tfds
 from tensorflow_datasets.core.utils import gcs_utils
 
 import photo_patches
-from data_util import fold_in, split_seed, uniform
+from randomness import fold_in, split_seed, uniform
 
 # Newer TFDS never asks Google's bucket for its metadata, older ones do, and
 # hang for a while where there is no network. This is the newer default.
@@ -268,22 +268,32 @@ def _locked(folder):
     yield
 
 
+def _command(name, folder):
+  # Not `tfds build`, which in some versions needs Apache Beam to start.
+  return (
+    'python -c "import tensorflow_datasets as tfds; '
+    f"tfds.builder('{name}', data_dir='{folder}').download_and_prepare()\""
+  )
+
+
 def _check_download(builder, name, download):
   folder = builder._data_dir_root
   where = f'--dataset={name} is not prepared in {folder} (--data_dir)'
-  command = f'tfds build {name} --data_dir={folder}'
   if builder.MANUAL_DOWNLOAD_INSTRUCTIONS:
+    manual = os.path.join(folder, 'downloads', 'manual')
     raise DataError(
-      f'{where}, and its files are downloaded by hand: see docs/imagenet.md '
-      f'and `tfds.builder({name!r}).MANUAL_DOWNLOAD_INSTRUCTIONS`, then run\n'
-      f'  {command} --manual_dir=FOLDER_OF_THE_FILES'
+      f'{where}. Put its files, which are downloaded by hand (for ImageNet '
+      f'see docs/imagenet.md), into {manual}, then run\n'
+      f'  {_command(name, folder)}'
     )
   size = _download_bytes(builder)
   if not download and (size is None or size > DOWNLOAD_LIMIT):
-    amount = 'of unknown size' if size is None else f'of {size / 1e9:.1f} GB'
+    amount = (
+      'of unknown size' if size is None else f'of up to {size / 1e9:.1f} GB'
+    )
     raise DataError(
       f'{where}, and would be a download {amount}. Add --download, or run\n'
-      f'  {command}'
+      f'  {_command(name, folder)}'
     )
 
 
@@ -307,7 +317,7 @@ def _prepare(name, data_dir, download):
     raise DataError(
       f'--dataset={name}: preparing it in {folder} (--data_dir) failed: '
       f'{_first_line(error)}\nPrepare it where that works: '
-      f'tfds build {name} --data_dir={folder}'
+      f'{_command(name, folder)}'
     ) from error
   return builder
 
@@ -371,8 +381,8 @@ def _describe_tfds(name, data_dir, split, download):
   if file_format != 'tfrecord':
     raise DataError(
       f'--dataset={name}: prepared as {file_format} in {builder.data_dir}; '
-      f'only tfrecord is read. Prepare it again: tfds build {name} '
-      f'--data_dir={builder._data_dir_root} --file_format=tfrecord --overwrite'
+      'only tfrecord is read. Move that folder away and run\n'
+      f'  {_command(name, builder._data_dir_root)}'
     )
   shards, first = [], 0
   for part in chosen.file_instructions:
@@ -651,6 +661,26 @@ def _finish(dataset, example, per_replica_batch):
   return dataset.prefetch(tf.data.AUTOTUNE).with_options(options)
 
 
+def _train_examples(
+  info, seed, start_step, global_batch, num_hosts, host, shuffle_buffer, cache
+):
+  """-> an endless dataset of (epoch, index, *record), the function
+  (index, *record) -> (image's bytes, label), and the spare example.
+  """
+  fetch = _fetcher(info, cache) if info.paths or cache else None
+  spare = _find_spare(info, _in_order(info, fetch))
+  if fetch:
+    last = 2**62 // global_batch
+    places = _places(start_step, last, global_batch, num_hosts, host)
+    return _shuffled_places(places, seed, info.num_examples), fetch, spare
+  batch = global_batch // num_hosts
+  examples = _shuffled_records(
+    info, seed, start_step, batch, num_hosts, host, shuffle_buffer
+  )
+  check = _checked(info)
+  return examples, lambda *record: check(*record)[1:], spare
+
+
 def train_batches(
   info,
   augment,
@@ -682,25 +712,23 @@ def train_batches(
     another example replaces one that cannot be decoded}.
   """
   check_batch(info, global_batch)
+  # Captured constants have to be where the input pipeline runs.
   with tf.device('CPU:0'):
     order_seed, view_seed = split_seed([seed % 2**31, seed // 2**31], 2)
-    fetch = _fetcher(info, cache) if info.paths or cache else None
-    spare = _find_spare(info, _in_order(info, fetch))
-    if fetch:
-      places = _places(
-        start_step, 2**62 // global_batch, global_batch, num_hosts, host
-      )
-      examples = _shuffled_places(places, order_seed, info.num_examples)
-    else:
-      batch = global_batch // num_hosts
-      examples = _shuffled_records(
-        info, order_seed, start_step, batch, num_hosts, host, shuffle_buffer
-      )
-      check = _checked(info)
+    examples, load, spare = _train_examples(
+      info,
+      order_seed,
+      start_step,
+      global_batch,
+      num_hosts,
+      host,
+      shuffle_buffer,
+      cache,
+    )
 
-  def example(epoch, index, *record):
-    data, label = fetch(index) if fetch else check(index, *record)[1:]
-    image, label, bad = _decode_or_replace(data, label, spare)
+  def example(epoch, *record):
+    index = record[0]
+    image, label, bad = _decode_or_replace(*load(*record), spare)
     views = augment(image, fold_in(fold_in(view_seed, epoch), index))
     return {
       'views': views if isinstance(views, tuple) else (views,),
@@ -712,14 +740,28 @@ def train_batches(
   return _finish(examples, example, per_replica_batch)
 
 
+def _eval_examples(info, global_batch, num_hosts, host):
+  """-> (index, image's bytes, label) in order, padded to whole batches with
+  index -1, and the spare example.
+  """
+  fetch = _fetcher(info, cache=False) if info.paths else None
+  spare = _find_spare(info, _in_order(info, fetch))
+  size, none = info.num_examples, tf.constant(-1, tf.int64)
+  if fetch:
+    steps = -(-size // global_batch)
+    places = _places(0, steps, global_batch, num_hosts, host)
+    indices = places.map(lambda place: tf.where(place < size, place, none))
+    return indices.map(lambda i: (i, *fetch(tf.maximum(i, 0)))), spare
+  records = _host_records(info, num_hosts, host).map(_checked(info))
+  padding = tf.data.Dataset.from_tensors((none, *spare)).repeat()
+  batch = global_batch // num_hosts
+  sizes = [_host_part(info, num_hosts, h)[2] for h in range(num_hosts)]
+  total = -(-max(sizes) // batch) * batch
+  return records.concatenate(padding).take(total), spare
+
+
 def eval_batches(
-  info,
-  preprocess,
-  *,
-  global_batch,
-  per_replica_batch,
-  num_hosts=1,
-  host=0,
+  info, preprocess, *, global_batch, per_replica_batch, num_hosts=1, host=0
 ):
   """Every example once, in order, in as many batches on each host.
 
@@ -730,24 +772,8 @@ def eval_batches(
     'index': int64 [b], -1 for padding, 'mask': float32 [b], 0 for padding
     and for what cannot be decoded, 'bad': int32 [b], 1 for the latter}.
   """
-  batch = global_batch // num_hosts
   with tf.device('CPU:0'):
-    fetch = _fetcher(info, cache=False) if info.paths else None
-    spare = _find_spare(info, _in_order(info, fetch))
-    if fetch:
-      steps = -(-info.num_examples // global_batch)
-      places = _places(0, steps, global_batch, num_hosts, host)
-      examples = places.map(
-        lambda p: tf.where(p < info.num_examples, p, tf.cast(-1, tf.int64))
-      ).map(lambda index: (index, *fetch(tf.maximum(index, 0))))
-    else:
-      sizes = [_host_part(info, num_hosts, h)[2] for h in range(num_hosts)]
-      records = _host_records(info, num_hosts, host).map(_checked(info))
-      padding = tf.data.Dataset.from_tensors(
-        (tf.constant(-1, tf.int64), *spare)
-      )
-      total = -(-max(sizes) // batch) * batch
-      examples = records.concatenate(padding.repeat()).take(total)
+    examples, spare = _eval_examples(info, global_batch, num_hosts, host)
 
   def example(index, data, label):
     image, label, bad = _decode_or_replace(data, label, spare)

@@ -11,34 +11,11 @@ import math
 
 import tensorflow as tf
 
+from randomness import split_seed, uniform
+
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
 ASPECT_RANGE = (3 / 4, 4 / 3)
-
-
-def uniform(shape, seed, low=0.0, high=1.0):
-  """Stateless U[low, high), the same compiled and not.
-
-  XLA makes other floats of philox's bits than the plain kernels do, so we
-  make them ourselves, of 24 bits.
-  """
-  bits = tf.random.stateless_uniform(
-    shape, seed, None, None, tf.int32, alg='philox'
-  )
-  bits = tf.bitwise.bitwise_and(bits, 2**24 - 1)
-  return tf.cast(bits, tf.float32) * (2.0**-24 * (high - low)) + low
-
-
-def split_seed(seed, num):
-  """A seed [2] -> num independent seeds."""
-  return tf.unstack(
-    tf.random.experimental.stateless_split(seed, num, alg='philox'), num
-  )
-
-
-def fold_in(seed, number):
-  """A seed [2] and a number -> the seed that belongs to both."""
-  return tf.random.experimental.stateless_fold_in(seed, number, alg='philox')
 
 
 def clip(images):

@@ -127,11 +127,12 @@ def fit(loop, iterator, *, start, total, batch, intervals, save, monitor):
       monitor.progress(step, total, metrics, rate, eta)
       if intervals[0] and (step % intervals[0] == 0 or step == total):
         monitor.summary(step, means.take() | {'images_per_second': rate})
-      if step == total or (intervals[1] and step % intervals[1] == 0):
+      due = intervals[1] and step % intervals[1] == 0
+      # Asked once: a signal between two looks would skip the save.
+      saved = due or step == total or stop.received
+      if saved:
         save(step)
-      elif stop.received:
-        save(step)
-      if stop.received and step < total:
+      if saved and stop.received and step < total:
         raise Stopped(
           f'{stop.received} at step {step}: checkpoint written. The same '
           'command goes on from here.'

@@ -24,6 +24,7 @@ import distributed
 import distributions
 import model
 import objectives
+import randomness
 import schedules
 from resnet import ResNet
 
@@ -122,12 +123,9 @@ class Method(tf.Module):
 
   def noise(self, step, salt, rows, width):
     """[rows, width] standard normals for this replica's rows of a view."""
+    seed = tf.stack([self.cfg.seed * 1009 + salt, tf.cast(step, tf.int32)])
     return distributed.local_rows(
-      tf.random.stateless_normal(
-        [rows * distributed.num_replicas(), width],
-        seed=tf.stack([self.cfg.seed * 1009 + salt, tf.cast(step, tf.int32)]),
-        alg='philox',
-      )
+      randomness.normal([rows * distributed.num_replicas(), width], seed)
     )
 
 

@@ -35,7 +35,7 @@ class Monitor:
     self.stream = stream
     self.model_dir = model_dir
     self._terminal = stream.isatty()
-    self._last_line = 0.0
+    self._last_line = float('-inf')
     self._writer = None
     if chief:
       self._writer = tf.summary.create_file_writer(model_dir)
@@ -54,7 +54,6 @@ class Monitor:
       for name, value in metrics.items():
         tag = _TAGS.get(name, name if '/' in name else f'train/{name}')
         tf.summary.scalar(tag, value, step=step)
-    self._writer.flush()
     row = {'step': step} | {k: float(v) for k, v in metrics.items()}
     with tf.io.gfile.GFile(self._path('metrics.jsonl'), 'a') as file:
       file.write(json.dumps(row) + '\n')

@@ -81,10 +81,17 @@ def _probe_write(model_dir):
     ) from error
 
 
+def set_precision(cfg):
+  """The policy of every layer that is built from here on."""
+  import tf_keras as keras
+
+  policies = {'fp32': 'float32', 'bf16': 'mixed_bfloat16'}
+  keras.mixed_precision.set_global_policy(policies[cfg.precision])
+
+
 def _set_up(cfg):
   """Precision, determinism, the strategy -> (strategy, its one line)."""
   import tensorflow as tf
-  import tf_keras as keras
 
   import distributed
 
@@ -96,8 +103,7 @@ def _set_up(cfg):
     raise config.ConfigError(str(error)) from error
   if cfg.deterministic:
     tf.config.experimental.enable_op_determinism()
-  if cfg.precision == 'bf16':
-    keras.mixed_precision.set_global_policy('mixed_bfloat16')
+  set_precision(cfg)
   config.check_replicas(cfg, strategy.num_replicas_in_sync)
   return strategy, where
 

@@ -14,6 +14,7 @@ import loop
 import methods
 import model
 import objectives
+import randomness
 import schedules
 from lars_optimizer import LARS
 from monitor import Monitor
@@ -188,7 +189,7 @@ def make_augment(recipe, views):
     return tuple(
       data_util.augment_view(
         image,
-        data_util.fold_in(seed, i),
+        randomness.fold_in(seed, i),
         size=recipe.image_size,
         area_lower=recipe.area_lower,
         sampling=recipe.sampling,

@@ -17,3 +17,23 @@ tf.config.set_logical_device_configuration(
 def two_replicas():
   """A MirroredStrategy over the two logical CPUs."""
   return tf.distribute.MirroredStrategy(['CPU:0', 'CPU:1'])
+
+
+@pytest.fixture
+def tiny_encoder(monkeypatch):
+  """Methods get a thin ResNet of two blocks: it traces in a moment."""
+  import methods
+  import resnet
+
+  monkeypatch.setitem(resnet.BLOCKS, 18, (False, (1, 0, 0, 1)))
+
+  def make_encoder(cfg):
+    return resnet.ResNet(
+      cfg.resnet_depth,
+      1 / 8,
+      stem='small',
+      bn_decay=cfg.batch_norm_decay,
+      sync_bn=cfg.global_bn,
+    )
+
+  monkeypatch.setattr(methods, 'make_encoder', make_encoder)

@@ -11,6 +11,7 @@ import tensorflow as tf
 import data
 import data_util
 import photo_patches
+import randomness
 
 CLASSES = ('bird', 'cat', 'dog')
 
@@ -93,7 +94,7 @@ def records(tmp_path):
 def augment(image, seed):
   """Two views whose pixels tell the image and the noise it got."""
   value = tf.cast(image[1, 1], tf.float32)[None, None]
-  noise = [data_util.uniform([], s) for s in data_util.split_seed(seed, 2)]
+  noise = [randomness.uniform([], s) for s in randomness.split_seed(seed, 2)]
   return tuple(tf.tile(value + n, [2, 2, 1]) for n in noise)
 
 
@@ -512,7 +513,7 @@ def test_names_that_are_paths_are_refused(name, tmp_path, monkeypatch):
     ('photo_patches/23px', '32px'),
     ('photo_patches:9.9.9', '9.9.9'),
     ('imagenet2012', 'docs/imagenet.md'),
-    ('imagenet2012_subset/1pct', 'tfds build imagenet2012_subset/1pct'),
+    ('imagenet2012_subset/1pct', "tfds.builder('imagenet2012_subset/1pct'"),
     ('food101', 'Add --download'),
   ],
 )

@@ -8,6 +8,7 @@ import tensorflow as tf
 from scipy import ndimage
 
 import data_util
+import randomness
 
 JITTER = dict(
   brightness=0.4,
@@ -30,7 +31,7 @@ def in_dataset(function, seed, *args):
 
 
 def draw(seed, low=0.0, high=1.0, shape=()):
-  return data_util.uniform(shape, seed, low, high).numpy().astype(np.float64)
+  return randomness.uniform(shape, seed, low, high).numpy().astype(np.float64)
 
 
 def bicubic(image, size):
@@ -60,7 +61,7 @@ def test_crop_box_follows_the_drawn_numbers(sampling):
   height, width, ratios, areas = 60, 90, [], []
   for i in range(60):
     seed = tf.constant([7, i])
-    seeds = data_util.split_seed(seed, 4)
+    seeds = randomness.split_seed(seed, 4)
     box = data_util.crop_box(height, width, seed, 0.08, sampling)
     top, left, h, w = (int(x) for x in box)
     area = draw(seeds[0], 0.08, 1.0) * height * width
@@ -126,7 +127,7 @@ def test_flip_mirrors_half_of_the_images():
 
 
 def numpy_jitter(image, seed, brightness_fn, strengths=(0.4, 0.4, 0.2, 0.1)):
-  order_seed, *seeds = data_util.split_seed(seed, 5)
+  order_seed, *seeds = randomness.split_seed(seed, 5)
   b, c, s, h = strengths
 
   def brightness(x):
@@ -197,7 +198,7 @@ def view_of(image, seed, **changes):
 
 def test_augment_view_composes_in_the_published_order():
   image, seed = make_image(), tf.constant([5, 6])
-  crop, flip, _, colors, _ = data_util.split_seed(seed, 5)
+  crop, flip, _, colors, _ = randomness.split_seed(seed, 5)
   cut = data_util.random_crop(image, crop, 16, 0.08, 'logarithmic')
   plain = data_util.random_flip(cut, flip).numpy()
   settings = dict(jitter_prob=0.0, gray_prob=0.0)
@@ -234,7 +235,7 @@ def test_augment_view_probabilities():
 def test_crop_and_flip():
   image, seed = make_image(), tf.constant([1, 2])
   out = data_util.crop_and_flip(image, seed, size=16)
-  crop, flip = data_util.split_seed(seed, 2)
+  crop, flip = randomness.split_seed(seed, 2)
   expected = data_util.random_crop(image, crop, 16, 0.08, 'uniform')
   np.testing.assert_array_equal(out, data_util.random_flip(expected, flip))
 
@@ -281,7 +282,7 @@ BATCH = dict(blur_prob=0.5, solarize_prob=0.3, mean_std=True, global_batch=8)
 
 
 def numpy_batch(images, seed):
-  pick, width, invert = data_util.split_seed(seed, 3)
+  pick, width, invert = randomness.split_seed(seed, 3)
   sigma = draw(width, 0.1, 2.0, [len(images)])
   out = []
   for i, image in enumerate(images.astype(np.float64)):

@@ -1,0 +1,69 @@
+"""Prints what a run learned: a logistic probe on the encoder, before, after.
+
+python scripts/quickstart_table.py runs/quickstart
+"""
+
+import os
+import sys
+
+sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
+
+import command_line
+import run
+
+
+def measure(model_dir):
+  """-> (classes, steps, accuracy untrained, accuracy trained)."""
+  import tensorflow as tf
+
+  import checkpoints
+  import config
+  import data
+  import evaluate
+  import train
+
+  argv = ['run.py', '--mode=eval', f'--model_dir={model_dir}']
+  cfg = command_line.parse(argv, run.read_stored)
+  train_info = data.describe(cfg.dataset, cfg.data_dir, cfg.train_split)
+  eval_info = data.describe(cfg.dataset, cfg.data_dir, cfg.eval_split)
+  run.set_precision(cfg)
+  state = train.make_state(cfg, train_info, 0, 1)
+  context = tf.distribute.InputContext()
+  mean_std = config.augmentation(cfg).mean_std
+  splits = [
+    evaluate.batches(info, cfg.image_size, cfg.eval_batch_size)(context)
+    for info in (train_info, eval_info)
+  ]
+  steps = checkpoints.steps(model_dir)
+  accuracies = []
+  for step in (steps[0], steps[-1]):
+    checkpoints.load_parts(
+      checkpoints.prefix(model_dir, step), method=state.method
+    )
+    features = [
+      evaluate.extract(
+        lambda images: state.method.embed(images)['representation'],
+        split,
+        mean_std,
+      )
+      for split in splits
+    ]
+    accuracies.append(evaluate.logistic_probe(*features))
+  return len(eval_info.class_names), steps, accuracies
+
+
+def main():
+  classes, steps, (before, after) = measure(sys.argv[1])
+  if steps[0] != 0:
+    sys.exit(f'{sys.argv[1]} no longer holds its untrained checkpoint')
+  print(f"""
+accuracy on test, logistic probe    step    top-1
+--------------------------------  ------  -------
+chance                                    {100 / classes:6.1f}%
+untrained encoder                 {steps[0]:6d}  {100 * before:6.1f}%
+trained encoder                   {steps[-1]:6d}  {100 * after:6.1f}%
+""")
+
+
+if __name__ == '__main__':
+  main()

@@ -1,0 +1,70 @@
+"""The layout of the code, read from its syntax trees."""
+
+import ast
+import pathlib
+
+LEAVES = """presets randomness schedules objectives distributions distributed
+  lars_optimizer photo_patches checkpoints monitor loop"""
+# Room -> the rooms it may import; each names only rooms above itself.
+ROOMS = dict.fromkeys(LEAVES.split(), '') | {
+  'config': 'presets',
+  'command_line': 'config presets',
+  'data_util': 'randomness',
+  'resnet': 'distributed',
+  'model': 'resnet distributions',
+  'methods': """config model objectives distributions distributed schedules
+    randomness resnet""",
+  'data': 'data_util photo_patches randomness',
+  'train': """checkpoints config data data_util distributed lars_optimizer
+    loop methods model monitor objectives randomness schedules""",
+  'evaluate': 'checkpoints config data data_util monitor objectives',
+}
+ROOMS['run'] = ' '.join(ROOMS)
+FILES = pathlib.Path(__file__).parents[1].glob('*.py')
+TREES = {path.stem: ast.parse(path.read_text()) for path in FILES}
+SETUP = TREES.pop('setup')
+
+
+def names(tree):
+  """What a file imports (inside of functions too) and its identifiers."""
+  for node in ast.walk(tree):
+    if isinstance(node, ast.Import):
+      yield from (f'import {alias.name}' for alias in node.names)
+    if isinstance(node, ast.ImportFrom):
+      yield f'import {node.module}'
+      yield from (f'import {node.module}.{alias.name}' for alias in node.names)
+    if isinstance(node, ast.Attribute):
+      yield from (node.attr, ast.unparse(node))
+    yield from (getattr(node, field, None) for field in ('id', 'arg'))
+
+
+NAMES = {room: set(names(tree)) for room, tree in TREES.items()}
+
+
+def rooms_with(*wanted):
+  return {room for room, found in NAMES.items() if found & {*wanted}}
+
+
+def test_imports_point_one_way():
+  for i, (room, allowed) in enumerate(ROOMS.items()):
+    assert {*allowed.split()} <= {*list(ROOMS)[:i]}, room
+  for room, found in NAMES.items():
+    others = {other for other in NAMES if f'import {other}' in found}
+    assert others <= {*ROOMS[room].split()}, room
+
+
+def test_setup_lists_exactly_the_modules():
+  (modules,) = [
+    ast.literal_eval(node.value)
+    for node in ast.walk(SETUP)
+    if isinstance(node, ast.keyword) and node.arg == 'py_modules'
+  ]
+  assert modules == sorted(TREES) == sorted(ROOMS)
+
+
+def test_some_things_live_in_one_place():
+  assert rooms_with('import absl.flags') == {'command_line'}
+  assert rooms_with('get_replica_context') == {'distributed'}
+  openers = {'run', 'train', 'evaluate', 'methods', 'config', 'command_line'}
+  assert rooms_with('cfg') <= openers
+  assert not rooms_with('import keras', 'import tensorflow.keras', 'tf.keras')

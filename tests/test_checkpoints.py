@@ -1,0 +1,448 @@
+"""Checkpoints: what is kept, what is restored, and every kind of damage."""
+
+import os
+import pathlib
+
+import numpy as np
+import pytest
+import tensorflow as tf
+import tf_keras as keras
+
+import checkpoints
+from checkpoints import CheckpointError, Checkpoints
+
+
+class Net(tf.Module):
+  """Square layers in a list: the same shapes at any depth."""
+
+  def __init__(self, depth=3, width=4):
+    super().__init__()
+    self.layers = [
+      tf.Variable(np.full([width, width], 1.0 + i), dtype=tf.float32)
+      for i in range(depth)
+    ]
+
+
+class State:
+  """A net and its optimizer; step() moves weights, slots and counter."""
+
+  def __init__(self, depth=3, width=4, optimizer=None):
+    self.net = Net(depth, width)
+    legacy = keras.optimizers.legacy
+    self.optimizer = optimizer or legacy.SGD(0.1, momentum=0.9)
+    self.optimizer._create_all_weights(self.net.layers)
+    self.items = {'method': self.net, 'optimizer': self.optimizer}
+
+  def step(self):
+    gradients = [0.5 * v + 0.1 for v in self.net.layers]
+    pairs = zip(gradients, self.net.layers, strict=True)
+    self.optimizer.apply_gradients(pairs)
+
+  def values(self):
+    return [v.numpy() for v in (*self.net.layers, *self.optimizer.variables())]
+
+  def store(self, directory, **options):
+    return Checkpoints(str(directory), **options, **self.items)
+
+
+def assert_same(found, expected):
+  assert len(found) == len(expected)
+  for a, b in zip(found, expected, strict=True):
+    np.testing.assert_array_equal(a, b)
+
+
+def files(directory, pattern='*'):
+  """Name -> content of the files in a directory."""
+  found = pathlib.Path(directory).glob(pattern)
+  return {p.name: p.read_bytes() for p in found if p.is_file()}
+
+
+def saved_run(directory, steps=(10, 20), **options):
+  """Saves a moving state at these steps -> {step: its values}."""
+  state, values = State(), {}
+  store = state.store(directory, **options)
+  for step in steps:
+    state.step()
+    store.save(step)
+    values[step] = state.values()
+  return values
+
+
+def restore(directory, state=None):
+  """-> (step restored, what was said, the state)."""
+  state, said = state or State(), []
+  return state.store(directory).restore_latest(said.append), said, state
+
+
+def test_restore_brings_back_everything(tmp_path):
+  expected = saved_run(tmp_path)
+  step, said, state = restore(tmp_path)
+  assert (step, said) == (20, [])
+  assert_same(state.values(), expected[20])
+  assert state.optimizer.iterations == 2
+  straight = State()
+  for each in (straight, straight, straight, state):
+    each.step()
+  assert_same(state.values(), straight.values())
+
+
+def test_a_directory_without_checkpoints(tmp_path):
+  assert checkpoints.steps(str(tmp_path / 'not there')) == []
+  step, said, state = restore(tmp_path)
+  assert (step, said) == (None, [])
+  assert_same(state.values(), State().values())
+
+
+def test_steps_are_in_order_of_their_numbers(tmp_path):
+  saved_run(tmp_path, (9, 100, 10))
+  saved = files(tmp_path, 'ckpt-9.*')
+  for name in ('corrupt-ckpt-7', 'old-ckpt-8', 'ckpt-x', 'ckpt-1_temp', 'ckpt'):
+    (tmp_path / f'{name}.index').write_bytes(saved['ckpt-9.index'])
+  (tmp_path / 'ckpt-11.data-00000-of-00001').write_bytes(b'index not written')
+  assert checkpoints.steps(str(tmp_path)) == [9, 10, 100]
+  assert restore(tmp_path)[0] == 100
+
+
+def test_keeps_the_newest(tmp_path):
+  saved_run(tmp_path, (1, 2, 3, 4), keep=3)
+  assert checkpoints.steps(str(tmp_path)) == [2, 3, 4]
+  saved_run(tmp_path, (5, 6), keep=3)  # a later process goes on
+  assert checkpoints.steps(str(tmp_path)) == [4, 5, 6]
+  assert set(files(tmp_path, 'ckpt-*')) == {
+    f'ckpt-{step}.{kind}'
+    for step in (4, 5, 6)
+    for kind in ('index', 'data-00000-of-00001')
+  }
+  saved_run(tmp_path, (7,), keep=0)
+  assert checkpoints.steps(str(tmp_path)) == [7]
+
+
+def test_the_state_file_names_the_newest_for_other_tools(tmp_path):
+  saved_run(tmp_path)
+  assert tf.train.latest_checkpoint(str(tmp_path)) == str(tmp_path / 'ckpt-20')
+
+
+def test_files_of_others_are_never_deleted(tmp_path):
+  ours, theirs = tmp_path / 'ours', tmp_path / 'theirs'
+  saved_run(ours, (3,))
+  saved_run(theirs, (1, 2))
+  (ours / 'checkpoints.json').unlink()  # now nobody knows who wrote ckpt-3
+  (ours / 'checkpoint').write_text(
+    f'model_checkpoint_path: "{theirs}/*"\n'
+    f'all_model_checkpoint_paths: "{theirs}/*"\n'
+    'all_model_checkpoint_timestamps: 1.0\n'
+  )
+  foreign, elsewhere = files(ours, 'ckpt-3.*'), files(theirs)
+  assert restore(ours)[0] == 3
+  saved_run(ours, (4, 5, 6), keep=1)
+  assert checkpoints.steps(str(ours)) == [3, 6]
+  assert files(ours, 'ckpt-3.*') == foreign
+  assert files(theirs) == elsewhere
+
+
+def cut(keep):
+  return lambda content: content[: int(len(content) * keep)]
+
+
+def flip(place):
+  def damage(content):
+    content = bytearray(content)
+    content[int(len(content) * place)] ^= 1
+    return bytes(content)
+
+  return damage
+
+
+DATA, INDEX = 'ckpt-{}.data-00000-of-00001', 'ckpt-{}.index'
+DAMAGES = {
+  'data cut in half': (DATA, cut(0.5)),
+  'data one byte short': (DATA, lambda content: content[:-1]),
+  'data empty': (DATA, cut(0)),
+  'data missing': (DATA, None),
+  'data bit, early': (DATA, flip(0.1)),
+  'data bit, middle': (DATA, flip(0.5)),
+  'data bit, last': (DATA, flip(0.9999)),
+  'index cut in half': (INDEX, cut(0.5)),
+  'index one byte short': (INDEX, lambda content: content[:-1]),
+  'index empty': (INDEX, cut(0)),
+  'index bit, middle': (INDEX, flip(0.5)),
+}
+
+
+def damage(directory, step, kind):
+  name, change = DAMAGES[kind]
+  path = pathlib.Path(directory) / name.format(step)
+  if change:
+    path.write_bytes(change(path.read_bytes()))
+  else:
+    path.unlink()
+
+
+@pytest.mark.parametrize('kind', DAMAGES)
+def test_damage_falls_back_to_the_one_before(tmp_path, kind):
+  expected = saved_run(tmp_path)
+  damage(tmp_path, 20, kind)
+  damaged, good = files(tmp_path, 'ckpt-20.*'), files(tmp_path, 'ckpt-10.*')
+  step, said, state = restore(tmp_path)
+  assert step == 10
+  assert_same(state.values(), expected[10])
+  assert str(tmp_path / 'ckpt-20') in said[0] and 'damaged' in said[0]
+  assert all('\n' not in line for line in said)
+  assert files(tmp_path, 'corrupt-*') == {
+    f'corrupt-{name}': content for name, content in damaged.items()
+  }
+  assert files(tmp_path, 'ckpt-*') == good
+  # The step is trained and saved again, and is as good as any.
+  state.step()
+  state.store(tmp_path).save(20)
+  again = restore(tmp_path)
+  assert again[:2] == (20, [])
+  assert_same(again[2].values(), expected[20])
+
+
+def test_a_missing_index_is_no_checkpoint(tmp_path):
+  expected = saved_run(tmp_path)
+  (tmp_path / 'ckpt-20.index').unlink()
+  step, _, state = restore(tmp_path)
+  assert step == 10
+  assert_same(state.values(), expected[10])
+
+
+def test_all_damaged_never_begins_at_zero(tmp_path):
+  saved_run(tmp_path, (10, 20, 30))
+  for step, kind in ((10, 'data empty'), (20, 'index empty')):
+    damage(tmp_path, step, kind)
+  damage(tmp_path, 30, 'data missing')
+  before, state = files(tmp_path), State()
+  for _ in range(2):  # a supervisor starts the same command again
+    with pytest.raises(CheckpointError, match='all 3 .*--fresh_start'):
+      restore(tmp_path, state)
+  assert_same(state.values(), State().values())
+  assert files(tmp_path) == before
+
+
+def test_only_the_chief_sets_aside(tmp_path):
+  saved_run(tmp_path)
+  damage(tmp_path, 20, 'data empty')
+  before = files(tmp_path)
+  worker = State().store(tmp_path, chief=False)
+  assert worker.restore_latest(lambda line: None) == 10
+  assert files(tmp_path) == before
+
+
+@pytest.mark.parametrize('name', ['checkpoint', 'checkpoints.json'])
+@pytest.mark.parametrize(
+  'content',
+  [None, b'', b'\x00\xff', b'garbage', b'null', b'{"a": 1}', b'[[1]]', b'7'],
+)
+def test_a_broken_listing_loses_nothing(tmp_path, name, content):
+  saved_run(tmp_path)
+  if content is None:
+    (tmp_path / name).unlink()
+  else:
+    (tmp_path / name).write_bytes(content)
+  step, said, state = restore(tmp_path)
+  assert (step, said) == (20, [])
+  state.store(tmp_path).save(30)
+  assert checkpoints.steps(str(tmp_path)) == [10, 20, 30]
+  assert tf.train.latest_checkpoint(str(tmp_path)) == str(tmp_path / 'ckpt-30')
+
+
+@pytest.mark.parametrize(
+  'other, reason',
+  [
+    ({'depth': 5}, '2 missing, first method/layers/3'),
+    ({'depth': 2}, '1 unexpected, first method/layers/2'),
+    (
+      {'width': 6},
+      r'3 of another shape, first method/layers/0 \[4, 4\] for \[6, 6\]',
+    ),
+    (
+      {'optimizer': keras.optimizers.legacy.Adam()},
+      r'2 missing, first optimizer/beta_1; 1 unexpected, first optimizer/mom',
+    ),
+  ],
+)
+def test_another_architecture_changes_nothing(tmp_path, other, reason):
+  saved_run(tmp_path)
+  before, state = files(tmp_path), State(**other)
+  values = state.values()
+  with pytest.raises(CheckpointError, match=reason) as error:
+    restore(tmp_path, state)
+  assert str(tmp_path / 'ckpt-20') in str(error.value)
+  assert '\n' not in str(error.value)
+  assert_same(state.values(), values)
+  assert files(tmp_path) == before
+
+
+def test_slots_that_nobody_wants_are_an_error(tmp_path):
+  adam = keras.optimizers.legacy.Adam()
+  State(optimizer=adam).store(tmp_path).save(10)
+  amsgrad = keras.optimizers.legacy.Adam(amsgrad=True)
+  reason = r'optimizer \(.{1,200}\)\. Give the flags'  # short, and one line
+  with pytest.raises(CheckpointError, match=reason):
+    restore(tmp_path, State(optimizer=amsgrad))
+
+
+def test_names_are_those_of_tensorflow(tmp_path, two_replicas):
+  """Shared, nested and oddly named variables; layers; optimizers; replicas."""
+
+  def build():
+    layer = keras.Sequential([keras.layers.Dense(2), keras.layers.Dense(1)])
+    layer.build([1, 3])
+    norm = keras.layers.BatchNormalization()
+    norm.build([1, 3])
+    net = Net()
+    net.named = {'a/b': net.layers[1], 'c.d': tf.Variable(1.0), 'e': (norm,)}
+    old = keras.optimizers.legacy.SGD(0.1, momentum=0.9)
+    old._create_all_weights(layer.trainable_variables)
+    new = keras.optimizers.AdamW(0.1)
+    new.build(layer.trainable_variables)
+    return {'net': net, 'layer': layer, 'old': old, 'new': new}
+
+  for i, strategy in enumerate([tf.distribute.get_strategy(), two_replicas]):
+    with strategy.scope():
+      root = tf.train.Checkpoint(**build())
+    path = root.write(str(tmp_path / f'ckpt-{i}'))
+    saved = tf.train.load_checkpoint(path).get_variable_to_shape_map()
+    assert len([k for k in saved if k.startswith('net/')]) == 3 + 1 + 4
+    assert checkpoints.difference(path, root) == ''
+    root.net.named['c.d'] = tf.Variable([1.0])
+    assert checkpoints.difference(path, root) == (
+      '1 of another shape, first net/named/c..d [] for [1]'
+    )
+
+
+def parts_run(directory, depth=3):
+  """A checkpoint of a method of two nets, a probe and an optimizer."""
+  method = tf.train.Checkpoint(encoder=Net(depth), projector=Net(2))
+  probe, optimizer = Net(1), keras.optimizers.legacy.SGD(0.1, momentum=0.9)
+  optimizer._create_all_weights(method.encoder.layers)
+  for i, part in enumerate((method.encoder, method.projector, probe)):
+    for v in part.layers:
+      v.assign_add(10.0 * (i + 1) * tf.ones_like(v))
+  items = {'method': method, 'probe': probe, 'optimizer': optimizer}
+  return Checkpoints(str(directory), **items).save(7), items
+
+
+def layers(net):
+  return [v.numpy() for v in net.layers]
+
+
+def test_load_parts_restores_what_is_asked_for(tmp_path):
+  path, saved = parts_run(tmp_path)
+  encoder, projector, probe = Net(3), Net(2), Net(1)
+  method = tf.train.Checkpoint(encoder=encoder)
+  checkpoints.load_parts(path, method=method)
+  assert_same(layers(encoder), layers(saved['method'].encoder))
+  method = tf.train.Checkpoint(encoder=Net(3), projector=projector)
+  checkpoints.load_parts(path, method=method, probe=probe)
+  assert_same(layers(method.encoder), layers(saved['method'].encoder))
+  assert_same(layers(projector), layers(saved['method'].projector))
+  assert_same(layers(probe), layers(saved['probe']))
+
+
+@pytest.mark.parametrize(
+  'size, reason',
+  [
+    ((5,), '2 missing, first method/encoder/layers/3'),
+    # TensorFlow alone would fill it with the first two layers.
+    ((2,), '1 unexpected, first method/encoder/layers/2'),
+    ((3, 5), '3 of another shape, first method/encoder/layers/0'),
+  ],
+)
+def test_load_parts_refuses_another_architecture(tmp_path, size, reason):
+  path, _ = parts_run(tmp_path)
+  net = Net(*size)
+  before = layers(net)
+  with pytest.raises(CheckpointError, match=f'{reason}.*--resnet_depth'):
+    checkpoints.load_parts(path, method=tf.train.Checkpoint(encoder=net))
+  assert_same(layers(net), before)
+
+
+def test_load_parts_refuses_a_part_that_is_not_there(tmp_path):
+  path, _ = parts_run(tmp_path)
+  with pytest.raises(CheckpointError, match='3 missing, first head/layers/0'):
+    checkpoints.load_parts(path, head=Net(3))
+
+
+@pytest.mark.parametrize('kind', DAMAGES)
+def test_load_parts_of_a_damaged_file(tmp_path, kind):
+  path, _ = parts_run(tmp_path)
+  damage(tmp_path, 7, kind)
+  method = tf.train.Checkpoint(encoder=Net(3), projector=Net(2))
+  with pytest.raises(CheckpointError, match='ckpt-7 cannot be read'):
+    checkpoints.load_parts(path, method=method, probe=Net(1))
+
+
+def test_latest_or_prefix(tmp_path):
+  saved_run(tmp_path, (9, 10))
+  prefix = str(tmp_path / 'ckpt-9')
+  assert checkpoints.latest_or_prefix(prefix) == prefix
+  newest = checkpoints.latest_or_prefix(str(tmp_path))
+  assert newest == str(tmp_path / 'ckpt-10')
+  empty = tmp_path / 'empty'
+  empty.mkdir()
+  for path, reason in (
+    (empty, 'no ckpt-.*index in this directory'),
+    (tmp_path / 'ckpt-8', 'ckpt-8.index'),
+    (tmp_path / 'not there', 'not there.index'),
+  ):
+    with pytest.raises(CheckpointError, match=reason):
+      checkpoints.latest_or_prefix(str(path))
+
+
+def test_retire_keeps_an_earlier_run_as_old(tmp_path):
+  saved_run(tmp_path, (10, 20), keep=2)
+  before, said, state = files(tmp_path, 'ckpt-*'), [], State()
+  store = state.store(tmp_path, keep=2)
+  store.retire(checkpoints.steps(str(tmp_path)), said.append)
+  old = {f'old-{name}': content for name, content in before.items()}
+  assert files(tmp_path, '*ckpt-*') == old
+  assert said == ['2 earlier checkpoints are kept as old-ckpt-*']
+  assert store.restore_latest(said.append) is None
+  for step in (0, 10, 20, 30):
+    store.save(step)
+  assert checkpoints.steps(str(tmp_path)) == [20, 30]
+  assert files(tmp_path, 'old-*') == old
+
+
+def test_retire_without_a_cause(tmp_path):
+  saved_run(tmp_path)
+  before, said = files(tmp_path), []
+  State().store(tmp_path).retire([], said.append)
+  State().store(tmp_path, chief=False).retire([10, 20], said.append)
+  assert (files(tmp_path), said) == (before, [])
+
+
+def test_other_workers_take_part_and_leave_nothing(tmp_path, monkeypatch):
+  written, write = [], tf.train.Checkpoint.write
+
+  def watched(self, path):
+    written.append(write(self, path))
+    assert os.path.exists(path + '.index')
+
+  monkeypatch.setattr(tf.train.Checkpoint, 'write', watched)
+  worker = State().store(tmp_path / 'run', chief=False)
+  assert worker.save(5) == str(tmp_path / 'run' / 'ckpt-5')
+  assert len(written) == 1
+  assert not any(path.is_file() for path in tmp_path.rglob('*'))
+  assert list((tmp_path / 'run').iterdir()) == []
+
+
+def test_saving_a_step_twice_writes_once(tmp_path):
+  state = State()
+  store = state.store(tmp_path)
+  path = store.save(5)
+  before = files(tmp_path)
+  state.step()
+  assert store.save(5) == path
+  assert files(tmp_path) == before
+
+
+def test_a_killed_save_is_cleared_by_the_next_of_its_step(tmp_path):
+  (tmp_path / 'ckpt-5_temp').mkdir()
+  (tmp_path / 'ckpt-5_temp' / 'part-00000-of-00001').write_bytes(b'half')
+  saved_run(tmp_path, (5,))
+  assert restore(tmp_path)[0] == 5
+  assert not (tmp_path / 'ckpt-5_temp').exists()

@@ -1,0 +1,221 @@
+"""The loop: where its chunks end, signals, means, two replicas."""
+
+import math
+import os
+import signal
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+import loop
+
+
+class Trainer:
+  """A fake loop, save and monitor, which write down what happens.
+
+  The loss of a step is its number; a step takes `pace` seconds of a fake clock.
+  at: {step: what to do inside the loop once that step is done}.
+  """
+
+  def __init__(self, start=0, pace=1.0, at=None):
+    self.step, self.pace, self.at = start, pace, at or {}
+    self.now, self.saving = 0.0, {}
+    self.chunks, self.saves, self.summaries, self.lines = [], [], [], []
+
+  def loop(self, iterator, n):
+    losses = []
+    for _ in range(n):
+      losses.append(float(self.step))
+      self.step += 1
+      self.now += self.pace
+      losses[-1] += self.at.get(self.step, lambda: 0.0)() or 0.0
+    self.chunks.append(n)
+    return {'total_loss': sum(losses) / n}
+
+  def save(self, step):
+    assert step == self.step
+    self.saves.append(step)
+    self.saving.get(step, lambda: None)()
+
+  def summary(self, step, metrics):
+    self.summaries.append((step, metrics))
+
+  def progress(self, step, total, metrics, rate, eta):
+    self.lines.append((step, total, metrics['total_loss'], rate, eta))
+
+  def ends(self, start=0):
+    return [start + int(x) for x in np.cumsum(self.chunks)]
+
+
+@pytest.fixture
+def fit(monkeypatch):
+  """fit(trainer, total, intervals), on the trainer's clock."""
+
+  def run(trainer, total, intervals=(0, 0)):
+    monkeypatch.setattr(loop.time, 'monotonic', lambda: trainer.now)
+    return loop.fit(
+      trainer.loop,
+      None,
+      start=trainer.step,
+      total=total,
+      batch=8,
+      intervals=intervals,
+      save=trainer.save,
+      monitor=trainer,
+    )
+
+  return run
+
+
+def kill(number):
+  return lambda: os.kill(os.getpid(), number)
+
+
+def test_chunks_end_at_summaries_and_saves_and_never_past_the_total(fit):
+  trainer = Trainer(pace=1e-3)
+  assert fit(trainer, 103, (25, 40)) == 103
+  assert trainer.step == 103
+  assert trainer.saves == [40, 80, 103]
+  assert [step for step, _ in trainer.summaries] == [25, 50, 75, 100, 103]
+  assert trainer.ends() == [
+    *(1, 2, 4, 8, 16, 25, 40, 50, 75, 80, 100, 103)  # doubles, then the marks
+  ]
+
+
+def test_means_weigh_chunks_by_their_steps(fit):
+  trainer = Trainer(pace=1e-3)
+  fit(trainer, 103, (25, 40))
+  first = [0, 25, 50, 75, 100]
+  for begin, (step, metrics) in zip(first, trainer.summaries, strict=True):
+    assert metrics['total_loss'] == pytest.approx((begin + step - 1) / 2)
+
+
+def test_resumes_at_its_start(fit):
+  trainer = Trainer(start=57, pace=1e-3)
+  assert fit(trainer, 103, (25, 40)) == 103
+  assert trainer.saves == [80, 103]
+  assert [step for step, _ in trainer.summaries] == [75, 100, 103]
+  # From 57 to 74: what was before the start is no part of a mean.
+  assert trainer.summaries[0][1]['total_loss'] == pytest.approx(65.5)
+
+
+def test_without_intervals_only_the_end_is_saved(fit):
+  trainer = Trainer(pace=1e-3)
+  assert fit(trainer, 50) == 50
+  assert (trainer.saves, trainer.summaries) == ([50], [])
+  assert trainer.ends() == [1, 2, 4, 8, 16, 32, 50]
+
+
+@pytest.mark.parametrize('pace, longest', [(1.0, 8), (3.0, 2), (60.0, 1)])
+def test_the_host_looks_every_few_seconds(fit, pace, longest):
+  trainer = Trainer(pace=pace)
+  fit(trainer, 60)
+  assert max(trainer.chunks) == longest
+  assert trainer.chunks[0] == 1
+
+
+def test_rate_and_time_left(fit):
+  trainer = Trainer(pace=0.5)
+  fit(trainer, 20)
+  for step, total, _, rate, eta in trainer.lines:
+    assert total == 20
+    assert rate == pytest.approx(8 / 0.5)
+    assert eta == pytest.approx((20 - step) * 0.5)
+
+
+def test_the_first_chunk_compiles_and_says_nothing_about_the_pace(fit):
+  trainer = Trainer(pace=0.5)
+
+  def compile_slowly():
+    trainer.now += 600
+
+  trainer.at = {1: compile_slowly}
+  fit(trainer, 40)
+  assert trainer.chunks[:6] == [1, 1, 2, 4, 8, 16]
+  assert trainer.lines[1][-1] == pytest.approx(38 * 0.5)
+
+
+@pytest.mark.parametrize('number', [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize('step', [11, 20])  # 20: a checkpoint is due anyway
+def test_a_signal_saves_once_and_stops(fit, number, step):
+  before = signal.getsignal(number)
+  trainer = Trainer(pace=10.0, at={step: kill(number)})
+  name = signal.Signals(number).name
+  with pytest.raises(loop.Stopped, match=f'{name} at step {step}:'):
+    fit(trainer, 100, (0, 20))
+  assert trainer.saves == [step]
+  assert trainer.step == step
+  assert signal.getsignal(number) is before
+
+
+def test_a_signal_during_a_save_lets_it_finish_and_stops(fit):
+  trainer = Trainer(pace=10.0)
+  trainer.saving = {20: kill(signal.SIGTERM)}
+  with pytest.raises(loop.Stopped, match='at step 20:'):
+    fit(trainer, 100, (0, 20))
+  assert (trainer.saves, trainer.step) == ([20], 20)
+
+
+def test_a_second_signal_changes_nothing(fit):
+  trainer = Trainer(pace=10.0, at={11: kill(signal.SIGTERM)})
+  trainer.saving = {11: kill(signal.SIGINT)}
+  with pytest.raises(loop.Stopped, match='at step 11:'):
+    fit(trainer, 100, (0, 20))
+  assert trainer.saves == [11]
+
+
+def test_a_signal_in_the_last_step_lets_it_finish(fit):
+  before = signal.getsignal(signal.SIGTERM)
+  trainer = Trainer(at={30: kill(signal.SIGTERM)})
+  assert fit(trainer, 30) == 30
+  assert trainer.saves == [30]
+  assert signal.getsignal(signal.SIGTERM) is before
+
+
+@pytest.mark.parametrize('value', [math.nan, math.inf])
+def test_a_loss_that_is_no_number_ends_before_its_save(fit, value):
+  before = signal.getsignal(signal.SIGINT)
+  trainer = Trainer(pace=1e-3, at={15: lambda: value})
+  with pytest.raises(loop.NonFinite, match=f'{value} at step 16'):
+    fit(trainer, 100, (8, 8))
+  assert trainer.saves == [8]
+  assert [step for step, _ in trainer.summaries] == [8]
+  assert signal.getsignal(signal.SIGINT) is before
+
+
+def metrics_of(batch):
+  """A train step whose metrics are told apart: order, size, dtype."""
+  mean = tf.reduce_mean(batch)
+  return {
+    'total_loss': mean,
+    'a_square': mean**2,
+    'count': tf.size(batch),
+  }
+
+
+@pytest.mark.parametrize('replicas', [1, 2])
+def test_device_loop_means_over_steps_and_replicas(two_replicas, replicas):
+  strategy = two_replicas if replicas == 2 else tf.distribute.get_strategy()
+  rows = np.arange(24, dtype=np.float32).reshape(12, 2) ** 2
+
+  def batches(context):
+    return tf.data.Dataset.from_tensor_slices(rows).batch(
+      2 // context.num_replicas_in_sync
+    )
+
+  iterator = iter(strategy.distribute_datasets_from_function(batches))
+  steps = loop.make_loop(strategy, metrics_of)
+  done = 0
+  for n in (1, 3, 2):
+    # [steps, replicas, numbers of one replica]
+    part = rows[2 * done : 2 * (done + n)].reshape(n, replicas, -1)
+    means = steps(iterator, n)
+    assert set(means) == {'total_loss', 'a_square', 'count'}
+    assert means['total_loss'] == pytest.approx(part.mean(), rel=1e-6)
+    square = (part.mean(-1) ** 2).mean()
+    assert means['a_square'] == pytest.approx(square, rel=1e-6)
+    assert means['count'] == 4 / replicas
+    done += n
+  with pytest.raises(tf.errors.OutOfRangeError):
+    steps(iterator, 1)

@@ -1,0 +1,368 @@
+"""Every row of METHODS: gradients, teachers, identities, replicas, XLA."""
+
+import math
+
+import numpy as np
+import pytest
+import tensorflow as tf
+import tf_keras as keras
+
+import config
+import methods
+import model
+import schedules
+import train
+from config import Config
+
+pytestmark = pytest.mark.usefixtures('tiny_encoder')
+
+SIZE, BATCH = 16, 8
+CASES = [
+  (loss, distribution)
+  for loss in methods.METHODS
+  for distribution in ('vmf', 'gaussian')
+  if distribution == 'vmf' or loss.endswith('_ceb')
+]
+
+
+def tiny(loss='contrastive', distribution='vmf', **changes):
+  """A configuration that builds and runs in a moment."""
+  settings = {
+    'pretrain_loss': loss,
+    'ceb_distribution': distribution,
+    'ceb_beta': 0.5,
+    'kappa_e': 64.0,
+    'image_size': SIZE,
+    'stem': 'small',
+    'resnet_depth': 18,
+    'proj_head_hidden_dim': 16,
+    'proj_out_dim': 8,
+    'train_batch_size': BATCH,
+    'optimizer': 'momentum',
+    'learning_rate': 0.1,
+    'ema_alpha': 0.9,
+  }
+  return Config(**settings | changes)
+
+
+class Info:
+  class_names = ('a', 'b', 'c')
+
+
+def make_batch(rng, rows=BATCH):
+  return {
+    'views': tuple(
+      tf.constant(rng.random((rows, SIZE, SIZE, 3)), tf.float32)
+      for _ in range(2)
+    ),
+    'label': tf.constant(rng.integers(0, 3, rows), tf.int32),
+    'bad': tf.zeros([rows], tf.int32),
+  }
+
+
+def make(cfg, total=10):
+  keras.utils.set_random_seed(0)
+  return methods.make_method(cfg, 2, total)
+
+
+def trained_variables(method):
+  return [v for layer in method.trained() for v in layer.trainable_variables]
+
+
+def loss_and_gradients(method, batch, variables, step=3):
+  @tf.function(autograph=False)
+  def run(views):
+    with tf.GradientTape() as tape:
+      tape.watch(variables)
+      at = tf.constant(step, tf.int64)
+      output = method.objective(method.encode(views, at), at)
+    return output, tape.gradient(output.loss, variables)
+
+  return run(batch['views'])
+
+
+@pytest.mark.parametrize('loss, distribution', CASES)
+def test_every_trained_variable_gets_a_gradient_and_no_other(
+  loss, distribution
+):
+  cfg = tiny(loss, distribution, gaussian_scale='learned')
+  method = make(cfg)
+  variables = trained_variables(method)
+  assert len({v.ref() for v in variables}) == len(variables)
+  # The last BN of a block starts at gamma 0, which hides what is before it.
+  for v in variables:
+    v.assign_add(0.01 * tf.random.normal(v.shape))
+  batch = make_batch(np.random.default_rng(0))
+  output, gradients = loss_and_gradients(method, batch, variables)
+  assert math.isfinite(float(output.loss))
+  for variable, gradient in zip(variables, gradients, strict=True):
+    assert gradient is not None, variable.name
+    assert float(tf.reduce_max(tf.abs(gradient))) > 0, variable.name
+  trained = {v.ref() for v in variables}
+  rest = [v for v in method.trainable_variables if v.ref() not in trained]
+  assert bool(rest) == config.has_teacher(cfg)
+  if rest:
+    _, none = loss_and_gradients(method, batch, rest)
+    assert all(g is None for g in none)
+
+
+@pytest.mark.parametrize('loss, distribution', CASES)
+def test_the_loss_falls_on_a_repeated_batch(loss, distribution):
+  cfg = tiny(loss, distribution, ceb_sampling=False, use_blur=False)
+  state = train.make_state(cfg, Info, 0, 1000)
+  step = tf.function(
+    train.make_train_step(cfg, state, lambda step: 0.1), autograph=False
+  )
+  batch = make_batch(np.random.default_rng(1))
+  losses = [float(step(batch)['total_loss']) for _ in range(12)]
+  assert losses[-1] < losses[1] - 0.05 * abs(losses[1])
+
+
+def step_weights(cfg, batch, steps=1, strategy=None, compiled=False):
+  """The trained weights, teacher and moving statistics after some steps."""
+  strategy = strategy or tf.distribute.get_strategy()
+  replicas = strategy.num_replicas_in_sync
+  with strategy.scope():
+    state = train.make_state(cfg, Info, 0, 100)
+    step = train.make_train_step(
+      cfg, state, schedules.warmup_cosine(0.1, 0, 100)
+    )
+
+  def part(context):
+    r = context.replica_id_in_sync_group
+    rows = BATCH // replicas
+    cut = slice(r * rows, (r + 1) * rows)
+    return tf.nest.map_structure(lambda x: x[cut], batch)
+
+  parts = strategy.experimental_distribute_values_from_function(part)
+
+  @tf.function(autograph=False, jit_compile=compiled)
+  def run(parts):
+    metrics = strategy.run(step, args=(parts,))
+    return {
+      k: strategy.reduce(tf.distribute.ReduceOp.MEAN, v, axis=None)
+      for k, v in metrics.items()
+    }
+
+  for _ in range(steps):
+    metrics = run(parts)
+  metrics = {k: float(v) for k, v in metrics.items()}
+  return metrics, [v.numpy() for v in state.method.variables]
+
+
+def assert_same(first, second, tolerance):
+  metrics, weights = first
+  other_metrics, other_weights = second
+  assert set(metrics) == set(other_metrics)
+  for name, value in metrics.items():
+    assert value == pytest.approx(
+      other_metrics[name], rel=tolerance, abs=tolerance
+    ), name
+  assert len(weights) == len(other_weights)
+  for a, b in zip(weights, other_weights, strict=True):
+    np.testing.assert_allclose(a, b, rtol=tolerance, atol=tolerance)
+
+
+@pytest.mark.parametrize(
+  'loss, distribution, optimizer',
+  [(loss, 'vmf', 'momentum') for loss in methods.METHODS]
+  + [('byol_ceb', 'gaussian', 'lars')],
+)
+def test_two_replicas_equal_one_big_batch(
+  loss, distribution, optimizer, two_replicas
+):
+  """Loss, metrics, gradients (through the weights), BN and EMA alike."""
+  cfg = tiny(loss, distribution, optimizer=optimizer, weight_decay=1e-3)
+  batch = make_batch(np.random.default_rng(2))
+  one = step_weights(cfg, batch)
+  two = step_weights(cfg, batch, strategy=two_replicas)
+  assert_same(one, two, 2e-4)
+
+
+@pytest.mark.parametrize(
+  'loss, distribution',
+  [(loss, 'vmf') for loss in methods.METHODS] + [('byol_ceb', 'gaussian')],
+)
+def test_the_whole_step_compiles_and_is_the_same(loss, distribution):
+  cfg = tiny(loss, distribution, optimizer='lars')
+  batch = make_batch(np.random.default_rng(3))
+  plain = step_weights(cfg, batch)
+  compiled = step_weights(cfg, batch, compiled=True)
+  assert_same(plain, compiled, 2e-4)
+
+
+@pytest.mark.parametrize('loss', ['byol', 'byol_ceb'])
+def test_the_teacher_moves_by_ema_alone_after_the_optimizer(loss):
+  cfg = tiny(loss)
+  total = 100
+  state = train.make_state(cfg, Info, 0, total)
+  method = state.method
+
+  def weights(*layers):
+    return [v.numpy() for layer in layers for v in layer.trainable_variables]
+
+  twins = (method.target_encoder, method.target_projector)
+  before = weights(*twins)
+  statistics = [v.numpy() for v in twins[0].non_trainable_variables]
+  online_before = weights(method.encoder, method.projector)
+  # Its own random initialisation, as published.
+  assert any(
+    not np.allclose(a, b) for a, b in zip(before, online_before, strict=True)
+  )
+  state.optimizer.iterations.assign(40)
+  step = train.make_train_step(cfg, state, lambda step: 0.1)
+  tf.function(step, autograph=False)(make_batch(np.random.default_rng(4)))
+  decay = 1 - (1 - 0.9) * (math.cos(math.pi * 40 / total) + 1) / 2
+  online = weights(method.encoder, method.projector)
+  assert any(
+    not np.allclose(a, b) for a, b in zip(online, online_before, strict=True)
+  )
+  for old, new, source in zip(before, weights(*twins), online, strict=True):
+    np.testing.assert_allclose(
+      new, decay * old + (1 - decay) * source, rtol=1e-5, atol=1e-7
+    )
+  moved = [v.numpy() for v in twins[0].non_trainable_variables]
+  assert not np.allclose(statistics[0], moved[0])
+
+
+def output_of(method, batch, step=3):
+  at = tf.constant(step, tf.int64)
+  return method.objective(method.encode(batch['views'], at), at)
+
+
+def test_c_simclr_without_compression_and_noise_is_simclr():
+  batch = make_batch(np.random.default_rng(5))
+  settings = {'kappa_b': 5.0, 'temperature': 0.2, 'ceb_sampling': False}
+  compressed = output_of(
+    make(tiny('contrastive_ceb', **settings | {'ceb_beta': 0.0})), batch
+  )
+  plain = output_of(make(tiny('contrastive', **settings)), batch)
+  constant = 2 * math.log(2 * BATCH - 1)
+  assert float(compressed.loss) == pytest.approx(
+    float(plain.loss) - constant, abs=1e-5
+  )
+
+
+def test_c_byol_without_compression_is_byol_on_the_same_tensors():
+  rng = np.random.default_rng(6)
+  p1, p2, y1, y2 = (
+    tf.math.l2_normalize(tf.constant(rng.normal(size=(4, 8)), tf.float32), -1)
+    for _ in range(4)
+  )
+  embeddings = {
+    'prediction': [p1, p2],
+    'target': [y1, y2],
+    'mu': [p1, p2],
+    'z': [p1, p2],
+    'backward': [y1, y2],
+    'probed': p1,
+  }
+  at = tf.constant(0, tf.int64)
+  settings = {'byol_loss_weight': 3.0, 'ceb_beta': 0.0}
+  losses = [
+    float(make(tiny(loss, **settings)).objective(embeddings, at).loss)
+    for loss in ('byol', 'byol_ceb')
+  ]
+  assert losses[0] == pytest.approx(losses[1], rel=1e-6)
+  expected = 3.0 * np.mean(
+    np.sum((p1 - y2) ** 2, 1) + np.sum((p2 - y1) ** 2, 1)
+  )
+  assert losses[0] == pytest.approx(expected, rel=1e-5)
+
+
+@pytest.mark.parametrize('view, order', [('same', (0, 1)), ('other', (1, 0))])
+def test_backward_encoder_reads_the_published_or_the_canonical_view(
+  view, order
+):
+  """same: b(z1|.) from view 1's target, as published; other: canonical CEB."""
+  method = make(tiny('byol_ceb', backward_view=view, kappa_b=7.0))
+  batch = make_batch(np.random.default_rng(7))
+  at = tf.constant(3, tf.int64)
+  embeddings = method.encode(batch['views'], at)
+  metrics = method.objective(embeddings, at).metrics
+  for k, name in enumerate(('i_xzx_y', 'i_yzy_x')):
+    z, mu = embeddings['z'][k], embeddings['mu'][k]
+    b = embeddings['backward'][order[k]]
+    rate = tf.reduce_mean(method.ceb.log_e(z, mu) - method.ceb.log_b(z, b))
+    assert float(metrics[name]) == pytest.approx(float(rate), abs=1e-5)
+  # backward[k] is m(target(view k)).
+  y = method.target(batch['views'][0], True)
+  expected = model.l2_normalize(method.backward_encoder(y, training=True)[-1])
+  np.testing.assert_allclose(embeddings['backward'][0], expected, atol=2e-5)
+
+
+def test_gradient_paths_of_c_byol():
+  """The rate alone trains b; the distance alone reaches the decoder."""
+  batch = make_batch(np.random.default_rng(8))
+  cfg = tiny('byol_ceb', ceb_beta=0.0)
+  method = make(cfg)
+  backward = method.backward_encoder.trainable_variables
+  _, gradients = loss_and_gradients(method, batch, backward)
+  assert all(float(tf.reduce_max(tf.abs(g))) == 0 for g in gradients)
+  method = make(tiny('byol_ceb', ceb_beta=1.0, byol_loss_weight=1e-30))
+  decoder = method.predictor.decoder.trainable_variables
+  _, gradients = loss_and_gradients(method, batch, decoder)
+  assert all(float(tf.reduce_max(tf.abs(g))) < 1e-20 for g in gradients)
+  backward = method.backward_encoder.trainable_variables
+  _, gradients = loss_and_gradients(method, batch, backward)
+  assert all(float(tf.reduce_max(tf.abs(g))) > 1e-6 for g in gradients)
+
+
+def test_signs_of_the_ceb_terms():
+  """More compression pulls z to the partner; the rate enters with +beta."""
+  batch = make_batch(np.random.default_rng(9))
+  for loss in ('contrastive_ceb', 'byol_ceb'):
+    outputs = [
+      output_of(make(tiny(loss, ceb_beta=beta)), batch) for beta in (0.0, 2.0)
+    ]
+    metrics = outputs[0].metrics
+    rates = float(metrics['i_xzx_y'] + metrics['i_yzy_x'])
+    assert float(outputs[1].loss - outputs[0].loss) == pytest.approx(
+      2.0 * rates, rel=1e-4
+    )
+    if loss == 'contrastive_ceb':
+      relevant = float(metrics['i_y_zx'] + metrics['i_x_zy'])
+      assert float(outputs[0].loss) == pytest.approx(-relevant, rel=1e-5)
+      expected = 2 * math.log(2 * BATCH - 1) - float(metrics['contrast_loss'])
+      assert relevant == pytest.approx(expected, abs=1e-5)
+    entropies = float(metrics['h_b_zx_y'] - metrics['h_e_zx_x'])
+    assert entropies == pytest.approx(float(metrics['i_xzx_y']), rel=1e-5)
+
+
+def test_noise_depends_on_seed_step_and_view_alone():
+  method = make(tiny('contrastive_ceb'))
+  other = make(tiny('contrastive_ceb', seed=1))
+
+  def noise(method, step, salt):
+    return method.noise(tf.constant(step, tf.int64), salt, 4, 3).numpy()
+
+  first = noise(method, 5, 1)
+  np.testing.assert_array_equal(first, noise(method, 5, 1))
+  for changed in (
+    noise(method, 6, 1),
+    noise(method, 5, 2),
+    noise(other, 5, 1),
+  ):
+    assert not np.allclose(first, changed)
+
+
+def test_sampling_is_for_training_only():
+  method = make(tiny('byol_ceb'))
+  batch = make_batch(np.random.default_rng(10))
+  at = tf.constant(1, tf.int64)
+  noisy = method.encode(batch['views'], at)
+  mean = method.encode(batch['views'], at, training=False)
+  assert not np.allclose(noisy['z'][0], noisy['mu'][0])
+  np.testing.assert_array_equal(mean['z'][0], mean['mu'][0])
+
+
+@pytest.mark.parametrize('selector, width', [(0, 64), (1, 16), (2, 8), (-1, 8)])
+def test_the_probe_reads_the_chosen_layer_without_gradient(selector, width):
+  for loss, rows in (('contrastive', 2 * BATCH), ('byol', BATCH)):
+    method = make(tiny(loss, ft_proj_selector=selector))
+    batch = make_batch(np.random.default_rng(11))
+    variables = trained_variables(method)
+    with tf.GradientTape() as tape:
+      features = output_of(method, batch).features
+    assert features.shape == (rows, width)
+    assert all(g is None for g in tape.gradient(features, variables))

@@ -1,0 +1,166 @@
+"""What a run tells people, read back from where people read it."""
+
+import glob
+import io
+import json
+import os
+
+import pytest
+import tensorflow as tf
+
+import monitor
+from monitor import Monitor
+
+
+class Terminal(io.StringIO):
+  def isatty(self):
+    return True
+
+
+@pytest.fixture
+def clock(monkeypatch):
+  """A list of one number: the seconds that the monitor believes in."""
+  now = [0.0]
+  monkeypatch.setattr(monitor.time, 'monotonic', lambda: now[0])
+  return now
+
+
+@pytest.mark.parametrize(
+  'seconds, said',
+  [
+    (0, '0s'),
+    (59.9, '59s'),
+    (60, '1m00s'),
+    (190, '3m10s'),
+    (3599, '59m59s'),
+    (3600, '1h00m'),
+    (5 * 3600 + 2 * 60 + 59, '5h02m'),
+    (86399, '23h59m'),
+    (2 * 86400 + 3 * 3600 + 1800, '2d03h'),
+    (100 * 86400, '100d00h'),
+  ],
+)
+def test_duration(seconds, said):
+  assert monitor.duration(seconds) == said
+
+
+def test_a_log_gets_one_plain_line_a_minute(tmp_path, clock):
+  stream = io.StringIO()
+  log = Monitor(str(tmp_path), stream=stream)
+  metrics = {'total_loss': 1.23456, 'supervised_acc': 0.4567}
+  for step in range(1, 14):
+    log.progress(step, 100, metrics, 1234.5, 190)
+    clock[0] += 10
+  assert stream.getvalue() == ''.join(
+    f'step {step}/100  loss 1.2346  probe acc 45.7%  1,234 images/s  '
+    'ETA 3m10s\n'
+    for step in (1, 7, 13)
+  )
+  log.progress(14, 100, metrics, 1234.5, 190)
+  log.progress(100, 100, metrics, 1234.5, 0)  # the last one is always told
+  assert stream.getvalue().count('\n') == 4
+  assert stream.getvalue().endswith(
+    'step 100/100  loss 1.2346  probe acc 45.7%  1,234 images/s  ETA 0s\n'
+  )
+
+
+def test_a_terminal_has_one_line_that_is_rewritten(tmp_path, clock):
+  stream = Terminal()
+  screen = Monitor(str(tmp_path), stream=stream)
+  screen.progress(1, 2, {'total_loss': 2.0}, 10, 5)
+  screen.say('a note')
+  screen.progress(2, 2, {'total_loss': 1.0}, 10, 0)
+  clear = '\r\033[K'
+  assert stream.getvalue() == (
+    f'{clear}step 1/2  loss 2.0000  10 images/s  ETA 5s'
+    f'{clear}a note\n'
+    f'{clear}step 2/2  loss 1.0000  10 images/s  ETA 0s\n'
+  )
+
+
+def events(folder):
+  """(tag, step) -> value of every scalar in a directory's event files."""
+  found = {}
+  for path in glob.glob(os.path.join(folder, 'events.*')):
+    for event in tf.compat.v1.train.summary_iterator(path):
+      for value in event.summary.value:
+        found[value.tag, event.step] = float(tf.make_ndarray(value.tensor))
+  return found
+
+
+def test_tensorboard_has_the_published_tags(tmp_path):
+  tags = {
+    'total_loss': 'train/total_loss',
+    'weight_decay': 'train/weight_decay',
+    'contrast_loss': 'train/contrast_loss',
+    'contrast_acc': 'train/contrast_acc',
+    'contrast_entropy': 'train/contrast_entropy',
+    'supervised_loss': 'train/supervised_loss',
+    'supervised_acc': 'train/supervised_acc',
+    'byol_loss': 'train/byol_loss',
+    'ema_alpha': 'train/ema_alpha',
+    'ceb_beta': 'train/ceb_beta_log',
+    'learning_rate': 'learning_rate',
+    'eval/label_top_1_accuracy': 'eval/label_top_1_accuracy',
+    'eval/label_top_5_accuracy': 'eval/label_top_5_accuracy',
+    'eval/regularization_loss': 'eval/regularization_loss',
+  }
+  board = Monitor(str(tmp_path))
+  expected = {}
+  for step in (100, 250):
+    values = {name: step + i / 4 for i, name in enumerate(tags)}
+    board.summary(step, values)
+    expected |= {(tags[name], step): value for name, value in values.items()}
+  assert events(tmp_path) == expected
+
+
+def test_metrics_jsonl_goes_on_where_it_was(tmp_path):
+  rows = [{'step': s, 'total_loss': 1 / s, 'ceb_beta': 0.5} for s in (3, 7, 9)]
+  for part in (rows[:2], rows[2:]):
+    log = Monitor(str(tmp_path))
+    for row in part:
+      metrics = {name: tf.constant(row[name]) for name in row if name != 'step'}
+      log.summary(row['step'], metrics)
+  lines = (tmp_path / 'metrics.jsonl').read_text().splitlines()
+  found = [json.loads(line) for line in lines]
+  assert [row['step'] for row in found] == [3, 7, 9]
+  for row, wanted in zip(found, rows, strict=True):
+    assert row == pytest.approx(wanted, rel=1e-7)
+
+
+def test_write_json_is_sorted_and_makes_its_directory(tmp_path):
+  folder = tmp_path / 'run' / 'eval'
+  log = Monitor(str(folder))
+  log.write_json('result.json', {'b': 1.5, 'a': {'d': 1, 'c': [2]}})
+  assert (folder / 'result.json').read_text() == (
+    '{\n  "a": {\n    "c": [\n      2\n    ],\n    "d": 1\n  },\n'
+    '  "b": 1.5\n}\n'
+  )
+
+
+def test_write_json_shows_the_old_file_or_the_new(tmp_path, monkeypatch):
+  log = Monitor(str(tmp_path))
+  log.write_json('result.json', {'step': 1})
+  rename, seen = tf.io.gfile.rename, []
+
+  def watched(source, target, overwrite):
+    seen.append((tmp_path / 'result.json').read_text())
+    rename(source, target, overwrite=overwrite)
+
+  monkeypatch.setattr(tf.io.gfile, 'rename', watched)
+  log.write_json('result.json', {'step': 2})
+  assert [json.loads(text) for text in seen] == [{'step': 1}]
+  assert json.loads((tmp_path / 'result.json').read_text()) == {'step': 2}
+  others = {path.name.partition('.')[0] for path in tmp_path.iterdir()}
+  assert others == {'events', 'result'}
+
+
+def test_who_is_not_chief_says_and_writes_nothing(tmp_path, clock):
+  for stream in (io.StringIO(), Terminal()):
+    other = Monitor(str(tmp_path / 'run'), chief=False, stream=stream)
+    other.say('hello')
+    other.progress(2, 2, {'total_loss': 1.0}, 10, 0)
+    other.summary(2, {'total_loss': 1.0})
+    other.write_json('result.json', {})
+    assert stream.getvalue() == ''
+  assert list(tmp_path.iterdir()) == []
