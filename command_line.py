@@ -6,6 +6,7 @@ the run in model_dir was trained with, else the preset's, else the default.
 """
 
 import difflib
+import os
 import re
 import textwrap
 
@@ -47,6 +48,14 @@ def of_the_run(values):
   """The part of a to_dict that an evaluation takes over from the training."""
   own = [name for title in _OF_ONE_CALL for name in sections()[title]]
   return {name: value for name, value in values.items() if name not in own}
+
+
+def of_the_encoder(values):
+  """The part of a to_dict that finetuning takes over: what was built."""
+  own = [*sections()['Backbone'], *sections()['Heads']]
+  own += ['image_size', 'batch_image_augmentation_type']
+  switches = METHOD_SWITCHES['byol_ceb']
+  return {k: v for k, v in values.items() if k in own and k not in switches}
 
 
 def define_flags(flag_values=flags.FLAGS):
@@ -127,8 +136,9 @@ def _preset(typed):
 def parse(argv, load_stored=None):
   """argv -> Config; raises ConfigError, or Help.
 
-  With --mode=eval, load_stored(model_dir) may bring the settings (a dict, or
-  None) that the run was trained with: nobody has to type them again.
+  load_stored(folder) may bring the settings (a dict, or None) that a run was
+  trained with: all of them with --mode=eval, those of its encoder with
+  --checkpoint. Nobody has to type them again.
   """
   if any(re.fullmatch(r'--?(h|help\w*)', word) for word in argv[1:]):
     raise Help(help_text())
@@ -137,6 +147,10 @@ def parse(argv, load_stored=None):
   stored = {}
   if load_stored and given.get('mode') == 'eval' and given.get('model_dir'):
     stored = of_the_run(load_stored(given['model_dir']) or {})
+  elif load_stored and given.get('checkpoint'):
+    path = given['checkpoint']
+    found = load_stored(path) or load_stored(os.path.dirname(path))
+    stored = of_the_encoder(found or {})
   cfg = from_dict(_preset(typed) | stored | typed)
   check_surroundings(cfg)
   return cfg
@@ -171,10 +185,9 @@ def help_text():
     lines += _entry(f'--preset={name}', about)
   lines += [
     '',
-    'Exit status: 0 done, 1 a bug of ours, 2 a wrong flag, 3 stopped because',
-    'the loss was not finite or the representation collapsed, 75 try again',
-    '(storage out of reach or full, a worker lost), 143 preempted after a',
-    'checkpoint.',
+    'Exit status: 0 done, 1 a bug of ours, 2 a wrong flag or file, 3 stopped',
+    'because the loss was no longer a number, 75 try again (storage out of',
+    'reach or full, a worker lost), 143 stopped by a signal, checkpoint written.',
   ]
   return '\n'.join(lines)
 

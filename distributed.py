@@ -110,6 +110,23 @@ def make_strategy(use_tpu=None, tpu_name='', zone='', project='', master=''):
   return tf.distribute.get_strategy(), where
 
 
+def host_means(strategy):
+  """-> means(list of floats) over the worker processes, called by all of them.
+
+  What hosts decide from (how long a step took, whether to stop) has to be the
+  same on all, or one waits for a step that another never takes.
+  """
+  if not isinstance(strategy, tf.distribute.MultiWorkerMirroredStrategy):
+    return lambda values: values
+
+  @tf.function
+  def means(values):
+    each = strategy.run(tf.identity, args=(values,))
+    return strategy.reduce(tf.distribute.ReduceOp.MEAN, each, axis=None)
+
+  return lambda values: means(tf.constant(values, tf.float32)).numpy()
+
+
 def is_chief(strategy):
   """True on the one process that writes files and talks to the user."""
   resolver = strategy.cluster_resolver

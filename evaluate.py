@@ -120,9 +120,12 @@ def follow(cfg, strategy, state, total, monitor, wait=time.sleep):
   """
   info = data.describe(cfg.dataset, cfg.data_dir, cfg.eval_split)
   evaluator = make_evaluator(cfg, strategy, state, info)
-  reader = tf.train.Checkpoint(
-    method=state.method, **({'probe': state.probe} if state.probe else {})
-  )
+  if not state.probe:
+    raise config.ConfigError(
+      '--mode=eval reports the accuracy of the linear probe, and this run has '
+      'none: its data has no labels, or --lineareval_while_pretraining=false.'
+    )
+  items = {'method': state.method, 'probe': state.probe}
   done, result = -1, None
   while done < total:
     new = [s for s in checkpoints.steps(cfg.model_dir) if s > done]
@@ -133,12 +136,11 @@ def follow(cfg, strategy, state, total, monitor, wait=time.sleep):
         new = [s for s in checkpoints.steps(cfg.model_dir) if s > done]
     step = new[-1]
     try:
-      path = checkpoints.prefix(cfg.model_dir, step)
-      status = reader.read(path)
-      status.assert_existing_objects_matched().expect_partial()
-    except (tf.errors.NotFoundError, tf.errors.DataLossError):
+      checkpoints.load_parts(checkpoints.prefix(cfg.model_dir, step), **items)
+    except checkpoints.CheckpointError:
+      if step in checkpoints.steps(cfg.model_dir):
+        raise
       monitor.say(f'ckpt-{step} was deleted while it was read; going on')
-      done = step if step < total else done
       continue
     result = _report(cfg, monitor, step, evaluator())
     done = step

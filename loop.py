@@ -69,6 +69,10 @@ class _StopSignal:
     del frame
     self.received = signal.Signals(number).name
 
+  def asked(self):
+    """1.0 once a signal came: a number, which hosts can add up."""
+    return float(self.received is not None)
+
   def __exit__(self, *error):
     for number, old in self._old.items():
       signal.signal(number, old)
@@ -98,10 +102,22 @@ def _next_stop(step, total, *intervals):
   return min([total, *marks])
 
 
-def fit(loop, iterator, *, start, total, batch, intervals, save, monitor):
+def fit(
+  loop,
+  iterator,
+  *,
+  start,
+  total,
+  batch,
+  intervals,
+  save,
+  monitor,
+  host_means=list,
+):
   """The loop: chunks of steps that end at summaries, saves and looks.
 
   intervals: (summary steps, checkpoint steps), 0 for none.
+  host_means: what the worker processes make of a list of numbers together.
   """
   means, step, chunk, pace = _Means(), start, 1, None
   with _StopSignal() as stop:
@@ -110,6 +126,7 @@ def fit(loop, iterator, *, start, total, batch, intervals, save, monitor):
       began = time.monotonic()
       metrics = loop(iterator, n)
       seconds = (time.monotonic() - began) / n
+      seconds, asked = host_means([seconds, stop.asked()])
       step += n
       if not math.isfinite(metrics['total_loss']):
         raise NonFinite(
@@ -128,13 +145,13 @@ def fit(loop, iterator, *, start, total, batch, intervals, save, monitor):
       if intervals[0] and (step % intervals[0] == 0 or step == total):
         monitor.summary(step, means.take() | {'images_per_second': rate})
       due = intervals[1] and step % intervals[1] == 0
-      # Asked once: a signal between two looks would skip the save.
-      saved = due or step == total or stop.received
-      if saved:
+      if due or asked or step == total:
         save(step)
-      if saved and stop.received and step < total:
+        # A signal may have come while it was written.
+        (asked,) = host_means([stop.asked()])
+      if asked and step < total:
         raise Stopped(
-          f'{stop.received} at step {step}: checkpoint written. The same '
-          'command goes on from here.'
+          f'{stop.received or "Another worker stopped"} at step {step}: '
+          'checkpoint written. The same command goes on from here.'
         )
   return step

@@ -30,9 +30,9 @@ def duration(seconds):
 class Monitor:
   """Writes and shows metrics; does nothing on workers that are not chief."""
 
-  def __init__(self, model_dir, chief=True, stream=sys.stdout):
+  def __init__(self, model_dir, chief=True, stream=None):
     self.chief = chief
-    self.stream = stream
+    self.stream = stream = stream or sys.stdout
     self.model_dir = model_dir
     self._terminal = stream.isatty()
     self._last_line = float('-inf')

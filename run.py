@@ -129,9 +129,11 @@ def execute(cfg, argv):
     state, total = train.rebuild(cfg, strategy)
     evaluate.follow(cfg, strategy, state, total, monitor)
     return
-  monitor.write_json('config.json', _record(cfg, argv))
+  info = train.describe(cfg)
+  record = _record(cfg, argv) | {'class_names': info.class_names}
+  monitor.write_json('config.json', record)
   monitor.write_json('flags.json', config.to_dict(cfg))
-  state, total = train.train(cfg, strategy, monitor)
+  state, total = train.train(cfg, strategy, info, monitor)
   if cfg.mode == 'train_then_eval' and state.probe:
     evaluate.evaluate_state(cfg, strategy, state, total, monitor)
   monitor.say(f'Done: {total} steps in {cfg.model_dir}')
@@ -154,8 +156,14 @@ def _explained(cfg, argv):
   except loop.Stopped as e:
     return EXIT_PREEMPTED, str(e)
   except (tf.errors.UnavailableError, tf.errors.ResourceExhaustedError) as e:
-    reason = str(e).splitlines()[0][:300]
+    reason = str(e).partition('\n')[0][:300]
+    # TensorFlow has one error for a full device and for a full disk.
+    if 'OOM' in reason or 'allocat' in reason:
+      return EXIT_USAGE, f'{reason}. Lower --train_batch_size.'
     return EXIT_RETRY, f'{reason}. The same command goes on where it was.'
+  except tf.errors.DataLossError as e:
+    reason = str(e).partition('\n')[0][:300]
+    return EXIT_USAGE, f'--dataset={cfg.dataset}: a file is damaged: {reason}'
   return 0, ''
 
 

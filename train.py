@@ -262,9 +262,11 @@ def _resume(cfg, store, state, say):
         f'--resume=never, but {cfg.model_dir} holds checkpoints up to step '
         f'{found[-1]}. Name another --model_dir, or resume.'
       )
+    # Not listed again: another worker may not see the new names yet.
     store.retire(found, say)
-    found = []
-  start = store.restore_latest(say)
+    start = None
+  else:
+    start = store.restore_latest(say)
   if start is not None:
     say(f'Resuming from step {start} of {cfg.model_dir}')
     return start
@@ -320,12 +322,19 @@ def _input(cfg, info, strategy, start):
   return iter(strategy.distribute_datasets_from_function(batches))
 
 
-def train(cfg, strategy, monitor: Monitor):
-  """Trains a run to its last step, from wherever its model_dir stands."""
+def describe(cfg):
+  """The training split, checked for what could fail hours later."""
   info = data.describe(
     cfg.dataset, cfg.data_dir, cfg.train_split, download=cfg.download
   )
   data.check_batch(info, cfg.train_batch_size)
+  if cfg.mode == 'train_then_eval' and info.class_names:
+    data.describe(cfg.dataset, cfg.data_dir, cfg.eval_split)
+  return info
+
+
+def train(cfg, strategy, info, monitor: Monitor):
+  """Trains a run to its last step, from wherever its model_dir stands."""
   total = config.train_steps(cfg, info.num_examples)
   warmup = config.warmup_steps(cfg, info.num_examples)
   for line in config.warnings(cfg, info.num_examples):
@@ -361,5 +370,6 @@ def train(cfg, strategy, monitor: Monitor):
       ),
       save=store.save,
       monitor=monitor,
+      host_means=distributed.host_means(strategy),
     )
   return state, total

@@ -289,6 +289,27 @@ def test_a_stored_run_does_not_bring_its_machine_or_its_call():
   assert (cfg.use_tpu, cfg.tpu_name) == (None, '')
 
 
+def test_a_checkpoint_brings_its_encoder_and_nothing_else():
+  stored = config.to_dict(
+    Config(resnet_depth=34, image_size=64, learning_rate=7.0, proj_out_dim=9)
+  )
+  for path in ('c', 'c/ckpt-5'):
+    cfg = parse(
+      f'--mode=eval --model_dir=m --train_mode=finetune --checkpoint={path}',
+      {}.get,
+    )
+    assert cfg.resnet_depth == 50  # --mode=eval asks the run itself
+  argv = ['run.py', '--train_mode=finetune', '--checkpoint=' + ROOT]
+  cfg = command_line.parse(argv, {ROOT: stored}.get)
+  assert (cfg.resnet_depth, cfg.image_size, cfg.proj_out_dim) == (34, 64, 9)
+  assert cfg.learning_rate == 0.3
+  typed = command_line.parse([*argv, '--resnet_depth=18'], {ROOT: stored}.get)
+  assert typed.resnet_depth == 18
+  inside = ['run.py', '--checkpoint=' + os.path.join(ROOT, 'setup.py')]
+  cfg = command_line.parse(inside, {ROOT: stored}.get)
+  assert cfg.resnet_depth == 34
+
+
 def test_typed_default_wins_over_preset():
   assert parse('--preset=cbyol --kappa_e=1024').kappa_e == 1024.0
   assert parse('--preset=quickstart').use_tpu is False

@@ -1,0 +1,261 @@
+"""The program end to end: train, stop, resume, evaluate, finetune, refuse."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+import checkpoints
+import loop
+import run
+
+pytestmark = pytest.mark.usefixtures('tiny_encoder')
+ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+
+
+@pytest.fixture(scope='module')
+def images(tmp_path_factory):
+  """Two classes of 20 px noise around two colours, as JPEG files."""
+  root = tmp_path_factory.mktemp('images')
+  rng = np.random.default_rng(0)
+  for split, count in (('train', 12), ('val', 5)):
+    for k, name in enumerate(('dark', 'light')):
+      (root / split / name).mkdir(parents=True)
+      for i in range(count):
+        noise = rng.integers(0, 100, (20, 24, 3)) + 150 * k
+        data = tf.io.encode_jpeg(noise.astype(np.uint8)).numpy()
+        (root / split / name / f'{i}.jpg').write_bytes(data)
+  return root
+
+
+def flags(images, model_dir, *more):
+  return [
+    'run.py',
+    f'--dataset=folder:{images}',
+    f'--model_dir={model_dir}',
+    '--use_tpu=false',
+    '--resnet_depth=18',
+    '--image_size=16',
+    '--train_batch_size=8',
+    '--eval_batch_size=4',
+    '--train_steps=6',
+    '--checkpoint_steps=2',
+    '--train_summary_steps=3',
+    '--proj_head_hidden_dim=16',
+    '--proj_out_dim=8',
+    '--warmup_epochs=0',
+    *more,
+  ]
+
+
+def tensors(path):
+  """Every tensor of a checkpoint, by name."""
+  reader = tf.train.load_checkpoint(path)
+  return {
+    name: reader.get_tensor(name)
+    for name in reader.get_variable_to_shape_map()
+    if name != '_CHECKPOINTABLE_OBJECT_GRAPH'
+  }
+
+
+def assert_same_bits(first, second):
+  a, b = tensors(first), tensors(second)
+  assert a.keys() == b.keys() and len(a) > 20
+  for name, value in a.items():
+    np.testing.assert_array_equal(value, b[name], err_msg=name)
+
+
+C_BYOL = ('--pretrain_loss=byol_ceb', '--ceb_beta=1', '--kappa_e=64')
+
+
+@pytest.fixture(scope='module')
+def module_patch():
+  with pytest.MonkeyPatch.context() as patch:
+    yield patch
+
+
+def test_train_evaluate_and_what_is_left(images, tmp_path, capsys):
+  argv = flags(images, tmp_path, *C_BYOL, '--keep_checkpoint_max=2')
+  assert run.main(argv) == 0
+  out = capsys.readouterr().out
+  assert 'Running on the CPU' in out and 'step 6/6' in out
+  assert checkpoints.steps(tmp_path) == [4, 6]
+  result = json.loads((tmp_path / 'result.json').read_text())
+  assert result == json.loads((tmp_path / 'result_6.json').read_text())
+  assert result['global_step'] == 6.0 and result['eval/images'] == 10.0
+  accuracy = result['eval/label_top_1_accuracy']
+  assert f'top-1 {100 * accuracy:.2f}%' in out
+  assert result['eval/label_top_5_accuracy'] == 1.0
+  record = json.loads((tmp_path / 'config.json').read_text())
+  assert record['config']['pretrain_loss'] == 'byol_ceb'
+  assert record['class_names'] == ['dark', 'light']
+  assert record['argv'] == argv
+  assert json.loads((tmp_path / 'flags.json').read_text())['kappa_e'] == 64
+  rows = (tmp_path / 'metrics.jsonl').read_text().splitlines()
+  rows = [json.loads(row) for row in rows]
+  assert [row['step'] for row in rows] == [3, 6, 6]
+  for name in (
+    'byol_loss', 'i_xzx_y', 'i_yzy_x', 'h_e_zx_x', 'h_b_zx_y', 'ema_alpha',
+    'supervised_loss', 'supervised_acc', 'learning_rate', 'weight_norm',
+    'grad_norm', 'ceb_beta', 'bad_images', 'images_per_second',
+  ):  # fmt: skip
+    assert np.isfinite(rows[0][name]), name
+  # A second command evaluates, without a flag about the architecture.
+  again = ['run.py', '--mode=eval', f'--model_dir={tmp_path}']
+  assert run.main(again) == 0
+  found = json.loads((tmp_path / 'eval' / 'result.json').read_text())
+  assert found == result
+
+
+def test_resume_is_bit_identical_and_goes_on_after_ctrl_c(
+  images, tmp_path, capsys, monkeypatch
+):
+  whole, broken = tmp_path / 'whole', tmp_path / 'broken'
+  more = (*C_BYOL, '--mode=train', '--checkpoint_steps=100')
+  assert run.main(flags(images, whole, *more)) == 0
+
+  stops = iter([signal.SIGINT, None, signal.SIGTERM])
+  make_loop = loop.make_loop
+
+  def interrupted(*args):
+    steps = make_loop(*args)
+
+    def one(iterator, n):
+      metrics = steps(iterator, n)
+      if number := next(stops, None):
+        os.kill(os.getpid(), number)
+      return metrics
+
+    return one
+
+  monkeypatch.setattr(loop, 'make_loop', interrupted)
+  argv = flags(images, broken, *more)
+  assert run.main(argv) == 143
+  assert 'SIGINT at step 1: checkpoint written' in capsys.readouterr().err
+  assert run.main(argv) == 143
+  assert 'Resuming from step 1' in capsys.readouterr().out
+  monkeypatch.setattr(loop, 'make_loop', make_loop)
+  assert run.main(argv) == 0
+  assert checkpoints.steps(broken)[-1] == 6
+  assert_same_bits(whole / 'ckpt-6', broken / 'ckpt-6')
+  # Nothing is left to do: the same command says so and trains no step.
+  assert run.main(argv) == 0
+  assert 'Resuming from step 6' in capsys.readouterr().out
+
+
+def test_linear_evaluation_and_finetuning_from_a_checkpoint(
+  images, tmp_path, capsys
+):
+  base = tmp_path / 'base'
+  assert run.main(flags(images, base, '--mode=train')) == 0
+  before = tensors(base / 'ckpt-6')
+  for block, moves in ((4, False), (-1, True), (2, True)):
+    out = tmp_path / f'block{block}'
+    argv = [
+      *flags(images, out, '--train_mode=finetune', f'--checkpoint={base}'),
+      f'--fine_tune_after_block={block}',
+      '--optimizer=momentum',
+    ]
+    assert run.main(argv) == 0
+    assert 'Loaded encoder from' in capsys.readouterr().out
+    after = tensors(out / 'ckpt-6')
+
+    def moved(stage, after=after):
+      return any(
+        not np.array_equal(after[name], before[name])
+        for name in before
+        if f'encoder/stages/{stage}/' in name
+        and 'Momentum' not in name
+        and name in after
+        and 'SLOT' not in name
+      )
+
+    # Stage 0 is the stem. Frozen stages keep their moving statistics too.
+    assert moved(0) == (block == -1)
+    assert moved(4) == moves
+    head = [n for n in after if n.startswith('probe/') and 'SLOT' not in n]
+    assert any(not np.array_equal(after[n], before[n]) for n in head)
+    assert json.loads((out / 'result.json').read_text())['eval/images'] == 10
+
+
+def test_unlabelled_images_train_without_a_probe(tmp_path, capsys):
+  rng = np.random.default_rng(1)
+  (tmp_path / 'flat').mkdir()
+  for i in range(9):
+    data = tf.io.encode_png(rng.integers(0, 255, (18, 18, 1), np.uint8))
+    (tmp_path / 'flat' / f'{i}.png').write_bytes(data.numpy())
+  argv = flags(tmp_path / 'flat', tmp_path / 'run', '--train_steps=2')
+  assert run.main(argv) == 0
+  assert 'probe acc' not in capsys.readouterr().out
+  assert checkpoints.steps(tmp_path / 'run') == [0, 2]
+
+
+def test_a_loss_that_is_no_number_stops_without_a_checkpoint(
+  images, tmp_path, capsys
+):
+  argv = flags(images, tmp_path, '--learning_rate=1e30', '--optimizer=momentum')
+  assert run.main(argv) == 3
+  assert '--learning_rate' in capsys.readouterr().err
+  last = tensors(tmp_path / f'ckpt-{checkpoints.steps(tmp_path)[-1]}')
+  assert all(np.isfinite(v).all() for v in last.values() if v.dtype.kind == 'f')
+
+
+@pytest.mark.parametrize(
+  'more, wanted',
+  [
+    (['--train_batch_size=64'], '24 examples'),
+    (['--resume=must'], 'no checkpoint'),
+    (['--eval_split=nonsense'], 'nonsense'),
+    (['--model_dir=/proc/none'], '/proc/none cannot be written'),
+    (['--use_tpu=true', '--tpu_name=nobody'], '--use_tpu=true'),
+  ],
+)
+def test_refusals_are_one_line_with_the_next_step(
+  images, tmp_path, capsys, more, wanted
+):
+  assert run.main(flags(images, tmp_path / 'r', *more)) == 2
+  err = capsys.readouterr().err.strip()
+  assert wanted in err and 'Traceback' not in err
+
+
+def test_another_architecture_is_refused(images, tmp_path, capsys):
+  assert run.main(flags(images, tmp_path, '--train_steps=1')) == 0
+  argv = flags(images, tmp_path, '--train_steps=2', '--proj_out_dim=4')
+  assert run.main(argv) == 2
+  assert 'another architecture' in capsys.readouterr().err
+
+
+def test_resume_policies(images, tmp_path, capsys):
+  argv = flags(images, tmp_path, '--mode=train', '--train_steps=1')
+  assert run.main(argv) == 0
+  assert run.main([*argv, '--resume=never']) == 2
+  assert 'up to step 1' in capsys.readouterr().err
+  assert run.main([*argv, '--resume=must']) == 0
+  assert run.main([*argv, '--fresh_start']) == 0
+  assert (tmp_path / 'old-ckpt-1.index').exists()
+  assert checkpoints.steps(tmp_path) == [0, 1]
+
+
+def test_help_and_typing_errors_come_from_the_program_itself():
+  def call(*args):
+    return subprocess.run(
+      [sys.executable, 'run.py', *args],
+      cwd=ROOT,
+      capture_output=True,
+      text=True,
+    )
+
+  shown = call('--help')
+  assert shown.returncode == 0 and '--kappa_e' in shown.stdout
+  wrong = call('--kapa_e=3')
+  assert wrong.returncode == 2
+  assert wrong.stderr == (
+    'run.py: --kapa_e: no such flag; did you mean --kappa_e or --kappa_b?\n'
+  )
+  table = call('--preset=byol', '--print_config')
+  assert table.returncode == 0 and 'byol_loss_weight' in table.stdout
