@@ -187,7 +187,8 @@ def help_text():
     '',
     'Exit status: 0 done, 1 a bug of ours, 2 a wrong flag or file, 3 stopped',
     'because the loss was no longer a number, 75 try again (storage out of',
-    'reach or full, a worker lost), 143 stopped by a signal, checkpoint written.',
+    'reach or full, a worker lost), 143 stopped by a signal; the checkpoint is',
+    'written.',
   ]
   return '\n'.join(lines)
 

@@ -73,12 +73,6 @@ def assert_same_bits(first, second):
 C_BYOL = ('--pretrain_loss=byol_ceb', '--ceb_beta=1', '--kappa_e=64')
 
 
-@pytest.fixture(scope='module')
-def module_patch():
-  with pytest.MonkeyPatch.context() as patch:
-    yield patch
-
-
 def test_train_evaluate_and_what_is_left(images, tmp_path, capsys):
   argv = flags(images, tmp_path, *C_BYOL, '--keep_checkpoint_max=2')
   assert run.main(argv) == 0
