@@ -308,6 +308,9 @@ def _prepare(name, data_dir, download):
     with _locked(folder):
       builder = _make_builder(name, data_dir)  # Another may have prepared it.
       if not builder.info.splits:
+        if builder.name == photo_patches.PhotoPatches.name:
+          # Seconds of work; its progress bars would be all one sees.
+          tfds.disable_progress_bar()
         builder.download_and_prepare(
           download_config=tfds.download.DownloadConfig(try_download_gcs=False)
         )

@@ -140,7 +140,7 @@ def fit(
         pace = seconds
         chunk = max(1, min(int(_LOOK_SECONDS / pace), 2 * chunk))
       rate = batch / seconds
-      eta = (total - step) * (pace or seconds)
+      eta = None if pace is None else (total - step) * pace
       monitor.progress(step, total, metrics, rate, eta)
       if intervals[0] and (step % intervals[0] == 0 or step == total):
         monitor.summary(step, means.take() | {'images_per_second': rate})

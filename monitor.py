@@ -61,12 +61,14 @@ class Monitor:
   def progress(self, step, total, metrics, rate, eta):
     """step, loss, probe accuracy, images/s, ETA: one line, rewritten.
 
-    Where nobody watches (a log file), one plain line a minute.
+    Where nobody watches (a log file), one plain line a minute. No rate and
+    no eta (None) while the first chunk, which compiles, is all that is known.
     """
     line = f'step {step}/{total}  loss {metrics["total_loss"]:.4f}'
     if 'supervised_acc' in metrics:
       line += f'  probe acc {100 * metrics["supervised_acc"]:.1f}%'
-    line += f'  {rate:,.0f} images/s  ETA {duration(eta)}'
+    if eta is not None:
+      line += f'  {rate:,.0f} images/s  ETA {duration(eta)}'
     done = step >= total
     if self.chief and self._terminal:
       end = '\n' if done else ''
