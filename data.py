@@ -14,9 +14,11 @@ import contextlib
 import dataclasses
 import difflib
 import fcntl
+import io
 import logging
 import os
 import re
+import sys
 from collections.abc import Callable
 from typing import NamedTuple
 
@@ -308,12 +310,13 @@ def _prepare(name, data_dir, download):
     with _locked(folder):
       builder = _make_builder(name, data_dir)  # Another may have prepared it.
       if not builder.info.splits:
-        if builder.name == photo_patches.PhotoPatches.name:
-          # Seconds of work; its progress bars would be all one sees.
-          tfds.disable_progress_bar()
-        builder.download_and_prepare(
-          download_config=tfds.download.DownloadConfig(try_download_gcs=False)
-        )
+        # What takes seconds is not worth TFDS' pages of progress bars.
+        quick = builder.name == photo_patches.PhotoPatches.name
+        hush = io.StringIO() if quick else sys.stderr
+        with contextlib.redirect_stdout(hush), contextlib.redirect_stderr(hush):
+          builder.download_and_prepare(
+            download_config=tfds.download.DownloadConfig(try_download_gcs=False)
+          )
   except DataError:
     raise
   except Exception as error:  # Downloads and builders fail in many ways.
@@ -740,7 +743,13 @@ def train_batches(
       'bad': bad,
     }
 
-  return _finish(examples, example, per_replica_batch)
+  batches = _finish(examples, example, per_replica_batch)
+  # Said, because between several workers a data set that might end loses the
+  # static shape of its batches.
+  endless = tf.data.experimental.assert_cardinality(
+    tf.data.experimental.INFINITE_CARDINALITY
+  )
+  return batches.apply(endless)
 
 
 def _eval_examples(info, global_batch, num_hosts, host):

@@ -9,6 +9,7 @@ and every typing error answer at once.
 
 import dataclasses
 import json
+import logging
 import os
 import subprocess
 import sys
@@ -184,6 +185,8 @@ def main(argv):
     name = f'{cfg.pretrain_loss}_{time.strftime("%Y%m%d_%H%M%S")}'
     cfg = dataclasses.replace(cfg, model_dir=os.path.join('runs', name))
   os.environ.setdefault('TF_CPP_MIN_LOG_LEVEL', '2')
+  # TFDS warns of its own deprecations there.
+  logging.getLogger('absl').setLevel(logging.ERROR)
   status, message = _explained(cfg, argv)
   if message:
     print(f'\nrun.py: {message}', file=sys.stderr)

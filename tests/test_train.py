@@ -1,0 +1,149 @@
+"""What a configuration builds: groups, optimizers, decay, real encoders."""
+
+import numpy as np
+import pytest
+import tensorflow as tf
+import tf_keras as keras
+
+import methods
+import resnet
+import train
+from config import Config
+
+
+class Info:
+  class_names = ('a', 'b', 'c')
+
+
+SMALL = {
+  'image_size': 16,
+  'resnet_depth': 18,
+  'proj_head_hidden_dim': 16,
+  'proj_out_dim': 8,
+  'train_batch_size': 4,
+}
+
+
+@pytest.mark.parametrize('loss', methods.METHODS)
+def test_every_batch_norm_has_the_settings_of_the_run(loss):
+  cfg = Config(
+    pretrain_loss=loss, batch_norm_decay=0.7, global_bn=False, **SMALL
+  )
+  method = methods.METHODS[loss](cfg, 0, 1)
+  norms = [m for m in method.submodules if isinstance(m, resnet.BatchNorm)]
+  # ResNet-18 has 20, twice with a teacher; each MLP has one.
+  assert (
+    len(norms)
+    == {
+      'contrastive': 21,
+      'contrastive_ceb': 21,
+      'byol': 43,
+      'byol_ceb': 44,
+    }[loss]
+  )
+  assert {(n.decay, n.epsilon, n.sync) for n in norms} == {(0.7, 1e-5, False)}
+
+
+@pytest.fixture
+def state_of(tiny_encoder):
+  del tiny_encoder
+  return lambda **changes: train.make_state(
+    Config(**SMALL | changes), Info, 0, 100
+  )
+
+
+def test_groups_cover_what_is_trained_and_spare_the_teacher(state_of):
+  state = state_of(pretrain_loss='byol_ceb')
+  groups = train.make_groups(state.method, state.probe)
+  trained = {v.ref() for v in groups.trained}
+  assert len(trained) == len(groups.trained)
+  twins = [state.method.target_encoder, state.method.target_projector]
+  assert not trained & {
+    v.ref() for layer in twins for v in layer.trainable_variables
+  }
+  probe = state.probe.trainable_variables
+  assert {v.ref() for v in probe} <= trained
+  # LARS decays and adapts the method's kernels, and nothing of the probe.
+  assert all(v.shape.rank in (2, 4) for v in groups.decayed)
+  assert not {v.ref() for v in groups.decayed} & {v.ref() for v in probe}
+  assert [v.shape.as_list() for v in groups.probe_kernels] == [[64, 3]]
+
+
+@pytest.mark.parametrize(
+  'optimizer', ['lars', 'momentum', 'adam', 'adamw']
+)  # fmt: skip
+def test_weight_decay_is_where_it_belongs(state_of, optimizer):
+  """lars: the probe's kernel as a loss; adamw: none; else all but BN."""
+  cfg = Config(**SMALL, optimizer=optimizer, weight_decay=0.5)
+  state = state_of(optimizer=optimizer, weight_decay=0.5)
+  groups = train.make_groups(state.method, state.probe)
+  penalty = float(train._penalty(cfg, groups))
+  body, head = state.method.trainable_variables, state.probe.variables
+  expected = {
+    'lars': [v for v in head if v.shape.rank == 2],
+    'adamw': [],
+  }.get(optimizer, [v for v in body if v.shape.rank > 1] + list(head))
+  total = sum(0.25 * float(tf.reduce_sum(v**2)) for v in expected)
+  assert penalty == pytest.approx(total, rel=1e-5)
+
+
+def test_adamw_decays_kernels_alone(state_of):
+  state = state_of(
+    optimizer='adamw', weight_decay=0.1, learning_rate=1.0,
+    learning_rate_schedule='constant',
+  )  # fmt: skip
+  groups = train.make_groups(state.method, state.probe)
+  before = [v.numpy() for v in groups.trained]
+  zeros = [tf.zeros_like(v) for v in groups.trained]
+  train.apply_gradients(state.optimizer, zeros, groups.trained)
+  rate = 4 / 256
+  decayed = {v.ref() for v in groups.decayed}
+  for v, old in zip(groups.trained, before, strict=True):
+    factor = 1 - rate * 0.1 if v.ref() in decayed else 1.0
+    np.testing.assert_allclose(v.numpy(), factor * old, rtol=1e-6)
+
+
+def test_the_probe_does_not_change_the_method(state_of):
+  """The same weights after a step with and without the linear probe."""
+  rng = np.random.default_rng(0)
+  batch = {
+    'views': tuple(
+      tf.constant(rng.random((4, 16, 16, 3)), tf.float32) for _ in range(2)
+    ),
+    'label': tf.constant([0, 1, 2, 0]),
+    'bad': tf.zeros([4], tf.int32),
+  }
+  weights = []
+  for wanted in (True, False):
+    changes = {
+      'lineareval_while_pretraining': wanted,
+      'optimizer': 'momentum',
+      'weight_decay': 0.0,
+    }
+    state = state_of(**changes)
+    assert (state.probe is not None) == wanted
+    step = train.make_train_step(
+      Config(**SMALL | changes), state, lambda step: 0.1
+    )
+    tf.function(step, autograph=False)(batch)
+    weights.append([v.numpy() for v in state.method.trainable_variables])
+  for a, b in zip(*weights, strict=True):
+    np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6)
+
+
+def test_bfloat16_keeps_weights_and_losses_in_float32(state_of):
+  keras.mixed_precision.set_global_policy('mixed_bfloat16')
+  try:
+    state = state_of(pretrain_loss='byol_ceb', ceb_beta=1.0)
+    views = [tf.random.uniform([4, 16, 16, 3]) for _ in range(2)]
+    at = tf.constant(1, tf.int64)
+    output = state.method.objective(state.method.encode(views, at), at)
+  finally:
+    keras.mixed_precision.set_global_policy('float32')
+  assert output.loss.dtype == tf.float32
+  assert {v.dtype for v in state.method.variables} == {tf.float32}
+  full = state_of(pretrain_loss='byol_ceb', ceb_beta=1.0)
+  expected = full.method.objective(full.method.encode(views, at), at)
+  # bfloat16 has 8 bits: the same loss to a percent or so, and not the same.
+  assert float(output.loss) == pytest.approx(float(expected.loss), rel=0.03)
+  assert float(output.loss) != float(expected.loss)
