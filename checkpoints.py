@@ -114,12 +114,15 @@ class Checkpoints:
     self.keep = max(keep, 1)
     self.chief = chief
     self._checkpoint = tf.train.Checkpoint(**items)
+    self._newest = None
 
   def save(self, step):
     """Writes ckpt-<step>, then deletes the oldest of those written here."""
     path = prefix(self.directory, step)
-    if step in steps(self.directory):
+    # Not asked of the directory: workers might see it at different moments.
+    if step == self._newest:
       return path
+    self._newest = step
     if not self.chief:
       # Every worker takes part in reading variables; the chief's file counts.
       scratch = self._path(f'.worker-{uuid.uuid4().hex}')
@@ -172,6 +175,7 @@ class Checkpoints:
     if not reason:
       try:
         self._checkpoint.read(path).assert_consumed()
+        self._newest = step
         return
       except (AssertionError, ValueError) as error:
         reason = _first_line(error)

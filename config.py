@@ -128,8 +128,8 @@ class Config:
     'call it test.')
   image_size: int = opt(224, 'Height and width of the crops. 32 or less '
     'brings the CIFAR stem, see --stem.', '[8, inf)')
-  cache_dataset: bool = opt(False, 'Keep the data in memory after the first '
-    'epoch: for small sets.')
+  cache_dataset: bool = opt(False, 'Read the whole split into memory '
+    'before the first step, undecoded and on every host: for small sets.')
   shuffle_buffer: int = opt(16384, 'Examples among which the next one is '
     'drawn. Lower it if the host runs out of memory.', '[1, inf)')
 
@@ -549,7 +549,6 @@ class Augmentation:
   random_crop: bool
   area_lower: float
   sampling: str
-  flip_prob: float
   jitter_prob: float
   brightness: float
   contrast: float
@@ -576,7 +575,6 @@ def augmentation(cfg):
     random_crop=crop,
     area_lower=cfg.area_range_lower_bound,
     sampling=cfg.bbox_sampling,
-    flip_prob=0.5 if crop else 0.0,
     jitter_prob=0.8 if color else 0.0,
     brightness=cfg.color_jitter_brightness,
     contrast=cfg.color_jitter_contrast,

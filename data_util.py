@@ -156,12 +156,6 @@ def augment_view(
   return clip(view) if clip_after_gray else view
 
 
-def crop_and_flip(image, seed, *, size, area_lower=0.08, sampling='uniform'):
-  """Supervised training's augmentation -> float32 [size, size, 3]."""
-  crop, flip = split_seed(seed, 2)
-  return random_flip(random_crop(image, crop, size, area_lower, sampling), flip)
-
-
 def eval_image(image, size, crop_proportion=0.875):
   """Centre square of crop_proportion of the shorter side, resized."""
   shape = tf.shape(image)[:2]

@@ -5,6 +5,7 @@ does the obvious local thing on a single replica, so that the rest of the code
 has one way of writing a step.
 """
 
+import importlib.util
 import os
 
 import tensorflow as tf
@@ -66,7 +67,9 @@ def local_rows(x):
 
 
 def _tpu_attached():
-  return any(os.path.exists(path) for path in ('/dev/accel0', '/dev/vfio/0'))
+  # Newer TPU VMs show a device that other machines have for other ends.
+  shared = os.path.exists('/dev/vfio/0') and importlib.util.find_spec('libtpu')
+  return os.path.exists('/dev/accel0') or bool(shared)
 
 
 def _tpu_strategy(tpu_name, zone, project, master):
@@ -132,4 +135,6 @@ def is_chief(strategy):
   resolver = strategy.cluster_resolver
   if resolver is None or not getattr(resolver, 'task_type', None):
     return True
-  return resolver.task_type in ('chief', 'worker') and resolver.task_id == 0
+  jobs = resolver.cluster_spec().as_dict()
+  first = 'chief' if 'chief' in jobs else 'worker'
+  return resolver.task_type == first and resolver.task_id == 0

@@ -57,12 +57,18 @@ def lars_update(
   return weight - update, velocity
 
 
+def _unwrapped(variable):
+  """The variable inside of what mixed precision puts around it."""
+  return getattr(variable, '_variable', variable)
+
+
 def _whole(variable):
   """The distributed variable that one replica's part belongs to, or itself."""
+  variable = _unwrapped(variable)
   for holder in (variable, variable.handle):
     container = getattr(holder, '_distributed_container', None)
     if container is not None:
-      return container()
+      return _unwrapped(container())
   return variable
 
 
@@ -76,7 +82,7 @@ class LARS(keras.optimizers.legacy.Optimizer):
     super().__init__(name)
     self._set_hyper('learning_rate', learning_rate)
     self._weight_decay = weight_decay
-    self._decayed = {v.ref() for v in decayed}
+    self._decayed = {_unwrapped(v).ref() for v in decayed}
     self._rule = rule
 
   def _create_slots(self, var_list):

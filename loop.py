@@ -128,13 +128,16 @@ def fit(
       seconds = (time.monotonic() - began) / n
       seconds, asked = host_means([seconds, stop.asked()])
       step += n
-      if not math.isfinite(metrics['total_loss']):
+      # The weights too: what a bad gradient did shows in the next loss only.
+      for name in ('total_loss', 'weight_norm'):
+        if math.isfinite(metrics.get(name, 0.0)):
+          continue
         raise NonFinite(
-          f'the loss is {metrics["total_loss"]} at step {step}. Lower '
+          f'{name} is {metrics[name]} at step {step}. Lower '
           '--learning_rate, lengthen --warmup_epochs, or use --precision=fp32; '
           'the last checkpoint is from before.'
         )
-      means.add(metrics, n)
+      means.add(metrics | {'seconds_per_step': seconds}, n)
       # The first chunk compiles; its time says nothing about the next ones.
       if step - n > start:
         pace = seconds
@@ -143,7 +146,9 @@ def fit(
       eta = None if pace is None else (total - step) * pace
       monitor.progress(step, total, metrics, rate, eta)
       if intervals[0] and (step % intervals[0] == 0 or step == total):
-        monitor.summary(step, means.take() | {'images_per_second': rate})
+        taken = means.take()
+        speed = batch / taken.pop('seconds_per_step')
+        monitor.summary(step, taken | {'images_per_second': speed})
       due = intervals[1] and step % intervals[1] == 0
       if due or asked or step == total:
         save(step)

@@ -102,7 +102,11 @@ class Method(tf.Module):
   def embed(self, images, training=False):
     """[b, H, W, 3] -> the representation and the projector's layers."""
     h = self.encoder(images, training=training)
-    layers = self.projector(h, training=training)
+    return self.layers_of(h, training)
+
+  def layers_of(self, h, training):
+    """h itself first: the projector saw it in its compute precision."""
+    layers = [h, *self.projector(h, training=training)[1:]]
     return {'representation': h, 'projection': layers[-1], 'layers': layers}
 
   def probed(self, embedded):
@@ -405,9 +409,7 @@ class Finetune(Method):
   def embed(self, images, training=False):
     h = self.encoder(images, training=training, frozen=self.frozen)
     # A frozen backbone is an encoder at evaluation, its heads included.
-    training = training and self.frozen < 5
-    layers = self.projector(h, training=training)
-    return {'representation': h, 'projection': layers[-1], 'layers': layers}
+    return self.layers_of(h, training and self.frozen < 5)
 
   def trained(self):
     if self.frozen >= 5:

@@ -120,7 +120,7 @@ class StochasticHead(keras.layers.Layer):
       bn_decay=bn_decay,
       sync_bn=sync_bn,
     )
-    # In float32 at any precision: the noise in z is smaller than a bfloat16.
+    # In float32 at any precision: bfloat16 would round away the noise in z.
     self.decoder = keras.layers.Dense(
       out_dim,
       use_bias=False,
@@ -230,7 +230,7 @@ class VariableGroups:
 
   kernels: list
   biases: list  # and any other vector that a layer of its own adds
-  norms: list  # gamma and beta of batch normalisation
+  norms: list  # gamma and beta of batch normalisation, learned deviations
 
 
 def variable_groups(*layers):
@@ -238,6 +238,9 @@ def variable_groups(*layers):
   kind = {}
   for layer in layers:
     for module in (layer, *layer.submodules):
+      if isinstance(module, GaussianCeb):
+        # Learned deviations: decay would pull them towards softplus(0).
+        kind |= {id(v): 'norms' for v in module.trainable_variables}
       if not isinstance(module, BatchNorm | Conv | keras.layers.Dense):
         continue
       if not module.built:

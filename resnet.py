@@ -23,11 +23,6 @@ BLOCKS = {
 }
 
 
-def default_stem(image_size):
-  """The stem that the published code takes for images of this size."""
-  return 'cifar' if image_size <= 32 else 'imagenet'
-
-
 def global_mean(x, keepdims=False):
   """[B, H, W, C] -> the float32 mean over H and W."""
   return tf.reduce_mean(tf.cast(x, tf.float32), [1, 2], keepdims)

@@ -11,9 +11,11 @@ import dataclasses
 import json
 import logging
 import os
+import signal
 import subprocess
 import sys
 import time
+import uuid
 
 import command_line
 import config
@@ -69,7 +71,7 @@ def _probe_write(model_dir):
   """Fails at once where checkpoints could not be written hours later."""
   import tensorflow as tf
 
-  path = os.path.join(model_dir, f'.write-test-{os.getpid()}')
+  path = os.path.join(model_dir, f'.write-test-{uuid.uuid4().hex}')
   try:
     tf.io.gfile.makedirs(model_dir)
     with tf.io.gfile.GFile(path, 'w') as file:
@@ -118,6 +120,11 @@ def execute(cfg, argv):
   import train
   from monitor import Monitor
 
+  if cfg.mode == 'eval' and not read_stored(cfg.model_dir):
+    raise config.ConfigError(
+      f'--model_dir={cfg.model_dir}: there is no config.json of a run. Start '
+      'the training first, or name its folder.'
+    )
   _probe_write(cfg.model_dir)
   chief = distributed.is_chief(strategy)
   results = cfg.model_dir
@@ -132,9 +139,7 @@ def execute(cfg, argv):
     return
   info = train.describe(cfg)
   record = _record(cfg, argv) | {'class_names': info.class_names}
-  monitor.write_json('config.json', record)
-  monitor.write_json('flags.json', config.to_dict(cfg))
-  state, total = train.train(cfg, strategy, info, monitor)
+  state, total = train.train(cfg, strategy, info, record, monitor)
   if cfg.mode == 'train_then_eval' and state.probe:
     evaluate.evaluate_state(cfg, strategy, state, total, monitor)
   monitor.say(f'Done: {total} steps in {cfg.model_dir}')
@@ -152,6 +157,8 @@ def _explained(cfg, argv):
     execute(cfg, argv)
   except (config.ConfigError, data.DataError, checkpoints.CheckpointError) as e:
     return EXIT_USAGE, str(e)
+  except KeyboardInterrupt:
+    return EXIT_PREEMPTED, 'stopped. The same command goes on where it was.'
   except loop.NonFinite as e:
     return EXIT_NON_FINITE, str(e)
   except loop.Stopped as e:
@@ -162,9 +169,6 @@ def _explained(cfg, argv):
     if 'OOM' in reason or 'allocat' in reason:
       return EXIT_USAGE, f'{reason}. Lower --train_batch_size.'
     return EXIT_RETRY, f'{reason}. The same command goes on where it was.'
-  except tf.errors.DataLossError as e:
-    reason = str(e).partition('\n')[0][:300]
-    return EXIT_USAGE, f'--dataset={cfg.dataset}: a file is damaged: {reason}'
   return 0, ''
 
 
@@ -187,6 +191,8 @@ def main(argv):
   os.environ.setdefault('TF_CPP_MIN_LOG_LEVEL', '2')
   # TFDS warns of its own deprecations there.
   logging.getLogger('absl').setLevel(logging.ERROR)
+  # Outside of the training loop, which writes a checkpoint first.
+  signal.signal(signal.SIGTERM, signal.default_int_handler)
   status, message = _explained(cfg, argv)
   if message:
     print(f'\nrun.py: {message}', file=sys.stderr)

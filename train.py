@@ -1,5 +1,6 @@
 """The train step, what it trains, and where a run begins."""
 
+import contextlib
 from typing import NamedTuple
 
 import tensorflow as tf
@@ -94,7 +95,7 @@ def make_optimizer(cfg, groups, schedule):
     optimizer = keras.optimizers.AdamW(
       rate, weight_decay=cfg.weight_decay, jit_compile=False
     )
-    decayed = {v.ref() for v in groups.decayed}
+    decayed = {v.ref() for v in groups.decayed + groups.probe_kernels}
     rest = [v for v in groups.trained if v.ref() not in decayed]
     optimizer.exclude_from_weight_decay(var_list=rest)
     optimizer.build(groups.trained)
@@ -292,6 +293,23 @@ def load_pretrained(cfg, state, say):
   say(f'Loaded {", ".join([*parts, *list(items)[1:]])} from {path}')
 
 
+@contextlib.contextmanager
+def _data_errors(info):
+  """Says which file is damaged, where TensorFlow says how."""
+  try:
+    yield
+  except tf.errors.OpError as error:
+    if 'IteratorGetNext' not in str(error):
+      raise
+    reason = str(error).partition('\n')[0][:300]
+    where = data.damaged_shard(info)
+    where = f'{where} is damaged: ' if where else ''
+    raise data.DataError(
+      f'--dataset={info.name}: {where}{reason}. Prepare the data set again; '
+      'the same command then goes on from the last checkpoint.'
+    ) from error
+
+
 def rebuild(cfg, strategy):
   """-> (a state to restore into, the last step), for an evaluator."""
   info = data.describe(cfg.dataset, cfg.data_dir, cfg.train_split)
@@ -333,8 +351,11 @@ def describe(cfg):
   return info
 
 
-def train(cfg, strategy, info, monitor: Monitor):
-  """Trains a run to its last step, from wherever its model_dir stands."""
+def train(cfg, strategy, info, record, monitor: Monitor):
+  """Trains a run to its last step, from wherever its model_dir stands.
+
+  record: what to leave in config.json, once nothing refuses to begin.
+  """
   total = config.train_steps(cfg, info.num_examples)
   warmup = config.warmup_steps(cfg, info.num_examples)
   for line in config.warnings(cfg, info.num_examples):
@@ -350,6 +371,8 @@ def train(cfg, strategy, info, monitor: Monitor):
     **state.items(),
   )
   start = _resume(cfg, store, state, monitor.say)
+  monitor.write_json('config.json', record)
+  monitor.write_json('flags.json', record['config'])
   monitor.say(
     f'{info.name}: {info.num_examples:,} examples, '
     f'{len(info.class_names)} classes; {total:,} steps of '
@@ -358,18 +381,19 @@ def train(cfg, strategy, info, monitor: Monitor):
   if start == 0:
     store.save(0)
   if start < total:
-    loop.fit(
-      steps,
-      _input(cfg, info, strategy, start),
-      start=start,
-      total=total,
-      batch=cfg.train_batch_size,
-      intervals=(
-        cfg.train_summary_steps,
-        config.checkpoint_steps(cfg, info.num_examples),
-      ),
-      save=store.save,
-      monitor=monitor,
-      host_means=distributed.host_means(strategy),
-    )
+    with _data_errors(info):
+      loop.fit(
+        steps,
+        _input(cfg, info, strategy, start),
+        start=start,
+        total=total,
+        batch=cfg.train_batch_size,
+        intervals=(
+          cfg.train_summary_steps,
+          config.checkpoint_steps(cfg, info.num_examples),
+        ),
+        save=store.save,
+        monitor=monitor,
+        host_means=distributed.host_means(strategy),
+      )
   return state, total

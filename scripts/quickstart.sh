@@ -3,5 +3,5 @@
 # probe on the trained encoder with one on the untrained encoder.
 set -eu
 . "$(dirname "$0")/env.sh" .venv -e '.[quickstart]'
-"$python" run.py --preset=quickstart --model_dir=runs/quickstart "$@"
+"$python" run.py --preset=quickstart "$@" --model_dir=runs/quickstart
 "$python" scripts/quickstart_table.py runs/quickstart

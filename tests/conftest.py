@@ -6,11 +6,18 @@ os.environ.setdefault('TF_CPP_MIN_LOG_LEVEL', '3')
 
 import pytest
 import tensorflow as tf
+import tf_keras as keras
 
 tf.config.set_logical_device_configuration(
   tf.config.list_physical_devices('CPU')[0],
   [tf.config.LogicalDeviceConfiguration()] * 2,
 )
+
+
+@pytest.fixture(autouse=True)
+def seeded():
+  """The same initial weights at every run of the suite."""
+  keras.utils.set_random_seed(0)
 
 
 @pytest.fixture(scope='session')

@@ -613,7 +613,6 @@ def test_published_augmentation():
     'random_crop': True,
     'area_lower': 0.08,
     'sampling': 'logarithmic',
-    'flip_prob': 0.5,
     'jitter_prob': 0.8,
     'brightness': 0.4,
     'contrast': 0.4,
@@ -641,13 +640,13 @@ def test_other_augmentations():
   assert resolved(blur_probability='0.3, 0.7').blur == (0.3, 0.7)
   plain = resolved(train_mode='finetune')
   assert plain.random_crop
-  assert (plain.flip_prob, plain.jitter_prob, plain.gray_prob) == (0.5, 0, 0)
+  assert (plain.jitter_prob, plain.gray_prob) == (0, 0)
   assert (plain.blur, plain.solarize) == ((0, 0), (0, 0))
   full = resolved(train_mode='finetune', ft_with_full_aug=True)
   assert full == resolved()
   none = resolved(no_augmentation=True, ft_with_full_aug=True)
   assert not none.random_crop
-  assert (none.flip_prob, none.jitter_prob, none.gray_prob) == (0, 0, 0)
+  assert (none.jitter_prob, none.gray_prob) == (0, 0)
   assert (none.blur, none.solarize) == ((0, 0), (0, 0))
   assert none.mean_std
 

@@ -556,7 +556,7 @@ def test_photo_patches_end_to_end(data_dir, caplog):
 
 
 def crop(image, seed):
-  return data_util.crop_and_flip(image, seed, size=24)
+  return data_util.random_crop(image, seed, 24, 0.08, 'uniform')
 
 
 def test_photo_patches_batches(data_dir):

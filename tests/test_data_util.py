@@ -232,14 +232,6 @@ def test_augment_view_probabilities():
   assert 17 <= gray <= 63  # 0.2
 
 
-def test_crop_and_flip():
-  image, seed = make_image(), tf.constant([1, 2])
-  out = data_util.crop_and_flip(image, seed, size=16)
-  crop, flip = randomness.split_seed(seed, 2)
-  expected = data_util.random_crop(image, crop, 16, 0.08, 'uniform')
-  np.testing.assert_array_equal(out, data_util.random_flip(expected, flip))
-
-
 def make_batch(batch=4, height=48, width=48):
   rng = np.random.default_rng(1)
   return rng.random([batch, height, width, 3], np.float32)

@@ -5,6 +5,7 @@ import itertools
 import numpy as np
 import pytest
 import tensorflow as tf
+import tf_keras as keras
 
 from lars_optimizer import LARS, lars_update, trust_ratio
 
@@ -92,10 +93,13 @@ def test_the_slot_is_named_momentum():
   assert optimizer.get_slot_names() == ['Momentum']
 
 
-def test_two_replicas_adapt_like_one(two_replicas):
+@pytest.mark.parametrize('policy', ['float32', 'mixed_bfloat16'])
+def test_two_replicas_adapt_like_one(two_replicas, policy):
   def step_in(strategy):
     with strategy.scope():
-      variable = tf.Variable([[3.0, 4.0]])
+      layer = keras.layers.Layer(dtype=keras.mixed_precision.Policy(policy))
+      variable = layer.add_weight('kernel', [1, 2])
+      variable.assign([[3.0, 4.0]])
       optimizer = LARS(1.0, weight_decay=0.1, decayed=[variable], eta=0.1)
       optimizer._create_all_weights([variable])
 

@@ -16,7 +16,8 @@ from config import Config
 
 pytestmark = pytest.mark.usefixtures('tiny_encoder')
 
-SIZE, BATCH = 16, 8
+# 24 px is where blur begins to have more than one tap.
+SIZE, BATCH = 24, 8
 CASES = [
   (loss, distribution)
   for loss in methods.METHODS

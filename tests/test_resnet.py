@@ -130,15 +130,6 @@ def test_known_totals_of_variants():
   assert rule(50, sk_ratio=0.0625).total() == 371
 
 
-def test_default_stem():
-  assert [resnet.default_stem(s) for s in (28, 32, 33, 224)] == [
-    'cifar',
-    'cifar',
-    'imagenet',
-    'imagenet',
-  ]
-
-
 @pytest.mark.parametrize(
   'kind, selective, size',
   [

@@ -97,7 +97,7 @@ def test_adamw_decays_kernels_alone(state_of):
   zeros = [tf.zeros_like(v) for v in groups.trained]
   train.apply_gradients(state.optimizer, zeros, groups.trained)
   rate = 4 / 256
-  decayed = {v.ref() for v in groups.decayed}
+  decayed = {v.ref() for v in groups.decayed + groups.probe_kernels}
   for v, old in zip(groups.trained, before, strict=True):
     factor = 1 - rate * 0.1 if v.ref() in decayed else 1.0
     np.testing.assert_allclose(v.numpy(), factor * old, rtol=1e-6)
