@@ -72,6 +72,12 @@ def _whole(variable):
   return variable
 
 
+def among(variables):
+  """-> is_among(variable), which knows what an optimizer is handed for each."""
+  chosen = {_unwrapped(v).ref() for v in variables}
+  return lambda variable: _whole(variable).ref() in chosen
+
+
 class LARS(keras.optimizers.legacy.Optimizer):
   """lars_update for every variable; the state is one slot named Momentum."""
 
@@ -82,7 +88,7 @@ class LARS(keras.optimizers.legacy.Optimizer):
     super().__init__(name)
     self._set_hyper('learning_rate', learning_rate)
     self._weight_decay = weight_decay
-    self._decayed = {_unwrapped(v).ref() for v in decayed}
+    self._is_decayed = among(decayed)
     self._rule = rule
 
   def _create_slots(self, var_list):
@@ -90,7 +96,7 @@ class LARS(keras.optimizers.legacy.Optimizer):
       self.add_slot(variable, 'Momentum')
 
   def _resource_apply_dense(self, grad, var, apply_state=None):
-    adapt = _whole(var).ref() in self._decayed
+    adapt = self._is_decayed(var)
     velocity = self.get_slot(var, 'Momentum')
     weight, moved = lars_update(
       var,

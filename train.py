@@ -17,7 +17,7 @@ import model
 import objectives
 import randomness
 import schedules
-from lars_optimizer import LARS
+from lars_optimizer import LARS, among
 from monitor import Monitor
 
 
@@ -74,6 +74,7 @@ def make_optimizer(cfg, groups, schedule):
   """The optimizer that the configuration names, its slots created."""
   rate = _Rate(schedule)
   legacy = keras.optimizers.legacy
+  kernels = groups.decayed + groups.probe_kernels
   if cfg.optimizer == 'lars':
     optimizer = LARS(
       rate,
@@ -90,12 +91,12 @@ def make_optimizer(cfg, groups, schedule):
   elif cfg.optimizer == 'adam':
     optimizer = legacy.Adam(rate)
   elif cfg.optimizer == 'lamb':
-    optimizer = _lamb(rate)
+    optimizer = _lamb(schedule, cfg.weight_decay, kernels)
   else:
     optimizer = keras.optimizers.AdamW(
       rate, weight_decay=cfg.weight_decay, jit_compile=False
     )
-    decayed = {v.ref() for v in groups.decayed + groups.probe_kernels}
+    decayed = {v.ref() for v in kernels}
     rest = [v for v in groups.trained if v.ref() not in decayed]
     optimizer.exclude_from_weight_decay(var_list=rest)
     optimizer.build(groups.trained)
@@ -104,7 +105,8 @@ def make_optimizer(cfg, groups, schedule):
   return optimizer
 
 
-def _lamb(rate):
+def _lamb(schedule, weight_decay, decayed):
+  """LAMB of tensorflow-addons; it decays and adapts the `decayed` alone."""
   try:
     from tensorflow_addons.optimizers import LAMB
   except ImportError as error:
@@ -112,7 +114,20 @@ def _lamb(rate):
       '--optimizer=lamb comes from tensorflow-addons, which runs on the legacy '
       'stack only: pip install -r requirements-legacy.txt (Python 3.10/3.11).'
     ) from error
-  return LAMB(rate)
+
+  is_decayed = among(decayed)
+
+  class Lamb(LAMB):
+    def _do_use_weight_decay(self, variable):
+      return is_decayed(variable)
+
+    _do_layer_adaptation = _do_use_weight_decay
+
+  # Its Keras is tensorflow's own and takes no schedule of tf_keras.
+  optimizer = Lamb(
+    lambda: schedule(optimizer.iterations), weight_decay=weight_decay
+  )
+  return optimizer
 
 
 def apply_gradients(optimizer, gradients, variables):
@@ -154,7 +169,7 @@ def learning_rate(cfg, warmup, total):
 
 def _penalty(cfg, groups):
   """Weight decay as a loss: on what the optimizer does not decay itself."""
-  if cfg.optimizer == 'adamw':
+  if cfg.optimizer in ('adamw', 'lamb'):
     return tf.constant(0.0)
   decays = cfg.optimizer == 'lars'
   variables = groups.probe_kernels if decays else groups.penalised
