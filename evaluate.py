@@ -11,6 +11,7 @@ import tensorflow as tf
 import checkpoints
 import config
 import data
+import data_sources
 import data_util
 import objectives
 
@@ -75,7 +76,7 @@ def make_evaluator(cfg, strategy, state, info):
       sums += run(batch).numpy()
     images, bad, top_1, top_5 = sums
     if images + bad != info.num_examples or not images:
-      raise data.DataError(
+      raise data_sources.DataError(
         f'--eval_split={cfg.eval_split}: {images:.0f} images read, '
         f'{info.num_examples} expected. Is a file of the data set missing?'
       )
@@ -108,7 +109,7 @@ def _report(cfg, monitor, step, metrics):
 
 def evaluate_state(cfg, strategy, state, step, monitor):
   """Evaluates the state as it is: after training, in the same process."""
-  info = data.describe(cfg.dataset, cfg.data_dir, cfg.eval_split)
+  info = data_sources.describe(cfg.dataset, cfg.data_dir, cfg.eval_split)
   evaluator = make_evaluator(cfg, strategy, state, info)
   return _report(cfg, monitor, step, evaluator())
 
@@ -118,7 +119,7 @@ def follow(cfg, strategy, state, total, monitor, wait=time.sleep):
 
   wait is called between two looks while training goes on elsewhere.
   """
-  info = data.describe(cfg.dataset, cfg.data_dir, cfg.eval_split)
+  info = data_sources.describe(cfg.dataset, cfg.data_dir, cfg.eval_split)
   evaluator = make_evaluator(cfg, strategy, state, info)
   if not state.probe:
     raise config.ConfigError(

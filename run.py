@@ -9,13 +9,15 @@ and every typing error answer at once.
 
 import dataclasses
 import json
-import logging
 import os
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 import uuid
+
+import absl.logging
 
 import command_line
 import config
@@ -24,10 +26,35 @@ import config
 EXIT_USAGE, EXIT_NON_FINITE, EXIT_RETRY, EXIT_PREEMPTED = 2, 3, 75, 143
 
 
+def quiet_start():
+  """Imports TensorFlow without what its C++ parts print before any log level.
+
+  Shown all the same when the import fails, or with TF_CPP_MIN_LOG_LEVEL=0.
+  """
+  # TFDS warns of its own deprecations there.
+  absl.logging.set_verbosity(absl.logging.ERROR)
+  if os.environ.setdefault('TF_CPP_MIN_LOG_LEVEL', '2') == '0':
+    return
+  sys.stderr.flush()
+  stderr = os.dup(2)
+  with tempfile.TemporaryFile() as held:
+    os.dup2(held.fileno(), 2)
+    try:
+      import tensorflow  # noqa: F401
+    except BaseException:
+      held.seek(0)
+      os.write(stderr, held.read())
+      raise
+    finally:
+      os.dup2(stderr, 2)
+      os.close(stderr)
+
+
 def read_stored(model_dir):
   """The configuration a run left in its directory, or None."""
   path = os.path.join(model_dir, 'config.json')
   if '://' in path:
+    quiet_start()
     import tensorflow as tf
 
     if not tf.io.gfile.exists(path):
@@ -150,12 +177,12 @@ def _explained(cfg, argv):
   import tensorflow as tf
 
   import checkpoints
-  import data
   import loop
+  from data_sources import DataError
 
   try:
     execute(cfg, argv)
-  except (config.ConfigError, data.DataError, checkpoints.CheckpointError) as e:
+  except (config.ConfigError, DataError, checkpoints.CheckpointError) as e:
     return EXIT_USAGE, str(e)
   except KeyboardInterrupt:
     return EXIT_PREEMPTED, 'stopped. The same command goes on where it was.'
@@ -172,25 +199,29 @@ def _explained(cfg, argv):
   return 0, ''
 
 
+def _print(text):
+  """A long text that may go to `head` or a pager which closes early."""
+  signal.signal(signal.SIGPIPE, signal.SIG_DFL)
+  print(text)
+
+
 def main(argv):
   """-> the exit status."""
   try:
     cfg = command_line.parse(argv, read_stored)
   except command_line.Help as text:
-    print(text)
+    _print(text)
     return 0
   except config.ConfigError as error:
     print(f'run.py: {error}', file=sys.stderr)
     return EXIT_USAGE
   if cfg.print_config:
-    print(command_line.describe(cfg, argv))
+    _print(command_line.describe(cfg, argv))
     return 0
   if not cfg.model_dir:
     name = f'{cfg.pretrain_loss}_{time.strftime("%Y%m%d_%H%M%S")}'
     cfg = dataclasses.replace(cfg, model_dir=os.path.join('runs', name))
-  os.environ.setdefault('TF_CPP_MIN_LOG_LEVEL', '2')
-  # TFDS warns of its own deprecations there.
-  logging.getLogger('absl').setLevel(logging.ERROR)
+  quiet_start()
   # Outside of the training loop, which writes a checkpoint first.
   signal.signal(signal.SIGTERM, signal.default_int_handler)
   status, message = _explained(cfg, argv)

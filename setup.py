@@ -24,6 +24,7 @@ setup(
     'command_line',
     'config',
     'data',
+    'data_sources',
     'data_util',
     'distributed',
     'distributions',

@@ -9,6 +9,7 @@ import tf_keras as keras
 import checkpoints
 import config
 import data
+import data_sources
 import data_util
 import distributed
 import loop
@@ -317,9 +318,9 @@ def _data_errors(info):
     if 'IteratorGetNext' not in str(error):
       raise
     reason = str(error).partition('\n')[0][:300]
-    where = data.damaged_shard(info)
+    where = data_sources.damaged_shard(info)
     where = f'{where} is damaged: ' if where else ''
-    raise data.DataError(
+    raise data_sources.DataError(
       f'--dataset={info.name}: {where}{reason}. Prepare the data set again; '
       'the same command then goes on from the last checkpoint.'
     ) from error
@@ -327,7 +328,7 @@ def _data_errors(info):
 
 def rebuild(cfg, strategy):
   """-> (a state to restore into, the last step), for an evaluator."""
-  info = data.describe(cfg.dataset, cfg.data_dir, cfg.train_split)
+  info = data_sources.describe(cfg.dataset, cfg.data_dir, cfg.train_split)
   total = config.train_steps(cfg, info.num_examples)
   with strategy.scope():
     return make_state(cfg, info, 0, total), total
@@ -357,12 +358,12 @@ def _input(cfg, info, strategy, start):
 
 def describe(cfg):
   """The training split, checked for what could fail hours later."""
-  info = data.describe(
+  info = data_sources.describe(
     cfg.dataset, cfg.data_dir, cfg.train_split, download=cfg.download
   )
-  data.check_batch(info, cfg.train_batch_size)
+  data_sources.check_batch(info, cfg.train_batch_size)
   if cfg.mode == 'train_then_eval' and info.class_names:
-    data.describe(cfg.dataset, cfg.data_dir, cfg.eval_split)
+    data_sources.describe(cfg.dataset, cfg.data_dir, cfg.eval_split)
   return info
 
 

@@ -16,4 +16,3 @@ if [ "$(cat "$folder/installed-$(echo "$*" | cksum | cut -d' ' -f1)" 2>/dev/null
   "$python" -m pip install --quiet "$@"
   echo "$wanted" >"$folder/installed-$(echo "$*" | cksum | cut -d' ' -f1)"
 fi
-export TF_CPP_MIN_LOG_LEVEL=${TF_CPP_MIN_LOG_LEVEL:-3}

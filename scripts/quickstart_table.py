@@ -14,18 +14,22 @@ import run
 
 def measure(model_dir):
   """-> (classes, steps, accuracy untrained, accuracy trained)."""
+  run.quiet_start()
   import tensorflow as tf
 
   import checkpoints
   import config
-  import data
+  import data_sources
   import evaluate
   import train
 
+  steps = checkpoints.steps(model_dir)
+  if not steps or steps[0] != 0:
+    sys.exit(f'{model_dir} holds no checkpoint of the untrained encoder')
   argv = ['run.py', '--mode=eval', f'--model_dir={model_dir}']
   cfg = command_line.parse(argv, run.read_stored)
-  train_info = data.describe(cfg.dataset, cfg.data_dir, cfg.train_split)
-  eval_info = data.describe(cfg.dataset, cfg.data_dir, cfg.eval_split)
+  train_info = data_sources.describe(cfg.dataset, cfg.data_dir, cfg.train_split)
+  eval_info = data_sources.describe(cfg.dataset, cfg.data_dir, cfg.eval_split)
   run.set_precision(cfg)
   state = train.make_state(cfg, train_info, 0, 1)
   context = tf.distribute.InputContext()
@@ -34,7 +38,6 @@ def measure(model_dir):
     evaluate.batches(info, cfg.image_size, cfg.eval_batch_size)(context)
     for info in (train_info, eval_info)
   ]
-  steps = checkpoints.steps(model_dir)
   accuracies = []
   for step in (steps[0], steps[-1]):
     checkpoints.load_parts(
@@ -54,8 +57,6 @@ def measure(model_dir):
 
 def main():
   classes, steps, (before, after) = measure(sys.argv[1])
-  if steps[0] != 0:
-    sys.exit(f'{sys.argv[1]} no longer holds its untrained checkpoint')
   print(f"""
 accuracy on test, logistic probe    step    top-1
 --------------------------------  ------  -------

@@ -1,12 +1,16 @@
 """Two logical CPU devices for every test: a strategy of two replicas."""
 
-import os
+# ruff: noqa: E402
 
-os.environ.setdefault('TF_CPP_MIN_LOG_LEVEL', '3')
+import run
+
+run.quiet_start()
 
 import pytest
 import tensorflow as tf
 import tf_keras as keras
+
+from small_data import make_folder
 
 tf.config.set_logical_device_configuration(
   tf.config.list_physical_devices('CPU')[0],
@@ -24,6 +28,18 @@ def seeded():
 def two_replicas():
   """A MirroredStrategy over the two logical CPUs."""
   return tf.distribute.MirroredStrategy(['CPU:0', 'CPU:1'])
+
+
+@pytest.fixture(scope='session')
+def data_dir(tmp_path_factory):
+  """For TFDS; the built-in data set is prepared in it once."""
+  return str(tmp_path_factory.getbasetemp() / 'tfds')
+
+
+@pytest.fixture
+def folder(tmp_path):
+  """22 images of 3 classes, and 7 to evaluate on."""
+  return make_folder(tmp_path / 'images')
 
 
 @pytest.fixture

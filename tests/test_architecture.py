@@ -14,10 +14,12 @@ ROOMS = dict.fromkeys(LEAVES.split(), '') | {
   'model': 'resnet distributions',
   'methods': """config model objectives distributions distributed schedules
     randomness resnet""",
-  'data': 'data_util photo_patches randomness',
-  'train': """checkpoints config data data_util distributed lars_optimizer
-    loop methods model monitor objectives randomness schedules""",
-  'evaluate': 'checkpoints config data data_util monitor objectives',
+  'data_sources': 'photo_patches',
+  'data': 'data_sources randomness',
+  'train': """checkpoints config data data_sources data_util distributed
+    lars_optimizer loop methods model monitor objectives randomness
+    schedules""",
+  'evaluate': 'checkpoints config data data_sources data_util objectives',
 }
 ROOMS['run'] = ' '.join(ROOMS)
 FILES = pathlib.Path(__file__).parents[1].glob('*.py')

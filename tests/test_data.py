@@ -1,8 +1,8 @@
-"""Finding data sets, and reading them: order, resume, hosts, damage."""
+"""Reading data sets: order, resume, hosts, damage."""
 
+import dataclasses
 import io
 import os
-import threading
 
 import numpy as np
 import pytest
@@ -10,39 +10,16 @@ import tensorflow as tf
 
 import data
 import data_util
-import photo_patches
 import randomness
-
-CLASSES = ('bird', 'cat', 'dog')
-
-
-def encoded(value, kind=tf.io.encode_png, side=6):
-  image = np.full([side, side + 2, 3], value, np.uint8)
-  image[0, 0] = 255 - value
-  return kind(image).numpy()
-
-
-def write(path, content):
-  os.makedirs(os.path.dirname(path), exist_ok=True)
-  with open(path, 'wb') as file:
-    file.write(content)
-
-
-def make_folder(root):
-  """22 training images, pixel value = index, and 7 in val."""
-  value = 0
-  for name, count in zip(CLASSES, (5, 9, 8), strict=True):
-    for i in range(count):
-      write(f'{root}/train/{name}/{i}.png', encoded(value))
-      value += 1
-  for i, name in enumerate(('dog', 'cat', 'cat', 'dog', 'dog', 'cat', 'cat')):
-    write(f'{root}/val/{name}/{i}.JPG', encoded(i, tf.io.encode_jpeg))
-  return str(root)
-
-
-@pytest.fixture
-def folder(tmp_path):
-  return make_folder(tmp_path / 'images')
+from data_sources import (
+  DataError,
+  DatasetInfo,
+  Shard,
+  check_batch,
+  damaged_shard,
+  describe,
+)
+from small_data import CLASSES, encoded, make_folder, write
 
 
 def make_records(path, values):
@@ -79,9 +56,9 @@ def make_shards(root):
     path = str(root / f'part{k}.tfrecord')
     values = list(range(first, first + count))
     make_records(path, ([200, 201] if k == 0 else []) + values)
-    shards.append(data.Shard(path, 2 if k == 0 else 0, count, first))
+    shards.append(Shard(path, 2 if k == 0 else 0, count, first))
     first += count
-  return data.DatasetInfo(
+  return DatasetInfo(
     'records', 'train', first, CLASSES, shards=tuple(shards), parse=parse_record
   )
 
@@ -123,7 +100,7 @@ KINDS = ('folder', 'records', 'cached folder', 'cached records')
 def sources(tmp_path_factory):
   """Kind -> (info, settings, the batches of its first steps)."""
   info = {
-    'folder': data.describe(
+    'folder': describe(
       f'folder:{make_folder(tmp_path_factory.mktemp("folder"))}'
     ),
     'records': make_shards(tmp_path_factory.mktemp('records')),
@@ -282,7 +259,7 @@ DAMAGED = {
 
 def test_undecodable_images_are_replaced_and_counted(folder, sources):
   _, _, before = sources['folder']
-  info = data.describe(f'folder:{folder}')
+  info = describe(f'folder:{folder}')
   damaged = dict(zip((4, 7, 12, 21), DAMAGED.values(), strict=True))
   for index, content in damaged.items():
     write(info.paths[index], content)
@@ -305,14 +282,14 @@ def test_undecodable_images_are_replaced_and_counted(folder, sources):
 
 
 def test_first_example_may_be_the_bad_one(folder):
-  info = data.describe(f'folder:{folder}')
+  info = describe(f'folder:{folder}')
   write(info.paths[0], DAMAGED['html'])
   fetch = data._fetcher(info, cache=False)
   spare, label = data._find_spare(info, data._in_order(info, fetch))
   assert spare == encoded(1) and label == 0
   for path in info.paths:
     write(path, b'not an image')
-  with pytest.raises(data.DataError, match='none of the first 22 images'):
+  with pytest.raises(DataError, match='none of the first 22 images'):
     data._find_spare(info, data._in_order(info, fetch))
 
 
@@ -387,7 +364,7 @@ def test_record_cut_in_its_header_is_not_a_silent_end(records):
   with pytest.raises(tf.errors.InvalidArgumentError) as error:
     take(records, 6)
   assert path in str(error.value)
-  assert data.damaged_shard(records) in (path, None)
+  assert damaged_shard(records) in (path, None)
 
 
 @pytest.mark.parametrize('change', [flip, lambda c: c[:-20]])
@@ -395,7 +372,7 @@ def test_damaged_shard_stops_and_is_named(records, change):
   path = rewrite(records, 1, change)
   with pytest.raises(tf.errors.DataLossError):
     read(records)
-  assert data.damaged_shard(records) == path
+  assert damaged_shard(records) == path
 
 
 def test_missing_shard_stops(records):
@@ -405,154 +382,23 @@ def test_missing_shard_stops(records):
 
 
 def test_label_out_of_range_stops(records):
-  info = data.dataclasses.replace(records, class_names=CLASSES[:2])
+  info = dataclasses.replace(records, class_names=CLASSES[:2])
   with pytest.raises(tf.errors.InvalidArgumentError) as error:
     read(info)
   assert '2 classes' in str(error.value) and 'tfrecord' in str(error.value)
 
 
 def test_too_few_examples(records):
-  with pytest.raises(
-    data.DataError, match='23 examples, the global batch is 24'
-  ):
-    data.check_batch(records, 24)
-  data.check_batch(records, 23)
+  with pytest.raises(DataError, match='23 examples, the global batch is 24'):
+    check_batch(records, 24)
+  check_batch(records, 23)
 
 
-# Finding folders.
-
-
-def test_folder_classes_are_sorted_names(folder):
-  info = data.describe(f'folder:{folder}', split='train')
-  assert info.class_names == CLASSES and info.num_examples == 22
-  assert info.labels == (0,) * 5 + (1,) * 9 + (2,) * 8
-  test = data.describe(f'folder:{folder}', split='validation')
-  assert test.class_names == CLASSES  # Those of train, though bird is absent.
-  assert test.labels == (1,) * 4 + (2,) * 3
-
-
-def test_validation_is_whichever_there_is(folder):
-  os.rename(f'{folder}/val', f'{folder}/test')
-  assert data.describe(f'folder:{folder}', split='validation').num_examples == 7
-  os.rename(f'{folder}/test', f'{folder}/validation')
-  assert data.describe(f'folder:{folder}', split='validation').num_examples == 7
-
-
-def test_unlabelled_folder(tmp_path):
+def test_without_labels_the_label_is_minus_one(tmp_path):
   for i in range(9):
-    write(f'{tmp_path}/deep/{i % 2}/{i}.jpeg', encoded(i, tf.io.encode_jpeg))
-  info = data.describe(f'folder:{tmp_path}')
-  assert info.class_names == () and info.num_examples == 9
-  (batch,) = take(info, 1)
+    write(f'{tmp_path}/{i}.png', encoded(i))
+  (batch,) = take(describe(f'folder:{tmp_path}'), 1)
   assert (batch['label'] == -1).all()
-
-
-def break_folder(folder, how):
-  if how == 'mixed':
-    write(f'{folder}/train/loose.png', encoded(0))
-  elif how == 'empty class':
-    os.makedirs(f'{folder}/train/empty')
-  elif how == 'unknown class':
-    write(f'{folder}/val/horse/1.png', encoded(0))
-  elif how == 'no train':
-    os.rename(f'{folder}/train', f'{folder}/training')
-
-
-@pytest.mark.parametrize(
-  'how,split,says',
-  [
-    ('mixed', 'train', 'loose.png'),
-    ('empty class', 'train', 'train/empty'),
-    ('unknown class', 'validation', 'val/horse'),
-    ('no train', 'train', 'training, val'),
-    ('', 'holdout', "'holdout'"),
-    ('', 'train[:10%]', 'whole splits'),
-  ],
-)
-def test_unclear_folders_are_refused(folder, how, split, says):
-  break_folder(folder, how)
-  with pytest.raises(data.DataError) as error:
-    data.describe(f'folder:{folder}', split=split)
-  assert says in str(error.value)
-  assert str(error.value).startswith('--dataset=folder:')
-
-
-def test_folder_that_is_not_there_or_empty(tmp_path):
-  with pytest.raises(data.DataError, match='no folder'):
-    data.describe(f'folder:{tmp_path}/nowhere')
-  with pytest.raises(data.DataError, match='no image'):
-    data.describe(f'folder:{tmp_path}')
-
-
-# Finding TFDS data sets.
-
-
-@pytest.mark.parametrize(
-  'name',
-  [
-    '../../etc',
-    'cifar10/../x',
-    'cifar10/..',
-    'CIFAR',
-    'a b',
-    'x:1',
-    '',
-    '/etc',
-  ],
-)
-def test_names_that_are_paths_are_refused(name, tmp_path, monkeypatch):
-  monkeypatch.setattr(data.tfds, 'builder_cls', None)
-  with pytest.raises(data.DataError, match='neither folder:PATH nor a TFDS'):
-    data.describe(name, str(tmp_path))
-
-
-@pytest.mark.parametrize(
-  'name,says',
-  [
-    ('cifar11', 'cifar10'),
-    ('photo_patches/23px', '32px'),
-    ('photo_patches:9.9.9', '9.9.9'),
-    ('imagenet2012', 'docs/imagenet.md'),
-    ('imagenet2012_subset/1pct', "tfds.builder('imagenet2012_subset/1pct'"),
-    ('food101', 'Add --download'),
-  ],
-)
-def test_data_sets_that_cannot_be_had(name, says, tmp_path):
-  with pytest.raises(data.DataError) as error:
-    data.describe(name, str(tmp_path))
-  assert says in str(error.value)
-  assert f'--dataset={name}' in str(error.value)
-  assert str(error.value).count('\n') <= 1
-  assert not os.listdir(tmp_path)
-
-
-def test_unknown_size_counts_as_large(tmp_path, monkeypatch):
-  monkeypatch.setattr(data, '_download_bytes', lambda builder: None)
-  with pytest.raises(data.DataError, match='of unknown size. Add --download'):
-    data.describe('photo_patches', str(tmp_path))
-  monkeypatch.setitem(photo_patches.PER_CLASS, 'train', 1)
-  monkeypatch.setitem(photo_patches.PER_CLASS, 'test', 1)
-  info = data.describe('photo_patches', str(tmp_path), download=True)
-  assert info.num_examples == 16
-
-
-@pytest.fixture(scope='session')
-def data_dir(tmp_path_factory):
-  # Also used by test_photo_patches.py: whoever comes first prepares it.
-  return str(tmp_path_factory.getbasetemp() / 'tfds')
-
-
-def test_photo_patches_end_to_end(data_dir, caplog):
-  info = data.describe('photo_patches', data_dir)
-  assert info.num_examples == 8192 and len(info.class_names) == 16
-  test = data.describe('photo_patches', data_dir, 'validation')
-  assert test.num_examples == 2048 and test.split == 'test'
-  assert 'using its test split' in caplog.text
-  slices = ('train[:10%]', 'train[10%:]')
-  parts = [data.describe('photo_patches', data_dir, s) for s in slices]
-  assert [part.num_examples for part in parts] == [819, 7373]
-  with pytest.raises(data.DataError, match='no split .holdout.*train, test'):
-    data.describe('photo_patches', data_dir, 'holdout')
 
 
 def crop(image, seed):
@@ -560,36 +406,10 @@ def crop(image, seed):
 
 
 def test_photo_patches_batches(data_dir):
-  info = data.describe('photo_patches', data_dir, 'train[:1%]')  # 82.
+  info = describe('photo_patches', data_dir, 'train[:1%]')  # 82.
   batches = data.train_batches(
     info, crop, global_batch=41, per_replica_batch=41, seed=0
   )
   batches = list(batches.take(2).as_numpy_iterator())
   assert batches[0]['views'][0].shape == (41, 24, 24, 3)
   assert sorted(indices(batches)) == list(range(82))
-
-
-def test_two_prepare_at_once(tmp_path, monkeypatch):
-  monkeypatch.setitem(photo_patches.PER_CLASS, 'train', 2)
-  monkeypatch.setitem(photo_patches.PER_CLASS, 'test', 2)
-  sizes = []
-
-  def prepare():
-    info = data.describe('photo_patches/64px', str(tmp_path))
-    sizes.append(info.num_examples)
-
-  threads = [threading.Thread(target=prepare) for _ in range(2)]
-  for thread in threads:
-    thread.start()
-  for thread in threads:
-    thread.join()
-  assert sizes == [32, 32]
-
-
-def test_prepared_files_that_are_gone(tmp_path, monkeypatch):
-  monkeypatch.setitem(photo_patches.PER_CLASS, 'train', 1)
-  monkeypatch.setitem(photo_patches.PER_CLASS, 'test', 1)
-  info = data.describe('photo_patches', str(tmp_path))
-  os.remove(info.shards[0].path)
-  with pytest.raises(data.DataError, match='is missing'):
-    data.describe('photo_patches', str(tmp_path))

@@ -4,12 +4,12 @@ import functools
 import math
 
 import numpy as np
-import oracles
 import pytest
 import tensorflow as tf
 
 import distributions
 import objectives
+import oracles
 
 KAPPA_E, KAPPA_B = 1024.0, 10.0
 

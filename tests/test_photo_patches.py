@@ -6,19 +6,13 @@ import numpy as np
 import pytest
 import tensorflow_datasets as tfds
 
-import data
+import data_sources
 import photo_patches
-
-
-@pytest.fixture(scope='session')
-def data_dir(tmp_path_factory):
-  # Also used by test_data.py: whoever comes first prepares it.
-  return str(tmp_path_factory.getbasetemp() / 'tfds')
 
 
 @pytest.fixture(scope='module')
 def examples(data_dir):
-  data.describe('photo_patches', data_dir)
+  data_sources.describe('photo_patches', data_dir)
   builder = tfds.builder('photo_patches/32px', data_dir=data_dir)
   return {
     split: list(tfds.as_numpy(builder.as_dataset(split=split)))

@@ -235,21 +235,41 @@ def test_resume_policies(images, tmp_path, capsys):
   assert checkpoints.steps(tmp_path) == [0, 1]
 
 
-def test_help_and_typing_errors_come_from_the_program_itself():
-  def call(*args):
-    return subprocess.run(
-      [sys.executable, 'run.py', *args],
-      cwd=ROOT,
-      capture_output=True,
-      text=True,
-    )
+def in_a_shell(command, **env):
+  return subprocess.run(
+    ['bash', '-c', command],
+    cwd=ROOT,
+    capture_output=True,
+    text=True,
+    env={**os.environ, 'PYTHON': sys.executable, **env},
+  )
 
-  shown = call('--help')
+
+def test_help_and_typing_errors_come_from_the_program_itself():
+  shown = in_a_shell('$PYTHON run.py --help')
   assert shown.returncode == 0 and '--kappa_e' in shown.stdout
-  wrong = call('--kapa_e=3')
+  shown = in_a_shell('$PYTHON run.py --help | head -n 1')
+  assert shown.stdout.startswith('python run.py') and not shown.stderr
+  wrong = in_a_shell('$PYTHON run.py --kapa_e=3')
   assert wrong.returncode == 2
   assert wrong.stderr == (
     'run.py: --kapa_e: no such flag; did you mean --kappa_e or --kappa_b?\n'
   )
-  table = call('--preset=byol', '--print_config')
+  table = in_a_shell('$PYTHON run.py --preset=byol --print_config')
   assert table.returncode == 0 and 'byol_loss_weight' in table.stdout
+
+
+def test_what_tensorflow_prints_at_import_is_shown_when_it_matters(tmp_path):
+  module = tmp_path / 'tensorflow.py'
+  start = '$PYTHON -c "import run; run.quiet_start(); import tensorflow"'
+
+  def call(**env):
+    return in_a_shell(start, PYTHONPATH=str(tmp_path), **env)
+
+  env = {'TF_CPP_MIN_LOG_LEVEL': '2'}
+  module.write_text("import os; os.write(2, b'low-level noise')")
+  assert not call(**env).stderr and call(**env).returncode == 0
+  assert 'noise' in call(TF_CPP_MIN_LOG_LEVEL='0').stderr
+  module.write_text("import os; os.write(2, b'the reason'); 1 / 0")
+  assert 'the reason' in call(**env).stderr
+  assert 'ZeroDivisionError' in call(**env).stderr

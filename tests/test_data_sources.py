@@ -1,0 +1,163 @@
+"""Finding data sets: folders, TFDS names, what is refused and how."""
+
+import os
+import threading
+
+import pytest
+import tensorflow as tf
+
+import data_sources
+import photo_patches
+from data_sources import DataError, describe
+from small_data import CLASSES, encoded, write
+
+
+def test_folder_classes_are_sorted_names(folder):
+  info = describe(f'folder:{folder}', split='train')
+  assert info.class_names == CLASSES and info.num_examples == 22
+  assert info.labels == (0,) * 5 + (1,) * 9 + (2,) * 8
+  test = describe(f'folder:{folder}', split='validation')
+  assert test.class_names == CLASSES  # Those of train, though bird is absent.
+  assert test.labels == (1,) * 4 + (2,) * 3
+
+
+def test_validation_is_whichever_there_is(folder):
+  os.rename(f'{folder}/val', f'{folder}/test')
+  assert describe(f'folder:{folder}', split='validation').num_examples == 7
+  os.rename(f'{folder}/test', f'{folder}/validation')
+  assert describe(f'folder:{folder}', split='validation').num_examples == 7
+
+
+def test_unlabelled_folder(tmp_path):
+  for i in range(9):
+    write(f'{tmp_path}/deep/{i % 2}/{i}.jpeg', encoded(i, tf.io.encode_jpeg))
+  info = describe(f'folder:{tmp_path}')
+  assert info.class_names == () and info.num_examples == 9
+
+
+def break_folder(folder, how):
+  if how == 'mixed':
+    write(f'{folder}/train/loose.png', encoded(0))
+  elif how == 'empty class':
+    os.makedirs(f'{folder}/train/empty')
+  elif how == 'unknown class':
+    write(f'{folder}/val/horse/1.png', encoded(0))
+  elif how == 'no train':
+    os.rename(f'{folder}/train', f'{folder}/training')
+
+
+@pytest.mark.parametrize(
+  'how,split,says',
+  [
+    ('mixed', 'train', 'loose.png'),
+    ('empty class', 'train', 'train/empty'),
+    ('unknown class', 'validation', 'val/horse'),
+    ('no train', 'train', 'training, val'),
+    ('', 'holdout', "'holdout'"),
+    ('', 'train[:10%]', 'whole splits'),
+  ],
+)
+def test_unclear_folders_are_refused(folder, how, split, says):
+  break_folder(folder, how)
+  with pytest.raises(DataError) as error:
+    describe(f'folder:{folder}', split=split)
+  assert says in str(error.value)
+  assert str(error.value).startswith('--dataset=folder:')
+
+
+def test_folder_that_is_not_there_or_empty(tmp_path):
+  with pytest.raises(DataError, match='no folder'):
+    describe(f'folder:{tmp_path}/nowhere')
+  with pytest.raises(DataError, match='no image'):
+    describe(f'folder:{tmp_path}')
+
+
+# Finding TFDS data sets.
+
+
+@pytest.mark.parametrize(
+  'name',
+  [
+    '../../etc',
+    'cifar10/../x',
+    'cifar10/..',
+    'CIFAR',
+    'a b',
+    'x:1',
+    '',
+    '/etc',
+  ],
+)
+def test_names_that_are_paths_are_refused(name, tmp_path, monkeypatch):
+  monkeypatch.setattr(data_sources.tfds, 'builder_cls', None)
+  with pytest.raises(DataError, match='neither folder:PATH nor a TFDS'):
+    describe(name, str(tmp_path))
+
+
+@pytest.mark.parametrize(
+  'name,says',
+  [
+    ('cifar11', 'cifar10'),
+    ('photo_patches/23px', '32px'),
+    ('photo_patches:9.9.9', '9.9.9'),
+    ('imagenet2012', 'docs/imagenet.md'),
+    ('imagenet2012_subset/1pct', "tfds.builder('imagenet2012_subset/1pct'"),
+    ('food101', 'Add --download'),
+  ],
+)
+def test_data_sets_that_cannot_be_had(name, says, tmp_path):
+  with pytest.raises(DataError) as error:
+    describe(name, str(tmp_path))
+  assert says in str(error.value)
+  assert f'--dataset={name}' in str(error.value)
+  assert str(error.value).count('\n') <= 1
+  assert not os.listdir(tmp_path)
+
+
+def test_unknown_size_counts_as_large(tmp_path, monkeypatch):
+  monkeypatch.setattr(data_sources, '_download_bytes', lambda builder: None)
+  with pytest.raises(DataError, match='of unknown size. Add --download'):
+    describe('photo_patches', str(tmp_path))
+  monkeypatch.setitem(photo_patches.PER_CLASS, 'train', 1)
+  monkeypatch.setitem(photo_patches.PER_CLASS, 'test', 1)
+  info = describe('photo_patches', str(tmp_path), download=True)
+  assert info.num_examples == 16
+
+
+def test_photo_patches_end_to_end(data_dir, caplog):
+  info = describe('photo_patches', data_dir)
+  assert info.num_examples == 8192 and len(info.class_names) == 16
+  test = describe('photo_patches', data_dir, 'validation')
+  assert test.num_examples == 2048 and test.split == 'test'
+  assert 'using its test split' in caplog.text
+  slices = ('train[:10%]', 'train[10%:]')
+  parts = [describe('photo_patches', data_dir, s) for s in slices]
+  assert [part.num_examples for part in parts] == [819, 7373]
+  with pytest.raises(DataError, match='no split .holdout.*train, test'):
+    describe('photo_patches', data_dir, 'holdout')
+
+
+def test_two_prepare_at_once(tmp_path, monkeypatch):
+  monkeypatch.setitem(photo_patches.PER_CLASS, 'train', 2)
+  monkeypatch.setitem(photo_patches.PER_CLASS, 'test', 2)
+  sizes = []
+
+  def prepare():
+    info = describe('photo_patches/64px', str(tmp_path))
+    sizes.append(info.num_examples)
+
+  threads = [threading.Thread(target=prepare) for _ in range(2)]
+  for thread in threads:
+    thread.start()
+  for thread in threads:
+    thread.join()
+  assert sizes == [32, 32]
+
+
+def test_prepared_files_that_are_gone(tmp_path, monkeypatch):
+  monkeypatch.setitem(photo_patches.PER_CLASS, 'train', 1)
+  monkeypatch.setitem(photo_patches.PER_CLASS, 'test', 1)
+  info = describe('photo_patches', str(tmp_path))
+  os.remove(info.shards[0].path)
+  with pytest.raises(DataError, match='is missing'):
+    describe('photo_patches', str(tmp_path))
