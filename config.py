@@ -373,7 +373,7 @@ def _is_allowed(field, value):
 
 
 def _check_names(cfg):
-  name = r'[a-z0-9_]+(/\w[\w.-]*)?(:\w[\w.*]*)?'
+  name = r'[a-z0-9_]+(/\w[\w.-]*)?(:\d+\.\d+\.\d+)?'
   folder = re.fullmatch(r'folder:.+', cfg.dataset)
   if not folder and not re.fullmatch(name, cfg.dataset, re.ASCII):
     why = 'must be a TFDS name such as cifar10, or folder:PATH'

@@ -154,7 +154,7 @@ def fit(
         save(step)
         # A signal may have come while it was written.
         (asked,) = host_means([stop.asked()])
-      if asked and step < total:
+      if asked:
         raise Stopped(
           f'{stop.received or "Another worker stopped"} at step {step}: '
           'checkpoint written. The same command goes on from here.'

@@ -8,6 +8,7 @@ and every typing error answer at once.
 """
 
 import dataclasses
+import errno
 import json
 import os
 import signal
@@ -33,7 +34,7 @@ def quiet_start():
   """
   # TFDS warns of its own deprecations there.
   absl.logging.set_verbosity(absl.logging.ERROR)
-  if os.environ.setdefault('TF_CPP_MIN_LOG_LEVEL', '2') == '0':
+  if os.environ.setdefault('TF_CPP_MIN_LOG_LEVEL', '3') == '0':
     return
   sys.stderr.flush()
   stderr = os.dup(2)
@@ -196,6 +197,10 @@ def _explained(cfg, argv):
     if 'OOM' in reason or 'allocat' in reason:
       return EXIT_USAGE, f'{reason}. Lower --train_batch_size.'
     return EXIT_RETRY, f'{reason}. The same command goes on where it was.'
+  except OSError as e:
+    if e.errno not in (errno.ENOSPC, errno.EDQUOT):
+      raise
+    return EXIT_RETRY, f'{e}. The same command goes on where it was.'
   return 0, ''
 
 

@@ -12,7 +12,7 @@ if [ "$(cat "$folder/installed-$(echo "$*" | cksum | cut -d' ' -f1)" 2>/dev/null
   if ! "$python" -c 'import pip' 2>/dev/null; then
     "${PYTHON:-python3}" -m venv "$folder"
   fi
-  "$python" -m pip install --quiet --upgrade pip
-  "$python" -m pip install --quiet "$@"
+  "$python" -m pip install --quiet --quiet --upgrade pip
+  "$python" -m pip install --quiet --quiet "$@"
   echo "$wanted" >"$folder/installed-$(echo "$*" | cksum | cut -d' ' -f1)"
 fi

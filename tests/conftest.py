@@ -2,6 +2,8 @@
 
 # ruff: noqa: E402
 
+import collections
+
 import run
 
 run.quiet_start()
@@ -10,12 +12,22 @@ import pytest
 import tensorflow as tf
 import tf_keras as keras
 
+import tiny_run
 from small_data import make_folder
 
 tf.config.set_logical_device_configuration(
   tf.config.list_physical_devices('CPU')[0],
   [tf.config.LogicalDeviceConfiguration()] * 2,
 )
+
+
+def pytest_terminal_summary(terminalreporter):
+  """What ran, by file: the dots do not tell."""
+  passed = terminalreporter.stats.get('passed', [])
+  files = collections.Counter(r.nodeid.partition('::')[0] for r in passed)
+  terminalreporter.section('what ran')
+  for file, count in sorted(files.items()):
+    terminalreporter.write_line(f'{count:5d} passed  {file}')
 
 
 @pytest.fixture(autouse=True)
@@ -48,15 +60,5 @@ def tiny_encoder(monkeypatch):
   import methods
   import resnet
 
-  monkeypatch.setitem(resnet.BLOCKS, 18, (False, (1, 0, 0, 1)))
-
-  def make_encoder(cfg):
-    return resnet.ResNet(
-      cfg.resnet_depth,
-      1 / 8,
-      stem='small',
-      bn_decay=cfg.batch_norm_decay,
-      sync_bn=cfg.global_bn,
-    )
-
-  monkeypatch.setattr(methods, 'make_encoder', make_encoder)
+  monkeypatch.setitem(resnet.BLOCKS, 18, tiny_run.BLOCKS)
+  monkeypatch.setattr(methods, 'make_encoder', tiny_run.make_encoder)

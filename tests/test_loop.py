@@ -167,10 +167,11 @@ def test_a_second_signal_changes_nothing(fit):
   assert trainer.saves == [11]
 
 
-def test_a_signal_in_the_last_step_lets_it_finish(fit):
+def test_a_signal_in_the_last_step_stops_before_what_follows(fit):
   before = signal.getsignal(signal.SIGTERM)
   trainer = Trainer(at={30: kill(signal.SIGTERM)})
-  assert fit(trainer, 30) == 30
+  with pytest.raises(loop.Stopped, match='at step 30:'):
+    fit(trainer, 30)
   assert trainer.saves == [30]
   assert signal.getsignal(signal.SIGTERM) is before
 

@@ -1,8 +1,10 @@
 """The program end to end: train, stop, resume, evaluate, finetune, refuse."""
 
+import contextlib
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 
@@ -142,6 +144,62 @@ def test_resume_is_bit_identical_and_goes_on_after_ctrl_c(
   assert 'Resuming from step 6' in capsys.readouterr().out
 
 
+def test_two_workers_train_and_resume_as_one_process_does(images, tmp_path):
+  """Two processes and TF_CONFIG: the losses and the files of one."""
+
+  def command(model_dir, steps):
+    # Small steps: rounding is not amplified, while other data would show.
+    # Nothing here may depend on the number of steps.
+    more = (
+      f'--train_steps={steps}', '--train_summary_steps=1', '--mode=train',
+      '--optimizer=momentum', '--learning_rate=0.1', '--ceb_beta=1',
+      '--learning_rate_schedule=constant', '--pretrain_loss=contrastive_ceb',
+    )  # fmt: skip
+    _, *argv = flags(images, model_dir, *more)
+    return [sys.executable, 'tests/tiny_run.py', *argv]
+
+  def workers(model_dir, steps):
+    with contextlib.ExitStack() as held:
+      ports = [held.enter_context(socket.socket()) for _ in range(2)]
+      for port in ports:
+        port.bind(('127.0.0.1', 0))
+      hosts = [f'127.0.0.1:{port.getsockname()[1]}' for port in ports]
+    started = []
+    for index in range(2):
+      task = {'type': 'worker', 'index': index}
+      config = json.dumps({'cluster': {'worker': hosts}, 'task': task})
+      started.append(
+        subprocess.Popen(
+          command(model_dir, steps),
+          cwd=ROOT,
+          env={**os.environ, 'PYTHONPATH': ROOT, 'TF_CONFIG': config},
+          stdout=subprocess.PIPE,
+          stderr=subprocess.STDOUT,
+          text=True,
+        )
+      )
+    return [(p.communicate()[0], p.returncode) for p in started]
+
+  def losses(model_dir):
+    rows = (model_dir / 'metrics.jsonl').read_text().splitlines()
+    return {r['step']: r['total_loss'] for r in map(json.loads, rows)}
+
+  for steps in (2, 4):
+    (chief, status), (other, others_status) = workers(tmp_path / 'two', steps)
+    assert (status, others_status) == (0, 0), chief + other
+    # One of them talks and writes.
+    assert f'Done: {steps} steps' in chief and 'Done' not in other
+  assert 'Resuming from step 2' in chief
+  assert checkpoints.steps(tmp_path / 'two') == [0, 2, 4]
+  env = {**os.environ, 'PYTHONPATH': ROOT}
+  whole = subprocess.run(command(tmp_path / 'one', 4), cwd=ROOT, env=env)
+  assert whole.returncode == 0
+  one, two = losses(tmp_path / 'one'), losses(tmp_path / 'two')
+  assert sorted(one) == sorted(two) == [1, 2, 3, 4]
+  for step, loss in one.items():
+    assert two[step] == pytest.approx(loss, rel=1e-4), step
+
+
 def test_linear_evaluation_and_finetuning_from_a_checkpoint(
   images, tmp_path, capsys
 ):
@@ -219,8 +277,10 @@ def test_refusals_are_one_line_with_the_next_step(
 
 def test_another_architecture_is_refused(images, tmp_path, capsys):
   assert run.main(flags(images, tmp_path, '--train_steps=1')) == 0
+  before = (tmp_path / 'config.json').read_text()
   argv = flags(images, tmp_path, '--train_steps=2', '--proj_out_dim=4')
   assert run.main(argv) == 2
+  assert (tmp_path / 'config.json').read_text() == before
   assert 'another architecture' in capsys.readouterr().err
 
 

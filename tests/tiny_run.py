@@ -1,0 +1,36 @@
+"""run.py with a thin ResNet of two blocks as --resnet_depth=18.
+
+python tests/tiny_run.py FLAGS, for tests that need a process of their own.
+"""
+
+import sys
+
+BLOCKS = (False, (1, 0, 0, 1))
+
+
+def make_encoder(cfg):
+  import resnet
+
+  return resnet.ResNet(
+    cfg.resnet_depth,
+    1 / 8,
+    stem='small',
+    bn_decay=cfg.batch_norm_decay,
+    sync_bn=cfg.global_bn,
+  )
+
+
+def main():
+  import run
+
+  run.quiet_start()
+  import methods
+  import resnet
+
+  resnet.BLOCKS[18] = BLOCKS
+  methods.make_encoder = make_encoder
+  return run.main(sys.argv)
+
+
+if __name__ == '__main__':
+  sys.exit(main())
