@@ -20,6 +20,7 @@ setup(
   license='Apache-2.0',
   python_requires='>=3.10,<3.14',
   py_modules=[
+    'augmentation',
     'checkpoints',
     'command_line',
     'config',

@@ -6,17 +6,16 @@ from typing import NamedTuple
 import tensorflow as tf
 import tf_keras as keras
 
+import augmentation
 import checkpoints
 import config
 import data
 import data_sources
-import data_util
 import distributed
 import loop
 import methods
 import model
 import objectives
-import randomness
 import schedules
 from lars_optimizer import LARS, among
 from monitor import Monitor
@@ -179,53 +178,6 @@ def _penalty(cfg, groups):
   return cfg.weight_decay * objectives.l2_loss(variables)
 
 
-def augment_batch(recipe, seed, global_batch, views, step):
-  """The batched augmentations: blur, solarize, normalise, view by view."""
-  return tuple(
-    data_util.augment_batch(
-      view,
-      tf.stack([seed * 1013 + 97 + i, tf.cast(step, tf.int32)]),
-      blur_prob=recipe.blur[i],
-      solarize_prob=recipe.solarize[i],
-      mean_std=recipe.mean_std,
-      global_batch=global_batch,
-      rows=distributed.local_rows,
-    )
-    for i, view in enumerate(views)
-  )
-
-
-def make_augment(recipe, views):
-  """-> augment(image, seed) -> views: what happens to one decoded image."""
-  if not recipe.random_crop:
-    return lambda image, seed: (
-      (data_util.eval_image(image, recipe.image_size),) * views
-    )
-
-  def augment(image, seed):
-    return tuple(
-      data_util.augment_view(
-        image,
-        randomness.fold_in(seed, i),
-        size=recipe.image_size,
-        area_lower=recipe.area_lower,
-        sampling=recipe.sampling,
-        brightness=recipe.brightness,
-        contrast=recipe.contrast,
-        saturation=recipe.saturation,
-        hue=recipe.hue,
-        brightness_fn=recipe.brightness_fn,
-        jitter_prob=recipe.jitter_prob,
-        gray_prob=recipe.gray_prob,
-        clip_after_resize=recipe.clip_after_resize,
-        clip_after_gray=recipe.clip_after_gray,
-      )
-      for i in range(views)
-    )
-
-  return augment
-
-
 def make_train_step(cfg, state, schedule):
   """-> train_step(batch) -> this replica's metrics, a flat dict."""
   method, probe, optimizer = state
@@ -235,7 +187,7 @@ def make_train_step(cfg, state, schedule):
 
   def train_step(batch):
     step = tf.identity(optimizer.iterations)
-    views = augment_batch(
+    views = augmentation.per_batch(
       recipe, cfg.seed, cfg.train_batch_size, batch['views'], step
     )
     with tf.GradientTape() as tape:
@@ -342,7 +294,7 @@ def _input(cfg, info, strategy, start):
   def batches(context):
     return data.train_batches(
       info,
-      make_augment(config.augmentation(cfg), views),
+      augmentation.per_image(config.augmentation(cfg), views),
       global_batch=cfg.train_batch_size,
       per_replica_batch=cfg.train_batch_size // context.num_replicas_in_sync,
       seed=cfg.seed,

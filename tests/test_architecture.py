@@ -16,9 +16,9 @@ ROOMS = dict.fromkeys(LEAVES.split(), '') | {
     randomness resnet""",
   'data_sources': 'photo_patches',
   'data': 'data_sources randomness',
-  'train': """checkpoints config data data_sources data_util distributed
-    lars_optimizer loop methods model monitor objectives randomness
-    schedules""",
+  'augmentation': 'data_util distributed randomness',
+  'train': """augmentation checkpoints config data data_sources distributed
+    lars_optimizer loop methods model monitor objectives schedules""",
   'evaluate': 'checkpoints config data data_sources data_util objectives',
 }
 ROOMS['run'] = ' '.join(ROOMS)
