@@ -39,6 +39,7 @@ setup(
     'photo_patches',
     'presets',
     'randomness',
+    'released',
     'resnet',
     'run',
     'schedules',

@@ -11,6 +11,7 @@ ROOMS = dict.fromkeys(LEAVES.split(), '') | {
   'command_line': 'config presets',
   'data_util': 'randomness',
   'resnet': 'distributed',
+  'released': 'resnet',
   'model': 'resnet distributions',
   'methods': """config model objectives distributions distributed schedules
     randomness resnet""",

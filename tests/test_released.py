@@ -1,0 +1,436 @@
+"""Released checkpoints: names, what is inferred, in, out, what is refused."""
+
+import numpy as np
+import pytest
+import tensorflow as tf
+import tf_keras as keras
+
+import methods
+import model
+import released
+import released_names
+import resnet
+from config import Config
+from lars_optimizer import LARS
+from released_names import SLOT, SUFFIX
+
+DIGESTS = {
+  ('simclr', 0.0): '3b32ff2f86c9db9d',
+  ('simclr', 0.0625): '0d9934f0ad225fb6',
+  ('byol', 0.0): '5ad2558eeefae40a',
+  ('cbyol', 0.0): '69b42dc8c820f4e0',
+}
+LOSS = {'simclr': 'contrastive', 'byol': 'byol', 'cbyol': 'byol_ceb'}
+# A ResNet-18 with narrow heads: the same names in a second, not in ten.
+SMALL = dict(depth=18, stem='cifar', hidden=32, out=16, probe=(16, 10))
+
+
+def values(shapes, seed=0):
+  """Numbers for which no layer's output vanishes or explodes."""
+  rng = np.random.default_rng(seed)
+  tensors = {}
+  for name, shape in shapes.items():
+    if name in ('global_step', 'save_counter'):
+      tensors[name] = np.int64(rng.integers(1, 1000))
+    elif name.endswith(('gamma', 'moving_variance')):
+      tensors[name] = rng.uniform(0.5, 1.5, shape).astype(np.float32)
+    else:
+      scale = np.sqrt(1 / max(1, np.prod(shape[:-1])))
+      tensors[name] = (scale * rng.standard_normal(shape)).astype(np.float32)
+  return tensors
+
+
+def write(path, tensors):
+  """Tensor by tensor, without any class or object graph."""
+  tf.raw_ops.SaveV2(
+    prefix=str(path),
+    tensor_names=[name + SUFFIX for name in tensors],
+    shape_and_slices=[''] * len(tensors),
+    tensors=list(tensors.values()),
+  )
+  return str(path)
+
+
+def read(path):
+  reader = tf.train.load_checkpoint(path)
+  return {
+    name.removesuffix(SUFFIX): reader.get_tensor(name)
+    for name in reader.get_variable_to_shape_map()
+    if name.endswith(SUFFIX)
+  }
+
+
+def build(path, image_size=32):
+  """Our method and probe for what is inferred of a file."""
+  found = released.infer(path)
+  cfg = Config(
+    **found.settings, pretrain_loss=found.methods[0], image_size=image_size
+  )
+  method = methods.make_method(cfg, 0, 10)
+  probe = None
+  if found.num_classes:
+    probe = model.Classifier(found.num_classes)
+    probe(method.probed(method.embed(tf.zeros([1, image_size, image_size, 3]))))
+  return method, probe, released.parts_of(method, probe)
+
+
+def lars(trained):
+  rate = keras.optimizers.schedules.CosineDecay(0.1, 10)
+  optimizer = LARS(rate, weight_decay=0.0, decayed=[])
+  optimizer._create_all_weights(trained)
+  return optimizer
+
+
+# An encoder of functions alone, which reads the released names --------------
+
+
+def _bn(t, path, x):
+  gamma, beta, mean, variance = (
+    t[f'{path}/bn/{name}']
+    for name in ('gamma', 'beta', 'moving_mean', 'moving_variance')
+  )
+  return (x - mean) / tf.sqrt(variance + 1e-5) * gamma + beta
+
+
+def _conv(t, path, x, stride=1):
+  kernel = t[f'{path}/kernel']
+  before = (kernel.shape[0] - 1) // 2
+  pad = [before, kernel.shape[0] - 1 - before]
+  x = tf.pad(x, [[0, 0], pad, pad, [0, 0]])
+  return tf.nn.conv2d(x, kernel, stride, 'VALID')
+
+
+def _selective(t, path, x, stride):
+  x = _conv(t, f'{path}/conv2d_fixed_padding/conv2d', x, stride)
+  x = tf.nn.relu(_bn(t, f'{path}/batch_norm_relu', x))
+  a, b = tf.split(x, 2, -1)
+  pooled = tf.reduce_mean(a + b, [1, 2], keepdims=True)
+  mixed = _conv(t, f'{path}/conv2d_0', pooled)
+  mixed = tf.nn.relu(_bn(t, f'{path}/batch_norm_relu_1', mixed))
+  mixed = _conv(t, f'{path}/conv2d_1', mixed)
+  gate = tf.sigmoid(tf.subtract(*tf.split(mixed, 2, -1)))
+  return a * gate + b * (1 - gate)
+
+
+def _shortcut(t, path, x, stride):
+  places = [('shortcut_layers', 0)]
+  places += [('projection_layers', index) for index in range(3)]
+  for layers, index in places:
+    conv = f'{path}/{layers}/{index}/conv2d'
+    if f'{conv}/kernel' in t:
+      if index == 2:  # Padding, then a mean over 2x2.
+        x = tf.pad(x, [[0, 0], [0, 1], [0, 1], [0, 0]])
+        x = tf.nn.avg_pool2d(x, 2, 2, 'VALID')
+      elif index == 1:
+        x = tf.nn.avg_pool2d(x, 2, 1, 'SAME')
+      x = _conv(t, conv, x, 1 if index else stride)
+      return _bn(t, f'{path}/{layers}/{index + 1}', x)
+  return x
+
+
+def _block(t, path, x, stride):
+  layers, plan, strided = f'{path}/conv2d_bn_layers', [0, 2], 0
+  if f'{layers}/0/conv2d/kernel' not in t:
+    layers, strided = f'{path}/conv_relu_dropblock_layers', 3
+    selective = f'{layers}/3/conv2d_0/kernel' in t
+    plan = [0, 3, 5] if selective else [0, 3, 6]
+  y = x
+  for i in plan:
+    here = stride if i == strided else 1
+    if i == 3 and selective:
+      y = _selective(t, f'{layers}/3', y, here)
+      continue
+    y = _bn(t, f'{layers}/{i + 1}', _conv(t, f'{layers}/{i}/conv2d', y, here))
+    y = y if i == plan[-1] else tf.nn.relu(y)
+  return tf.nn.relu(_shortcut(t, path, x, stride) + y)
+
+
+def features(t, images, root='model/_resnet'):
+  initial = f'{root}/initial_conv_relu_max_pool'
+  places = [(0, 2)]
+  if f'{initial}/4/conv2d/kernel' in t:
+    places = [(0, 1), (2, 3), (4, 6)]
+  large = t[f'{initial}/0/conv2d/kernel'].shape[0] == 7 or len(places) == 3
+  x = images
+  for conv, norm in places:
+    stride = 2 if large and conv == 0 else 1
+    x = _conv(t, f'{initial}/{conv}/conv2d', x, stride)
+    x = tf.nn.relu(_bn(t, f'{initial}/{norm}', x))
+  if large:
+    x = tf.nn.max_pool2d(x, 3, 2, 'SAME')
+  for group in range(4):
+    i = 0
+    while any(f'/block_groups/{group}/layers/{i}/' in n for n in t):
+      path = f'{root}/block_groups/{group}/layers/{i}'
+      x = _block(t, path, x, 2 if group and not i else 1)
+      i += 1
+  return tf.reduce_mean(x, [1, 2])
+
+
+# Names ----------------------------------------------------------------------
+
+
+@pytest.mark.parametrize('family, sk', DIGESTS)
+def test_the_rules_of_the_tests_make_the_real_lists(family, sk):
+  shapes = released_names.tensors(family, sk=sk)
+  assert released_names.digest(shapes) == DIGESTS[family, sk]
+
+
+@pytest.mark.parametrize('family, sk', DIGESTS)
+def test_real_sizes_load_and_compute_what_the_names_say(tmp_path, family, sk):
+  """ResNet-50 with heads of 4096, as released; features to 1e-4."""
+  tensors = values(released_names.tensors(family, sk=sk))
+  path = write(tmp_path / 'ckpt-1', tensors)
+  assert released.recognised(path)
+  method, probe, parts = build(path)
+  report = released.load(path, parts)
+  assert report.matched == sum(
+    SLOT not in name and name not in ('global_step', 'save_counter')
+    for name in tensors
+  )
+  assert not report.missing
+  rng = np.random.default_rng(1)
+  images = tf.constant(rng.standard_normal((2, 32, 32, 3)), tf.float32)
+  h = features(tensors, images)
+  np.testing.assert_allclose(
+    method.embed(images)['representation'], h, rtol=1e-4, atol=1e-4
+  )
+  if family != 'simclr':
+    twin = features(tensors, images, 'model/_target_resnet')
+    ours = method.target_encoder(images)
+    np.testing.assert_allclose(ours, twin, rtol=1e-4, atol=1e-4)
+  logits = probe(method.probed(method.embed(images)))
+  assert logits.shape == [2, 1000]
+
+
+def _head(t, root, x, last=1):
+  layers = f'{root}/linear_layers'
+  x = x @ t[f'{layers}/0/dense/kernel']
+  x = tf.nn.relu(_bn(t, f'{layers}/0/bn_relu', x))
+  return x @ t[f'{layers}/{last}/dense/kernel']
+
+
+def test_every_head_of_cbyol_computes_what_its_names_say(tmp_path):
+  t = values(released_names.tensors('cbyol', **SMALL))
+  path = write(tmp_path / 'ckpt-1', t)
+  method, probe, parts = build(path)
+  released.load(path, parts)
+  rng = np.random.default_rng(1)
+  views = [tf.constant(rng.standard_normal((2, 32, 32, 3)), tf.float32)] * 2
+  out = method.encode(views, tf.constant(0, tf.int64), training=False)
+  projection = _head(t, 'model/_projection_head', features(t, views[0]))
+  mu = tf.math.l2_normalize(_head(t, 'model/_projector', projection, 2), -1)
+  target = features(t, views[0], 'model/_target_resnet')
+  target = tf.math.l2_normalize(_head(t, 'model/_target_head', target), -1)
+  backward = _head(t, 'model/_target_projector', target)
+  expected = {
+    'mu': mu,
+    'prediction': mu @ t['model/_projector/linear_layers/3/dense/kernel'],
+    'target': target,
+    'backward': tf.math.l2_normalize(backward, -1),
+  }
+  for name, value in expected.items():
+    np.testing.assert_allclose(
+      out[name][0], value, rtol=1e-3, atol=1e-4, err_msg=name
+    )
+  dense = 'model/supervised_head/linear_layer/dense'
+  np.testing.assert_allclose(
+    probe(out['probed']),
+    projection @ t[f'{dense}/kernel'] + t[f'{dense}/bias'],
+    rtol=1e-3,
+    atol=1e-4,
+  )
+
+
+# What is inferred -------------------------------------------------------------
+
+
+@pytest.mark.parametrize('depth', resnet.BLOCKS)
+@pytest.mark.parametrize('width', [1, 2, 4])
+def test_depth_and_width_follow_from_names_and_shapes(
+  tmp_path, monkeypatch, depth, width
+):
+  shapes = released_names.tensors('byol', depth=depth, width=width)
+  monkeypatch.setattr(released, '_shapes', lambda path: shapes)
+  monkeypatch.setattr(released, 'step', lambda path: 7)
+  found = released.infer('anywhere')
+  settings = found.settings
+  assert settings['resnet_depth'] == depth
+  assert settings['width_multiplier'] == width
+  assert (settings['sk_ratio'], settings['stem']) == (0.0, 'imagenet')
+  assert found.methods == ('byol',) and found.num_classes == 1000
+  assert settings['proj_head_hidden_dim'] == 4096
+  assert settings['ft_proj_selector'] == -1
+  assert f'BYOL, ResNet-{depth} {width}x' in found.describe()
+
+
+@pytest.mark.parametrize(
+  'probe, reads', [((2048, 10), 0), ((4096, 1000), 1), ((256, 7), -1)]
+)
+def test_the_probe_tells_its_layer_and_its_classes(monkeypatch, probe, reads):
+  shapes = released_names.tensors('simclr', probe=probe)
+  monkeypatch.setattr(released, '_shapes', lambda path: shapes)
+  monkeypatch.setattr(released, 'step', lambda path: 7)
+  found = released.infer('anywhere')
+  assert found.settings['ft_proj_selector'] == reads
+  assert found.num_classes == probe[1]
+  assert found.methods == ('contrastive', 'contrastive_ceb')
+
+
+@pytest.mark.parametrize(
+  'change, says',
+  [
+    (dict(probe=(300, 10)), 'probe reads 300'),
+    (dict(width=3), None),
+  ],
+)
+def test_what_fits_no_model_is_said(monkeypatch, change, says):
+  shapes = released_names.tensors('simclr', **change)
+  if says is None:
+    shapes = {n: s for n, s in shapes.items() if '/layers/5/' not in n}
+    says = 'no ResNet'
+  monkeypatch.setattr(released, '_shapes', lambda path: shapes)
+  with pytest.raises(released.Mismatch, match=says):
+    released.infer('anywhere')
+
+
+@pytest.mark.parametrize('ratio', [0.0625, 0.25])
+def test_selective_kernels_follow_from_their_squeeze(monkeypatch, ratio):
+  shapes = released_names.tensors('simclr', width=2, sk=ratio)
+  monkeypatch.setattr(released, '_shapes', lambda path: shapes)
+  monkeypatch.setattr(released, 'step', lambda path: 7)
+  settings = released.infer('anywhere').settings
+  assert (settings['sk_ratio'], settings['stem']) == (ratio, 'imagenet')
+
+
+# In and out -------------------------------------------------------------------
+
+
+@pytest.mark.parametrize('family', LOSS)
+def test_released_to_ours_to_released_keeps_every_bit(tmp_path, family):
+  tensors = values(released_names.tensors(family, **SMALL))
+  path = write(tmp_path / 'ckpt-1', tensors)
+  method, probe, parts = build(path)
+  trained = [v for layer in method.trained() for v in layer.trainable_variables]
+  optimizer = lars(trained + probe.trainable_variables)
+  report = released.load(path, parts, optimizer)
+  assert report.left_over == ['save_counter'] and not report.missing
+  assert int(optimizer.iterations) == tensors['global_step']
+  out = str(tmp_path / 'out' / 'ckpt-9')
+  released.write(out, parts, optimizer, int(tensors['save_counter']))
+  again = read(out)
+  assert again.keys() == tensors.keys()
+  for name, value in tensors.items():
+    np.testing.assert_array_equal(again[name], value, err_msg=name)
+
+
+class Bag(tf.Module):
+  """An object with any attributes, as the published classes have theirs."""
+
+
+def test_what_we_write_is_restored_by_object_too(tmp_path):
+  tensors = values(released_names.tensors('simclr', **SMALL))
+  path = write(tmp_path / 'ckpt-1', tensors)
+  method, probe, parts = build(path)
+  optimizer = lars(probe.trainable_variables)
+  released.load(path, parts)
+  out = str(tmp_path / 'out')
+  released.write(out, parts, optimizer)
+  # Classes of someone else: only the attributes' names are the same.
+  head, dense, linear = Bag(), Bag(), Bag()
+  dense.kernel, dense.bias = tf.Variable(tf.zeros([16, 10])), None
+  linear.dense, head.linear_layer = dense, linear
+  block, layer, conv = Bag(), Bag(), Bag()
+  conv.kernel = tf.Variable(tf.zeros([3, 3, 64, 64]))
+  layer.conv2d = conv
+  block.conv2d_bn_layers = [layer, Bag()]
+  group, backbone, root = Bag(), Bag(), Bag()
+  group.layers, backbone.block_groups = [block], [group]
+  root._resnet, root.supervised_head = backbone, head
+  step = tf.Variable(0, dtype=tf.int64)
+  published = tf.train.Checkpoint(model=root, global_step=step)
+  published.restore(out).assert_existing_objects_matched()
+  name = 'block_groups/0/layers/0/conv2d_bn_layers/0/conv2d/kernel'
+  np.testing.assert_array_equal(conv.kernel, tensors[f'model/_resnet/{name}'])
+  name = 'model/supervised_head/linear_layer/dense/kernel'
+  np.testing.assert_array_equal(dense.kernel, tensors[name])
+
+
+def test_a_finetuned_checkpoint_has_other_names_for_its_step(tmp_path):
+  tensors = values(released_names.tensors('simclr', **SMALL))
+  renamed = {
+    name.replace('global_step', 'finetune_global_step').replace(
+      '/optimizer/', '/finetune_optimizer/'
+    ): value
+    for name, value in tensors.items()
+  }
+  path = write(tmp_path / 'ckpt-1', renamed)
+  method, probe, parts = build(path)
+  optimizer = lars(probe.trainable_variables)
+  released.load(path, parts, optimizer)
+  assert int(optimizer.iterations) == tensors['global_step']
+  (kernel, _) = probe.trainable_variables
+  name = 'model/supervised_head/linear_layer/dense/kernel' + SLOT
+  np.testing.assert_array_equal(
+    optimizer.get_slot(kernel, 'Momentum'), tensors[name]
+  )
+
+
+# What is refused --------------------------------------------------------------
+
+KERNEL = (
+  'model/_resnet/block_groups/2/layers/1/conv2d_bn_layers/2/conv2d/kernel'
+)
+HEAD = 'model/_projection_head/linear_layers/1/dense/kernel'
+
+
+@pytest.mark.parametrize(
+  'change, says',
+  [
+    (lambda t: t.pop(KERNEL), f'1 tensors missing, first {KERNEL}'),
+    (lambda t: t.pop(HEAD), f'1 tensors missing, first {HEAD}'),
+    (
+      lambda t: t.update({HEAD: t[HEAD].T.copy()}),
+      f'1 tensors of another shape, first {HEAD} [16, 32] for [32, 16]',
+    ),
+    (
+      lambda t: t.update({KERNEL: t[KERNEL][..., :8].copy()}),
+      f'{KERNEL} [3, 3, 256, 8] for [3, 3, 256, 256]',
+    ),
+  ],
+)
+def test_what_does_not_fit_is_named_and_nothing_is_assigned(
+  tmp_path, change, says
+):
+  tensors = values(released_names.tensors('simclr', **SMALL))
+  method, probe, parts = build(write(tmp_path / 'good', tensors))
+  before = [v.numpy() for v in released.variables(parts).values()]
+  change(tensors)
+  path = write(tmp_path / 'bad', tensors)
+  with pytest.raises(released.Mismatch) as error:
+    released.load(path, parts)
+  assert says in str(error.value)
+  after = [v.numpy() for v in released.variables(parts).values()]
+  for a, b in zip(before, after, strict=True):
+    np.testing.assert_array_equal(a, b)
+
+
+def test_optional_parts_may_be_missing_and_are_counted(tmp_path):
+  tensors = values(released_names.tensors('simclr', **SMALL))
+  _, _, parts = build(write(tmp_path / 'whole', tensors))
+  tensors = {n: v for n, v in tensors.items() if 'supervised' not in n}
+  path = write(tmp_path / 'without', tensors)
+  with pytest.raises(released.Mismatch, match='2 tensors missing'):
+    released.load(path, parts)
+  report = released.load(path, parts, optional=['probe'])
+  assert len(report.missing) == 2 and 'missing 2 (model/su' in report.describe()
+
+
+def test_squeeze_and_excitation_has_no_place_there(tmp_path, tiny_encoder):
+  method = methods.make_method(
+    Config(resnet_depth=18, image_size=16, proj_out_dim=8), 0, 1
+  )
+  method.encoder = resnet.ResNet(18, 1 / 8, stem='small', se_ratio=0.25)
+  method.encoder(tf.zeros([1, 16, 16, 3]))
+  with pytest.raises(released.Mismatch, match='squeeze-and-excitation'):
+    released.write(str(tmp_path / 'x'), released.parts_of(method), lars([]))
