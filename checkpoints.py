@@ -12,10 +12,12 @@ import uuid
 
 import tensorflow as tf
 
+import released
+
 _INDEX = re.compile(r'ckpt-(\d+)\.index')
 # What TensorFlow raises for a cut, flipped or missing file; some are not
 # TensorFlow's own exceptions.
-_DAMAGE = (tf.errors.OpError, IndexError, ValueError, OSError)
+DAMAGE = (tf.errors.OpError, IndexError, ValueError, OSError)
 _VALUE = '.ATTRIBUTES/VARIABLE_VALUE'
 _SLOT = '/.OPTIMIZER_SLOT/'
 
@@ -46,6 +48,11 @@ def verify(path):
 
 def _first_line(error):
   return str(error).partition('\n')[0][:200]
+
+
+def damaged(path, error):
+  """The error that says so of a checkpoint."""
+  return CheckpointError(f'{path} cannot be read ({_first_line(error)}).')
 
 
 def _shapes(root):
@@ -113,6 +120,7 @@ class Checkpoints:
     self.directory = directory
     self.keep = max(keep, 1)
     self.chief = chief
+    self._items = items
     self._checkpoint = tf.train.Checkpoint(**items)
     self._newest = None
 
@@ -171,6 +179,10 @@ class Checkpoints:
   def restore(self, step):
     """Restores one step whole: every variable, no more and no fewer."""
     path = prefix(self.directory, step)
+    if released.recognised(path):
+      self._restore_released(path)
+      self._newest = step
+      return
     reason = difference(path, self._checkpoint)
     if not reason:
       try:
@@ -185,6 +197,16 @@ class Checkpoints:
       '--model_dir.'
     )
 
+  def _restore_released(self, path):
+    items = self._items
+    parts = released.parts_of(items['method'], items.get('probe'))
+    try:
+      released.load(path, parts, items['optimizer'])
+    except released.Mismatch as error:
+      raise CheckpointError(
+        f'{path} has the released layout and another architecture ({error}).'
+      ) from error
+
   def restore_latest(self, say=print):
     """-> the step restored, or None when there is no checkpoint at all.
 
@@ -196,7 +218,7 @@ class Checkpoints:
       path = prefix(self.directory, step)
       try:
         verify(path)
-      except _DAMAGE as error:
+      except DAMAGE as error:
         say(f'ERROR: {path} is damaged ({_first_line(error)}).')
         damaged.append(step)
         continue
@@ -248,10 +270,8 @@ def load_parts(path, **items):
     if not reason:
       status = root.read(path)
       status.assert_existing_objects_matched().expect_partial()
-  except (AssertionError, *_DAMAGE) as error:
-    raise CheckpointError(
-      f'{path} cannot be read ({_first_line(error)}).'
-    ) from error
+  except (AssertionError, *DAMAGE) as error:
+    raise damaged(path, error) from error
   if reason:
     raise CheckpointError(
       f'{path} does not hold this architecture ({reason}). Give the '

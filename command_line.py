@@ -6,15 +6,16 @@ the run in model_dir was trained with, else the preset's, else the default.
 """
 
 import difflib
-import os
 import re
 import textwrap
+from typing import NamedTuple
 
 from absl import flags
 
 from config import (
   FIELDS,
   METHOD_SWITCHES,
+  READING,
   SECTIONS,
   ConfigError,
   allowed,
@@ -56,6 +57,54 @@ def of_the_encoder(values):
   own += ['image_size', 'batch_image_augmentation_type']
   switches = METHOD_SWITCHES['byol_ceb']
   return {k: v for k, v in values.items() if k in own and k not in switches}
+
+
+class Stored(NamedTuple):
+  """What a run left, or what is read off a checkpoint."""
+
+  settings: dict
+  methods: tuple  # the values of --pretrain_loss that it may belong to
+
+
+# What tensors are made by.
+_ARCHITECTURE = (
+  'resnet_depth',
+  'width_multiplier',
+  'sk_ratio',
+  'se_ratio',
+  'stem',
+  'proj_head_mode',
+  'num_proj_layers',
+  'proj_head_hidden_dim',
+  'proj_out_dim',
+  'proj_head_output_bn',
+)
+
+
+def _taken_over(typed, given, stored):
+  """The stored settings that this call takes over; typed ones may not differ.
+
+  All of them to read a model, those of what was built to train on.
+  """
+  settings = stored.settings
+  for name in _ARCHITECTURE:
+    value, there = typed.get(name), settings.get(name)
+    if None in (value, there) or value == there or 'auto' in (value, there):
+      continue
+    # Tensors do not tell the stem of small images from the one for CIFAR.
+    if (value, there) != ('small', 'cifar'):
+      refuse(
+        name, value, f'the checkpoint was made with {show(there)}; drop it'
+      )
+  if given.get('mode') not in READING:
+    return of_the_encoder(settings)
+  settings = of_the_run(settings)
+  if stored.methods and given.get('pretrain_loss') not in stored.methods:
+    if 'pretrain_loss' in typed:
+      names = ' or '.join(stored.methods)
+      refuse('pretrain_loss', typed['pretrain_loss'], f'it is of {names}')
+    settings['pretrain_loss'] = stored.methods[0]
+  return settings
 
 
 def define_flags(flag_values=flags.FLAGS):
@@ -136,21 +185,23 @@ def _preset(typed):
 def parse(argv, load_stored=None):
   """argv -> Config; raises ConfigError, or Help.
 
-  load_stored(folder) may bring the settings (a dict, or None) that a run was
-  trained with: all of them with --mode=eval, those of its encoder with
-  --checkpoint. Nobody has to type them again.
+  load_stored(path) may bring what is Stored of a run or a checkpoint, so that
+  nobody has to type it again.
   """
   if any(re.fullmatch(r'--?(h|help\w*)', word) for word in argv[1:]):
     raise Help(help_text())
   typed = typed_flags(argv)
   given = _preset(typed) | typed
-  stored = {}
-  if load_stored and given.get('mode') == 'eval' and given.get('model_dir'):
-    stored = of_the_run(load_stored(given['model_dir']) or {})
-  elif load_stored and given.get('checkpoint'):
-    path = given['checkpoint']
-    found = load_stored(path) or load_stored(os.path.dirname(path))
-    stored = of_the_encoder(found or {})
+  sources = [given.get('checkpoint')]
+  if given.get('mode') in READING:
+    sources.append(given.get('model_dir'))
+  if given.get('mode') == 'eval':
+    # The checkpoint is where a run in model_dir began, if there is one.
+    sources.reverse()
+  found = None
+  for source in sources:
+    found = found or (load_stored and source and load_stored(source))
+  stored = _taken_over(typed, given, found) if found else {}
   cfg = from_dict(_preset(typed) | stored | typed)
   check_surroundings(cfg)
   return cfg

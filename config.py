@@ -65,6 +65,10 @@ _MATTERS_WITH = {
 # fmt: on
 
 
+# The modes that read a trained model and train none.
+READING = ('eval', 'extract_features', 'export', 'inspect')
+
+
 class ConfigError(ValueError):
   """A setting that cannot be: one line that says what to do instead."""
 
@@ -86,17 +90,26 @@ class Config:
     ('', *PRESETS))
   print_config: bool = opt(False, 'Print every setting with where it came '
     'from, and stop.')
-  mode: str = opt('train_then_eval', 'eval follows the checkpoints in '
-    '--model_dir until the last step of the training.',
-    ('train', 'eval', 'train_then_eval'))
+  mode: str = opt('train_then_eval', 'eval follows the run in --model_dir '
+    'until the last step of the training; where there is none it evaluates '
+    '--checkpoint. extract_features, export and inspect read --checkpoint, or '
+    'the newest one in --model_dir.',
+    ('train', 'eval', 'train_then_eval', 'extract_features', 'export',
+     'inspect'))
   model_dir: str = opt('', 'Where everything of a run goes, and where it '
     'resumes from; local or gs://. Without it a new folder under ./runs is '
     'made and printed.')
+  output: str = opt('', 'Where extract_features writes (features.npz; a folder '
+    'gets shards), and the folder for export.')
+  format: str = opt('released', 'What export writes. released: a checkpoint '
+    'that the published code reads.', ('released',))
   resume: str = opt('auto', 'auto: go on from the newest checkpoint in '
     '--model_dir if there is one. never: refuse a folder that has one. must: '
     'refuse a folder that has none.', ('auto', 'never', 'must'))
   fresh_start: bool = opt(False, 'Begin at step 0 although the checkpoints in '
     '--model_dir are damaged; they are kept beside the new ones.')
+  allow_config_change: bool = opt(False, 'Resume although settings that change '
+    'the meaning of the run differ from those in config.json.')
   download: bool = opt(False, 'Allow downloads of more than 1 GB. Without it '
     'the command that prepares the data set is printed instead.')
   eval_name: str = opt('', "Suffix of the results' folder, to keep several "
@@ -387,8 +400,10 @@ def _check_names(cfg):
 
 
 def _check_run(cfg):
-  if cfg.mode == 'eval' and not cfg.model_dir:
-    refuse('mode', 'eval', 'needs --model_dir, the folder of the run')
+  if reads(cfg) and not (cfg.model_dir or cfg.checkpoint):
+    refuse('mode', cfg.mode, 'needs --model_dir of a run, or --checkpoint')
+  if cfg.mode in ('extract_features', 'export') and not cfg.output:
+    refuse('mode', cfg.mode, 'needs --output, where to write')
   if cfg.resume == 'must' and not cfg.model_dir:
     refuse('resume', 'must', 'needs --model_dir, the folder of the run')
   if cfg.resume == 'must' and cfg.fresh_start:
@@ -397,7 +412,7 @@ def _check_run(cfg):
     named = 'tpu_name' if cfg.tpu_name else 'master'
     refuse('use_tpu', False, f'contradicts --{named}; drop one')
   frozen = cfg.train_mode == 'finetune' and cfg.fine_tune_after_block >= 0
-  if frozen and cfg.mode != 'eval' and not cfg.checkpoint:
+  if frozen and not reads(cfg) and not cfg.checkpoint:
     why = 'freezes layers that --checkpoint has to bring; give it, or use -1'
     refuse('fine_tune_after_block', cfg.fine_tune_after_block, why)
 
@@ -447,11 +462,11 @@ def check_surroundings(cfg):
   kind, _, path = cfg.dataset.partition(':')
   if kind == 'folder' and missing(path):
     refuse('dataset', cfg.dataset, 'there is no such folder')
-  if cfg.mode == 'eval':
-    return
   index = f'{cfg.checkpoint}.index'
   if cfg.checkpoint and missing(cfg.checkpoint) and missing(index):
     refuse('checkpoint', cfg.checkpoint, 'there is no such file or folder')
+  if reads(cfg):
+    return
   addons = importlib.util.find_spec('tensorflow_addons')
   if cfg.optimizer == 'lamb' and addons is None:
     why = 'needs tensorflow-addons: pip install -r requirements-legacy.txt'
@@ -500,6 +515,11 @@ def is_ceb(cfg):
 def has_teacher(cfg):
   """Whether the method has a target network, the EMA of the online one."""
   return 'use_momentum_encoder' in METHOD_SWITCHES[cfg.pretrain_loss]
+
+
+def reads(cfg):
+  """Whether this call reads a trained model and trains none."""
+  return cfg.mode in READING
 
 
 def stem(cfg):

@@ -89,6 +89,15 @@ def check_batch(info, global_batch):
     )
 
 
+def example_id(info, index):
+  """What an example is called: its file below the split, or its TFDS id."""
+  if info.paths:
+    return os.path.relpath(info.paths[index], os.path.commonpath(info.paths))
+  shard = next(s for s in reversed(info.shards) if s.first <= index)
+  number = index - shard.first + shard.skip
+  return f'{os.path.basename(shard.path)}__{number}'
+
+
 # Folders.
 
 

@@ -3,6 +3,8 @@
 Knows a method only by what embed() names; never trains anything.
 """
 
+import io
+import os
 import time
 
 import numpy as np
@@ -16,6 +18,7 @@ import data_util
 import objectives
 
 _POLL_SECONDS = 5.0
+_SHARD = 20_000  # Examples in a file of features.
 
 
 def prepared(batch, mean_std):
@@ -110,6 +113,18 @@ def _report(cfg, monitor, step, metrics):
 def evaluate_state(cfg, strategy, state, step, monitor):
   """Evaluates the state as it is: after training, in the same process."""
   info = data_sources.describe(cfg.dataset, cfg.data_dir, cfg.eval_split)
+  if not state.probe:
+    raise config.ConfigError(
+      '--mode=eval reports the accuracy of a linear probe, and this checkpoint '
+      'has none. Train one: --train_mode=finetune --fine_tune_after_block=4.'
+    )
+  classes = state.probe.dense.units
+  if classes != len(info.class_names):
+    raise config.ConfigError(
+      f'--dataset={cfg.dataset} has {len(info.class_names)} classes, the probe '
+      f'of this checkpoint {classes}. Name the data set it was trained on, or '
+      'train a new probe: --train_mode=finetune --fine_tune_after_block=4.'
+    )
   evaluator = make_evaluator(cfg, strategy, state, info)
   return _report(cfg, monitor, step, evaluator())
 
@@ -146,6 +161,94 @@ def follow(cfg, strategy, state, total, monitor, wait=time.sleep):
     result = _report(cfg, monitor, step, evaluator())
     done = step
   return result
+
+
+def make_embed_step(method, probe, mean_std):
+  """-> step(batch) -> a flat dict of this replica's rows."""
+
+  def step(batch):
+    embedded = method.embed(prepared(batch, mean_std))
+    out = {name: embedded[name] for name in ('representation', 'projection')}
+    if hasattr(method, 'predict_mean'):
+      out['prediction'] = method.predict_mean(embedded['projection'])
+    if probe:
+      out['logits'] = probe(method.probed(embedded))
+    out = {name: tf.cast(value, tf.float32) for name, value in out.items()}
+    return out | {name: batch[name] for name in ('label', 'index', 'mask')}
+
+  return step
+
+
+def embeddings(cfg, strategy, state, info):
+  """Yields {name: rows} of a split, batch by batch, in its order.
+
+  Every example once; what cannot be decoded has NaN in place of features.
+  """
+  step = make_embed_step(
+    state.method, state.probe, config.augmentation(cfg).mean_std
+  )
+
+  @tf.function
+  def run(batch):
+    return strategy.run(step, args=(batch,))
+
+  source = batches(info, cfg.image_size, cfg.eval_batch_size)
+  for batch in strategy.distribute_datasets_from_function(source):
+    rows = {
+      name: np.concatenate(
+        [part.numpy() for part in strategy.experimental_local_results(value)]
+      )
+      for name, value in run(batch).items()
+    }
+    index, seen = rows.pop('index'), rows.pop('mask') > 0
+    for name, value in rows.items():
+      if name != 'label':
+        value[~seen] = np.nan
+    keep = np.argsort(index, kind='stable')[np.sum(index < 0) :]
+    labels = rows.pop('label')[keep]
+    ids = np.array([data_sources.example_id(info, i) for i in index[keep]])
+    rows = {name: value[keep] for name, value in rows.items()}
+    yield rows | {'labels': labels, 'ids': ids}
+
+
+def _save_npz(path, pieces):
+  """Writes arrays so that readers see a whole file or none."""
+  arrays = {k: np.concatenate([p[k] for p in pieces]) for k in pieces[0]}
+  buffer = io.BytesIO()
+  np.savez(buffer, **arrays)
+  with tf.io.gfile.GFile(f'{path}.new', 'wb') as file:
+    file.write(buffer.getvalue())
+  tf.io.gfile.rename(f'{path}.new', path, overwrite=True)
+
+
+def extract_features(cfg, strategy, state, say):
+  """Writes the embeddings of --eval_split to --output."""
+  info = data_sources.describe(cfg.dataset, cfg.data_dir, cfg.eval_split)
+  single = cfg.output.endswith('.npz')
+  if not single:
+    tf.io.gfile.makedirs(cfg.output)
+  done, held, shards = 0, [], 0
+
+  def flush():
+    path = cfg.output
+    if not single:
+      path = os.path.join(path, f'features-{shards:05d}.npz')
+    _save_npz(path, held)
+
+  for piece in embeddings(cfg, strategy, state, info):
+    held.append(piece)
+    done += len(piece['labels'])
+    if not single and sum(len(p['labels']) for p in held) >= _SHARD:
+      flush()
+      held, shards = [], shards + 1
+  if held:
+    flush()
+  if done != info.num_examples:
+    raise data_sources.DataError(
+      f'--eval_split={cfg.eval_split}: {done} examples read, '
+      f'{info.num_examples} expected. Is a file of the data set missing?'
+    )
+  say(f'{done:,} examples of {info.name}, {info.split}, in {cfg.output}')
 
 
 def extract(layer, source, mean_std):

@@ -10,6 +10,7 @@ train.py asks of a method:
   trained() -> the layers that get gradients
   after_update(step): what moves without gradients (EMA twins, queues, centres)
   embed(images) -> {'representation', 'projection', 'layers'} at evaluation
+  predict_mean(projection) -> the prediction, of methods that have one
 
 Two calls for the loss, because whoever re-uses embeddings needs them apart.
 """
@@ -315,6 +316,10 @@ class BYOL(Teacher):
     metrics = {'byol_loss': loss, 'ema_alpha': self.ema(step)}
     return Output(loss, metrics, tf.stop_gradient(embeddings['probed']))
 
+  def predict_mean(self, projection):
+    """The prediction at evaluation, without noise."""
+    return self.predictor(projection)[-1]
+
 
 class CBYOL(BYOL):
   """BYOL with the conditional entropy bottleneck (CVR, spec of 1.7).
@@ -354,6 +359,9 @@ class CBYOL(BYOL):
     return self.predictor(
       projection, training=training, sample=sample if sampling else None
     )
+
+  def predict_mean(self, projection):
+    return self.predictor(projection)['prediction']
 
   def encode(self, views, step, training=True):
     online = [self.embed(view, training) for view in views]

@@ -292,13 +292,18 @@ def infer(path):
   )
 
 
-def step(path):
-  """The step that a checkpoint was written at; 0 when it does not say."""
+def counter(path, *names, default=0):
+  """The first of some scalars that a checkpoint has."""
   reader = tf.train.load_checkpoint(path)
-  for name in ('global_step', 'finetune_global_step'):
+  for name in names:
     if reader.has_tensor(name + _VALUE):
       return int(reader.get_tensor(name + _VALUE))
-  return 0
+  return default
+
+
+def step(path):
+  """The step that a checkpoint was written at; 0 when it does not say."""
+  return counter(path, 'global_step', 'finetune_global_step')
 
 
 # In and out ----------------------------------------------------------------
@@ -316,9 +321,12 @@ class Report(NamedTuple):
       shown = ', '.join(names[:3]) + (', ...' if len(names) > 3 else '')
       return f'{len(names)} ({shown})' if names else '0'
 
+    slots = sum('/.OPTIMIZER_SLOT/' in name for name in self.left_over)
+    rest = [n for n in self.left_over if '/.OPTIMIZER_SLOT/' not in n]
+    momentum = f' and {slots} of momentum' if slots else ''
     return (
       f'{self.matched} tensors matched, missing {some(self.missing)}, '
-      f'left over {some(self.left_over)}'
+      f'left over {some(rest)}{momentum}'
     )
 
 

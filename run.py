@@ -51,21 +51,48 @@ def quiet_start():
       os.close(stderr)
 
 
-def read_stored(model_dir):
-  """The configuration a run left in its directory, or None."""
-  path = os.path.join(model_dir, 'config.json')
-  if '://' in path:
-    quiet_start()
-    import tensorflow as tf
+def _gfile(path):
+  """tf.io.gfile for buckets; os for local paths, which answers at once."""
+  if '://' not in path:
+    return os.path
+  quiet_start()
+  import tensorflow as tf
 
-    if not tf.io.gfile.exists(path):
-      return None
-    with tf.io.gfile.GFile(path) as file:
-      return json.load(file)['config']
-  if not os.path.exists(path):
+  return tf.io.gfile
+
+
+def _read_json(path):
+  if '://' not in path:
+    with open(path) as file:
+      return json.load(file)
+  import tensorflow as tf
+
+  with tf.io.gfile.GFile(path) as file:
+    return json.load(file)
+
+
+def read_stored(path):
+  """What a run's folder or a checkpoint tells of its model: Stored, or None."""
+  files = _gfile(path)
+  if not files.exists(path) and not files.exists(f'{path}.index'):
     return None
-  with open(path) as file:
-    return json.load(file)['config']
+  folder = path if files.isdir(path) else os.path.dirname(path)
+  name = os.path.join(folder, 'config.json')
+  if not path.endswith(('.tar', '.gz', '.tgz')) and files.exists(name):
+    settings = _read_json(name)['config']
+    return command_line.Stored(settings, (settings['pretrain_loss'],))
+  # Nothing of ours is there: the tensors themselves have to tell.
+  quiet_start()
+  import checkpoints
+  import pretrained
+
+  if files.isdir(path) and not checkpoints.steps(path):
+    return None
+  try:
+    found = pretrained.identify(path)
+  except checkpoints.CheckpointError as error:
+    raise config.ConfigError(str(error)) from error
+  return command_line.Stored(found.settings, found.methods)
 
 
 def _git_hash():
@@ -141,36 +168,69 @@ def _set_up(cfg):
 
 def execute(cfg, argv):
   """Does what the configuration says; raises what main() explains."""
+  if cfg.mode == 'inspect':
+    import inspection
+
+    print(inspection.describe(cfg.checkpoint or cfg.model_dir))
+    return
   strategy, where = _set_up(cfg)
 
   import distributed
-  import evaluate
-  import train
   from monitor import Monitor
 
-  if cfg.mode == 'eval' and not read_stored(cfg.model_dir):
-    raise config.ConfigError(
-      f'--model_dir={cfg.model_dir}: there is no config.json of a run. Start '
-      'the training first, or name its folder.'
-    )
-  _probe_write(cfg.model_dir)
-  chief = distributed.is_chief(strategy)
   results = cfg.model_dir
-  if cfg.mode == 'eval':
+  if config.reads(cfg):
     name = f'eval_{cfg.eval_name}' if cfg.eval_name else 'eval'
     results = os.path.join(cfg.model_dir, name)
-  monitor = Monitor(results, chief)
-  monitor.say(f'Running on {where}; results go to {results}')
-  if cfg.mode == 'eval':
-    state, total = train.rebuild(cfg, strategy)
-    evaluate.follow(cfg, strategy, state, total, monitor)
-    return
+  if cfg.mode in ('extract_features', 'export'):
+    results = os.path.dirname(cfg.output) or '.'
+  _probe_write(results)
+  monitor = Monitor(results, distributed.is_chief(strategy))
+  monitor.say(f'Running on {where}; results go to {cfg.output or results}')
+  act = _read if config.reads(cfg) else _train
+  act(cfg, argv, strategy, monitor)
+
+
+def _train(cfg, argv, strategy, monitor):
+  import evaluate
+  import train
+
   info = train.describe(cfg)
   record = _record(cfg, argv) | {'class_names': info.class_names}
   state, total = train.train(cfg, strategy, info, record, monitor)
   if cfg.mode == 'train_then_eval' and state.probe:
     evaluate.evaluate_state(cfg, strategy, state, total, monitor)
   monitor.say(f'Done: {total} steps in {cfg.model_dir}')
+
+
+def _read(cfg, argv, strategy, monitor):
+  """Evaluates, extracts features of, or exports a trained model."""
+  del argv
+  import evaluate
+  import pretrained
+  import train
+
+  ours = _gfile(cfg.model_dir).exists(f'{cfg.model_dir}/config.json')
+  if cfg.mode == 'eval' and ours:
+    state, total = train.rebuild(cfg, strategy)
+    evaluate.follow(cfg, strategy, state, total, monitor)
+    return
+  if not cfg.checkpoint and not pretrained.there_is_one(cfg.model_dir):
+    raise config.ConfigError(
+      f'--model_dir={cfg.model_dir}: there is no config.json of a run and no '
+      'checkpoint. Start the training first, or name its folder.'
+    )
+  found = pretrained.identify(cfg.checkpoint or cfg.model_dir)
+  optimizing = cfg.mode == 'export'
+  state = train.load_whole(cfg, strategy, found, optimizing, monitor.say)
+  if cfg.mode == 'eval':
+    evaluate.evaluate_state(cfg, strategy, state, found.step, monitor)
+  elif cfg.mode == 'extract_features':
+    evaluate.extract_features(cfg, strategy, state, monitor.say)
+  else:
+    import export
+
+    export.export(cfg.format, cfg.output, state, found, monitor.say)
 
 
 def _explained(cfg, argv):

@@ -16,6 +16,7 @@ import loop
 import methods
 import model
 import objectives
+import pretrained
 import schedules
 from lars_optimizer import LARS, among
 from monitor import Monitor
@@ -139,11 +140,11 @@ def apply_gradients(optimizer, gradients, variables):
     optimizer.apply_gradients(pairs, experimental_aggregate_gradients=False)
 
 
-def make_state(cfg, info, warmup, total):
+def make_state(cfg, num_classes, warmup, total):
   """Builds method, probe and optimizer. Call it inside the scope."""
   keras.utils.set_random_seed(cfg.seed)
   method = methods.make_method(cfg, warmup, total)
-  probe = make_probe(cfg, method, len(info.class_names))
+  probe = make_probe(cfg, method, num_classes)
   schedule = learning_rate(cfg, warmup, total)
   optimizer = make_optimizer(cfg, make_groups(method, probe), schedule)
   return State(method, probe, optimizer)
@@ -250,15 +251,13 @@ def _resume(cfg, store, state, say):
 
 def load_pretrained(cfg, state, say):
   """Loads --checkpoint: encoder and projector, the probe when wanted."""
-  path = checkpoints.latest_or_prefix(cfg.checkpoint)
-  parts = {'encoder': state.method.encoder}
+  names = ['encoder']
   if cfg.ft_proj_selector != 0 or cfg.train_mode == 'pretrain':
-    parts['projector'] = state.method.projector
-  items = {'method': tf.train.Checkpoint(**parts)}
+    names.append('projector')
   if not cfg.reinit_logits_layer and state.probe:
-    items['probe'] = state.probe
-  checkpoints.load_parts(path, **items)
-  say(f'Loaded {", ".join([*parts, *list(items)[1:]])} from {path}')
+    names.append('probe')
+  path = pretrained.locate(cfg.checkpoint)
+  say(pretrained.load(path, names, state.method, state.probe))
 
 
 @contextlib.contextmanager
@@ -283,7 +282,23 @@ def rebuild(cfg, strategy):
   info = data_sources.describe(cfg.dataset, cfg.data_dir, cfg.train_split)
   total = config.train_steps(cfg, info.num_examples)
   with strategy.scope():
-    return make_state(cfg, info, 0, total), total
+    return make_state(cfg, len(info.class_names), 0, total), total
+
+
+def load_whole(cfg, strategy, found, optimizing, say):
+  """A pretrained.Found -> its State; momentum and step too where it matters."""
+  with strategy.scope():
+    state = make_state(cfg, found.num_classes, 0, 1)
+  say(
+    pretrained.load(
+      found.path,
+      [],
+      state.method,
+      state.probe,
+      state.optimizer if optimizing else None,
+    )
+  )
+  return state
 
 
 def _input(cfg, info, strategy, start):
@@ -329,7 +344,7 @@ def train(cfg, strategy, info, record, monitor: Monitor):
   for line in config.warnings(cfg, info.num_examples):
     monitor.say(f'Note: {line}')
   with strategy.scope():
-    state = make_state(cfg, info, warmup, total)
+    state = make_state(cfg, len(info.class_names), warmup, total)
     schedule = learning_rate(cfg, warmup, total)
     steps = loop.make_loop(strategy, make_train_step(cfg, state, schedule))
   store = checkpoints.Checkpoints(

@@ -31,7 +31,7 @@ def measure(model_dir):
   train_info = data_sources.describe(cfg.dataset, cfg.data_dir, cfg.train_split)
   eval_info = data_sources.describe(cfg.dataset, cfg.data_dir, cfg.eval_split)
   run.set_precision(cfg)
-  state = train.make_state(cfg, train_info, 0, 1)
+  state = train.make_state(cfg, len(train_info.class_names), 0, 1)
   context = tf.distribute.InputContext()
   mean_std = config.augmentation(cfg).mean_std
   splits = [

@@ -9,10 +9,6 @@ import train
 from config import Config
 
 
-class Info:
-  class_names = ('a', 'b', 'c')
-
-
 @pytest.mark.parametrize('policy', ['float32', 'mixed_bfloat16'])
 @pytest.mark.parametrize('replicas', [1, 2])
 def test_lamb_decays_kernels_alone_and_follows_the_schedule(
@@ -30,7 +26,7 @@ def test_lamb_decays_kernels_alone_and_follows_the_schedule(
   )
   try:
     with strategy.scope():
-      state = train.make_state(cfg, Info, 5, 100)
+      state = train.make_state(cfg, 3, 5, 100)
     groups = train.make_groups(state.method, state.probe)
     before = [v.numpy() for v in groups.trained]
 

@@ -4,7 +4,7 @@ import ast
 import pathlib
 
 LEAVES = """presets randomness schedules objectives distributions distributed
-  lars_optimizer photo_patches checkpoints monitor loop"""
+  lars_optimizer photo_patches monitor loop"""
 # Room -> the rooms it may import; each names only rooms above itself.
 ROOMS = dict.fromkeys(LEAVES.split(), '') | {
   'config': 'presets',
@@ -12,6 +12,10 @@ ROOMS = dict.fromkeys(LEAVES.split(), '') | {
   'data_util': 'randomness',
   'resnet': 'distributed',
   'released': 'resnet',
+  'checkpoints': 'released',
+  'pretrained': 'checkpoints released',
+  'inspection': 'pretrained',
+  'export': 'released',
   'model': 'resnet distributions',
   'methods': """config model objectives distributions distributed schedules
     randomness resnet""",
@@ -19,7 +23,8 @@ ROOMS = dict.fromkeys(LEAVES.split(), '') | {
   'data': 'data_sources randomness',
   'augmentation': 'data_util distributed randomness',
   'train': """augmentation checkpoints config data data_sources distributed
-    lars_optimizer loop methods model monitor objectives schedules""",
+    lars_optimizer loop methods model monitor objectives pretrained
+    schedules""",
   'evaluate': 'checkpoints config data data_sources data_util objectives',
 }
 ROOMS['run'] = ' '.join(ROOMS)

@@ -115,6 +115,9 @@ PUBLISHED_DEFAULTS = {
   'use_binary_cross_entropy': False,
 }
 OUR_DEFAULTS = {
+  'allow_config_change': False,
+  'format': 'released',
+  'output': '',
   'preset': '',
   'print_config': False,
   'model_dir': '',
@@ -264,9 +267,15 @@ def test_every_preset_is_valid_and_without_idle_settings(name):
 # Precedence.
 
 
+def stored_of(**changes):
+  """What a run with these settings leaves."""
+  cfg = Config(**changes)
+  return command_line.Stored(config.to_dict(cfg), (cfg.pretrain_loss,))
+
+
 def test_default_then_preset_then_stored_then_typed():
-  stored = config.to_dict(
-    Config(resnet_depth=34, image_size=64, learning_rate=7.0, kappa_e=3.0)
+  stored = stored_of(
+    resnet_depth=34, image_size=64, learning_rate=7.0, kappa_e=3.0
   )
   line = '--mode=eval --model_dir=m --preset=cbyol --learning_rate=9'
   cfg = parse(line, {'m': stored}.get)
@@ -281,33 +290,49 @@ def test_default_then_preset_then_stored_then_typed():
 
 
 def test_a_stored_run_does_not_bring_its_machine_or_its_call():
-  stored = Config(
+  stored = stored_of(
     mode='train', model_dir='old', use_tpu=True, tpu_name='t', resume='must'
   )
-  cfg = parse('--mode=eval --model_dir=m', lambda _: config.to_dict(stored))
+  cfg = parse('--mode=eval --model_dir=m', lambda _: stored)
   assert (cfg.mode, cfg.model_dir, cfg.resume) == ('eval', 'm', 'auto')
   assert (cfg.use_tpu, cfg.tpu_name) == (None, '')
 
 
 def test_a_checkpoint_brings_its_encoder_and_nothing_else():
-  stored = config.to_dict(
-    Config(resnet_depth=34, image_size=64, learning_rate=7.0, proj_out_dim=9)
+  stored = stored_of(
+    resnet_depth=34, image_size=64, learning_rate=7.0, proj_out_dim=9
   )
-  for path in ('c', 'c/ckpt-5'):
-    cfg = parse(
-      f'--mode=eval --model_dir=m --train_mode=finetune --checkpoint={path}',
-      {}.get,
-    )
-    assert cfg.resnet_depth == 50  # --mode=eval asks the run itself
+  line = f'--mode=eval --model_dir=m --train_mode=finetune --checkpoint={ROOT}'
+  run = stored_of(resnet_depth=18)
+  cfg = parse(line, {'m': run, ROOT: stored}.get)
+  assert cfg.resnet_depth == 18  # --mode=eval asks the run itself
+  cfg = parse(line, {ROOT: stored}.get)
+  assert (cfg.resnet_depth, cfg.learning_rate) == (34, 7.0)
   argv = ['run.py', '--train_mode=finetune', '--checkpoint=' + ROOT]
   cfg = command_line.parse(argv, {ROOT: stored}.get)
   assert (cfg.resnet_depth, cfg.image_size, cfg.proj_out_dim) == (34, 64, 9)
   assert cfg.learning_rate == 0.3
-  typed = command_line.parse([*argv, '--resnet_depth=18'], {ROOT: stored}.get)
-  assert typed.resnet_depth == 18
-  inside = ['run.py', '--checkpoint=' + os.path.join(ROOT, 'setup.py')]
-  cfg = command_line.parse(inside, {ROOT: stored}.get)
+  with pytest.raises(ConfigError, match='--resnet_depth=18: .* made with 34'):
+    command_line.parse([*argv, '--resnet_depth=18'], {ROOT: stored}.get)
+  cfg = command_line.parse([*argv, '--resnet_depth=34'], {ROOT: stored}.get)
   assert cfg.resnet_depth == 34
+
+
+def test_of_the_methods_a_checkpoint_may_belong_to_the_typed_one_counts():
+  both = command_line.Stored({}, ('contrastive', 'contrastive_ceb'))
+  line = '--mode=extract_features --output=f.npz --checkpoint=' + ROOT
+  assert parse(line, lambda _: both).pretrain_loss == 'contrastive'
+  for loss in both.methods:
+    cfg = parse(f'{line} --pretrain_loss={loss}', lambda _: both)
+    assert cfg.pretrain_loss == loss
+  # A preset is no contradiction.
+  assert parse(f'{line} --preset=byol', lambda _: both).pretrain_loss == (
+    'contrastive'
+  )
+  with pytest.raises(ConfigError, match='contrastive or contrastive_ceb'):
+    parse(f'{line} --pretrain_loss=byol', lambda _: both)
+  byol = command_line.Stored({}, ('byol',))
+  assert parse(line, lambda _: byol).pretrain_loss == 'byol'
 
 
 def test_typed_default_wins_over_preset():

@@ -46,10 +46,6 @@ def tiny(loss='contrastive', distribution='vmf', **changes):
   return Config(**settings | changes)
 
 
-class Info:
-  class_names = ('a', 'b', 'c')
-
-
 def make_batch(rng, rows=BATCH):
   return {
     'views': tuple(
@@ -110,7 +106,7 @@ def test_every_trained_variable_gets_a_gradient_and_no_other(
 @pytest.mark.parametrize('loss, distribution', CASES)
 def test_the_loss_falls_on_a_repeated_batch(loss, distribution):
   cfg = tiny(loss, distribution, ceb_sampling=False, use_blur=False)
-  state = train.make_state(cfg, Info, 0, 1000)
+  state = train.make_state(cfg, 3, 0, 1000)
   step = tf.function(
     train.make_train_step(cfg, state, lambda step: 0.1), autograph=False
   )
@@ -124,7 +120,7 @@ def step_weights(cfg, batch, steps=1, strategy=None, compiled=False):
   strategy = strategy or tf.distribute.get_strategy()
   replicas = strategy.num_replicas_in_sync
   with strategy.scope():
-    state = train.make_state(cfg, Info, 0, 100)
+    state = train.make_state(cfg, 3, 0, 100)
     step = train.make_train_step(
       cfg, state, schedules.warmup_cosine(0.1, 0, 100)
     )
@@ -196,7 +192,7 @@ def test_the_whole_step_compiles_and_is_the_same(loss, distribution):
 def test_the_teacher_moves_by_ema_alone_after_the_optimizer(loss):
   cfg = tiny(loss)
   total = 100
-  state = train.make_state(cfg, Info, 0, total)
+  state = train.make_state(cfg, 3, 0, total)
   method = state.method
 
   def weights(*layers):

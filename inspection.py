@@ -1,0 +1,56 @@
+"""What a checkpoint is, in words."""
+
+import numpy as np
+import tensorflow as tf
+
+import pretrained
+
+_VALUE = '/.ATTRIBUTES/VARIABLE_VALUE'
+
+
+def _parts(path):
+  """{part: (tensors, numbers)} of what a checkpoint holds, slots apart."""
+  shapes = tf.train.load_checkpoint(path).get_variable_to_shape_map()
+  parts = {}
+  for name, shape in shapes.items():
+    if not name.endswith(_VALUE):
+      continue
+    part = '/'.join(name.split('/')[:2])
+    if '/.OPTIMIZER_SLOT/' in name:
+      part = "optimizer's slots"
+    elif part.endswith('.ATTRIBUTES'):
+      part = part.partition('/')[0]
+    tensors, numbers = parts.get(part, (0, 0))
+    parts[part] = tensors + 1, numbers + int(np.prod(shape))
+  return parts
+
+
+def _training(record):
+  """The lines about how it was trained, from config.json."""
+  versions = record['versions']
+  classes = record['class_names']
+  shown = ', '.join(classes[:5]) + (', ...' if len(classes) > 5 else '')
+  return [
+    f'classes       {len(classes)}: {shown}',
+    f'command       {" ".join(record["argv"])}',
+    f'code          {record["git"] or "no git"}, TensorFlow '
+    f'{versions["tensorflow"]}',
+  ]
+
+
+def describe(path):
+  """The report of --mode=inspect."""
+  found = pretrained.identify(path)
+  lines = [f'checkpoint    {found.path}', f'what          {found.describe()}']
+  s = found.settings
+  if s:
+    lines.append(
+      f'backbone      ResNet-{s["resnet_depth"]} {s["width_multiplier"]}x, '
+      f'{s["stem"]} stem'
+    )
+  lines.append(f'probe         {found.num_classes or "no"} classes')
+  lines += _training(found.record) if found.record else []
+  lines.append('')
+  for part, (tensors, numbers) in sorted(_parts(found.path).items()):
+    lines.append(f'{part:32} {tensors:5d} tensors {numbers:14,d} numbers')
+  return '\n'.join(lines)

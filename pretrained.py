@@ -1,0 +1,185 @@
+"""What --checkpoint names: found, known, loaded, whoever wrote it.
+
+A checkpoint is ours (with a config.json beside it) or has the released layout.
+It may be a prefix, a folder, or a tarball of one.
+"""
+
+import atexit
+import functools
+import json
+import os
+import pathlib
+import shutil
+import tarfile
+import tempfile
+from typing import NamedTuple
+
+import tensorflow as tf
+
+import checkpoints
+import released
+from checkpoints import CheckpointError
+
+_TARBALLS = ('.tar', '.tar.gz', '.tgz')
+_MAX_UNPACKED = 64 * 10**9  # Bytes; the largest released one has about 5.
+_BIAS = 'probe/dense/bias/.ATTRIBUTES/VARIABLE_VALUE'
+
+
+class Found(NamedTuple):
+  """What a checkpoint is, as far as it tells."""
+
+  path: str  # its prefix
+  released: bool
+  settings: dict  # of Config
+  methods: tuple  # the values of --pretrain_loss that it may belong to
+  num_classes: int  # of its probe; 0 without one
+  step: int
+  record: dict  # config.json, or {}
+  save_counter: int = 1
+
+  def describe(self):
+    """One line for users."""
+    if self.released:
+      return f'released layout: {released.infer(self.path).describe()}'
+    return f'ours: {" or ".join(self.methods) or "?"}, step {self.step}'
+
+
+def _unsafe(member):
+  """Why a member of an archive is not unpacked, or ''."""
+  path = pathlib.PurePosixPath(member.name)
+  if path.is_absolute() or '..' in path.parts:
+    return 'lies outside'
+  return '' if member.isfile() or member.isdir() else 'is no plain file'
+
+
+@functools.lru_cache(maxsize=1)
+def _unpack(path):
+  """Unpacks a tarball's checkpoint, flat, into a folder that goes at exit.
+
+  Only what a checkpoint consists of is written, and under its bare name.
+  """
+  folder = tempfile.mkdtemp(prefix='checkpoint-')
+  atexit.register(shutil.rmtree, folder, ignore_errors=True)
+  total = 0
+  try:
+    with (
+      tf.io.gfile.GFile(path, 'rb') as file,
+      tarfile.open(fileobj=file, mode='r|*') as archive,
+    ):
+      for member in archive:
+        name = pathlib.PurePosixPath(member.name).name
+        reason = _unsafe(member)
+        total += member.size
+        if total > _MAX_UNPACKED:
+          reason = f'makes it more than {_MAX_UNPACKED:,} bytes'
+        target = os.path.join(folder, name)
+        if os.path.exists(target):
+          reason = 'is there twice'
+        if reason:
+          raise CheckpointError(
+            f'--checkpoint={path}: {member.name!r} in the archive {reason}. '
+            'Nothing of it is used.'
+          )
+        if member.isfile() and ('.index' in name or '.data-' in name):
+          with open(target, 'wb') as out:
+            shutil.copyfileobj(archive.extractfile(member), out)
+  except (tarfile.TarError, EOFError, OSError, tf.errors.OpError) as error:
+    raise CheckpointError(
+      f'--checkpoint={path} cannot be unpacked ({error}). Is the download '
+      'complete?'
+    ) from error
+  return folder
+
+
+def locate(path):
+  """The prefix of the checkpoint that a prefix, folder or tarball names."""
+  if path.endswith(_TARBALLS) and not tf.io.gfile.isdir(path):
+    if not tf.io.gfile.exists(path):
+      raise CheckpointError(f'--checkpoint={path}: there is no such file.')
+    return checkpoints.latest_or_prefix(_unpack(path))
+  return checkpoints.latest_or_prefix(path)
+
+
+def there_is_one(folder):
+  """Whether a folder holds a checkpoint."""
+  return bool(checkpoints.steps(folder))
+
+
+def identify(path):
+  """Reads what a checkpoint tells of itself -> Found."""
+  prefix = locate(path)
+  try:
+    if released.recognised(prefix):
+      found = released.infer(prefix)
+      return Found(
+        prefix,
+        True,
+        found.settings,
+        found.methods,
+        found.num_classes,
+        found.step,
+        {},
+        released.counter(prefix, 'save_counter', default=1),
+      )
+    shapes = tf.train.load_checkpoint(prefix).get_variable_to_shape_map()
+  except released.Mismatch as error:
+    raise CheckpointError(
+      f'{prefix} has the released layout, but {error}.'
+    ) from error
+  except checkpoints.DAMAGE as error:
+    raise checkpoints.damaged(prefix, error) from error
+  record = os.path.join(os.path.dirname(prefix), 'config.json')
+  record = read_json(record) if tf.io.gfile.exists(record) else {}
+  settings = record.get('config', {})
+  step = prefix.rpartition('-')[2]
+  return Found(
+    prefix,
+    False,
+    settings,
+    (settings['pretrain_loss'],) if settings else (),
+    shapes.get(_BIAS, [0])[0],
+    int(step) if step.isdigit() else 0,
+    record,
+  )
+
+
+def read_json(path):
+  """A small JSON file, local or not."""
+  with tf.io.gfile.GFile(path) as file:
+    return json.load(file)
+
+
+def load(path, names, method, probe=None, optimizer=None):
+  """Loads parts of a state from a checkpoint -> a line for users.
+
+  names: which of the method's parts (encoder, projector, ...), and 'probe'; an
+  empty list takes all that there are. With an optimizer also its momentum and
+  the step.
+  """
+  if released.recognised(path):
+    return _load_released(path, names, method, probe, optimizer)
+  wanted = [n for n in names if n != 'probe']
+  part = tf.train.Checkpoint(**{n: getattr(method, n) for n in wanted})
+  items = {'method': part if names else method}
+  if probe and (not names or 'probe' in names):
+    items['probe'] = probe
+  if optimizer:
+    items['optimizer'] = optimizer
+  checkpoints.load_parts(path, **items)
+  return f'Loaded {", ".join(names) or "everything"} from {path}'
+
+
+def _load_released(path, names, method, probe, optimizer):
+  parts = released.parts_of(method, probe)
+  parts = {n: layer for n, layer in parts.items() if not names or n in names}
+  try:
+    report = released.load(path, parts, optimizer)
+    what = released.infer(path).describe()
+  except released.Mismatch as error:
+    raise CheckpointError(
+      f'{path} does not fit this model: {error}. Leave out flags about the '
+      'architecture: they are read off the checkpoint.'
+    ) from error
+  except checkpoints.DAMAGE as error:
+    raise checkpoints.damaged(path, error) from error
+  return f'Loaded {", ".join(parts)} from {path} ({what})\n{report.describe()}'

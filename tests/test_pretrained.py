@@ -1,0 +1,271 @@
+"""What --checkpoint names: folders, prefixes, archives; the modes that read."""
+
+import functools
+import io
+import json
+import os
+import tarfile
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+import checkpoints
+import data_util
+import pretrained
+import released_names
+import run
+from test_released import SMALL, features, read, values, write
+
+LOSS = {'simclr': 'contrastive_ceb', 'byol': 'byol', 'cbyol': 'byol_ceb'}
+SIZES = {**SMALL, 'probe': (16, 3)}  # As many classes as the folder has.
+
+
+def folder_of(path, family, **changes):
+  """A folder as people unpack it -> (folder, its tensors)."""
+  tensors = values(released_names.tensors(family, **SIZES | changes))
+  tensors['global_step'] = np.int64(40)
+  os.makedirs(path, exist_ok=True)
+  write(f'{path}/ckpt-40', tensors)
+  with open(f'{path}/checkpoint', 'w') as file:
+    file.write('model_checkpoint_path: "/somewhere/else/ckpt-7"\n')
+  return str(path), tensors
+
+
+def call(*more):
+  return run.main(['run.py', '--use_tpu=false', *more])
+
+
+def npz(path):
+  with np.load(path) as file:
+    return dict(file)
+
+
+# Archives ---------------------------------------------------------------------
+
+
+def archive(path, **members):
+  """name -> bytes, or a function that changes a TarInfo."""
+  with tarfile.open(path, 'w:gz') as tar:
+    for name, content in members.items():
+      info = tarfile.TarInfo(name)
+      if callable(content):
+        content(info)
+        content = b''
+      info.size = len(content)
+      tar.addfile(info, io.BytesIO(content))
+  return str(path)
+
+
+def test_a_tarball_is_read_as_its_folder_would_be(tmp_path):
+  folder, tensors = folder_of(tmp_path / 'whole', 'simclr')
+  path = str(tmp_path / 'checkpoint.tar.gz')
+  with tarfile.open(path, 'w:gz') as tar:
+    tar.add(folder, 'released/checkpoint')
+  prefix = pretrained.locate(path)
+  assert os.path.basename(prefix) == 'ckpt-40'
+  assert not prefix.startswith(str(tmp_path))
+  found = read(prefix)
+  assert found.keys() == tensors.keys()
+  assert pretrained.identify(path).settings['resnet_depth'] == 18
+
+
+def _link(kind, target):
+  def change(info):
+    info.type, info.linkname = kind, target
+
+  return change
+
+
+@pytest.mark.parametrize(
+  'members, says',
+  [
+    ({'../ckpt-1.index': b'x'}, "'../ckpt-1.index' in the archive lies outs"),
+    ({'/tmp/ckpt-1.index': b'x'}, 'lies outside'),
+    ({'a/../../ckpt-1.index': b'x'}, 'lies outside'),
+    ({'ckpt-1.index': _link(tarfile.SYMTYPE, '/etc/passwd')}, 'no plain file'),
+    ({'ckpt-1.index': _link(tarfile.LNKTYPE, '/etc/passwd')}, 'no plain file'),
+    ({'dev': _link(tarfile.CHRTYPE, '')}, 'no plain file'),
+    ({'a/ckpt-1.index': b'x', 'b/ckpt-1.index': b'y'}, 'there twice'),
+    ({'readme.txt': b'x'}, 'no ckpt-'),
+  ],
+)
+def test_hostile_archives_are_refused(tmp_path, members, says):
+  path = archive(tmp_path / 'x.tar.gz', **members)
+  pretrained._unpack.cache_clear()
+  with pytest.raises(checkpoints.CheckpointError, match=says):
+    pretrained.locate(path)
+  assert os.listdir(tmp_path) == ['x.tar.gz']
+
+
+def test_an_archive_that_is_too_large_or_cut_is_refused(tmp_path, monkeypatch):
+  path = archive(tmp_path / 'x.tgz', **{'ckpt-1.index': b'x' * 4000})
+  with monkeypatch.context() as patch:
+    patch.setattr(pretrained, '_MAX_UNPACKED', 3999)
+    pretrained._unpack.cache_clear()
+    with pytest.raises(checkpoints.CheckpointError, match='more than 3,999'):
+      pretrained.locate(path)
+  os.truncate(path, os.path.getsize(path) // 2)
+  with pytest.raises(checkpoints.CheckpointError, match='download complete'):
+    pretrained.locate(path)
+  with pytest.raises(checkpoints.CheckpointError, match='no such file'):
+    pretrained.locate(str(tmp_path / 'none.tar.gz'))
+
+
+# The modes that read ----------------------------------------------------------
+
+
+@pytest.mark.parametrize('family', LOSS)
+def test_features_of_a_released_checkpoint(tmp_path, folder, capsys, family):
+  """No flag about the architecture; any batch size; the published values."""
+  source, tensors = folder_of(tmp_path / 'source', family)
+  flags = [
+    '--mode=extract_features',
+    f'--checkpoint={source}',
+    f'--dataset=folder:{folder}',
+    '--image_size=16',
+    f'--pretrain_loss={LOSS[family]}',
+  ]
+  outputs = []
+  for batch in (3, 4):
+    path = str(tmp_path / f'{batch}.npz')
+    assert call(*flags, f'--output={path}', f'--eval_batch_size={batch}') == 0
+    outputs.append(npz(path))
+  assert 'missing 0, left over 2 (global_step, save_counter) and' in (
+    capsys.readouterr().out
+  )
+  first, second = outputs
+  names = {'representation', 'projection', 'logits', 'labels', 'ids'}
+  names |= set() if family == 'simclr' else {'prediction'}
+  assert first.keys() == names
+  assert first['ids'].tolist() == sorted(
+    f'{name}/{i}.JPG'
+    for i, name in enumerate(('dog', 'cat', 'cat', 'dog', 'dog', 'cat', 'cat'))
+  )
+  assert first['labels'].tolist() == [1] * 4 + [2] * 3
+  for name, value in first.items():
+    same = np.testing.assert_array_equal
+    if value.dtype == np.float32:
+      same = functools.partial(np.testing.assert_allclose, rtol=1e-4, atol=1e-5)
+    same(value, second[name], err_msg=name)
+  images = []
+  for name in first['ids']:
+    with open(f'{folder}/val/{name}', 'rb') as file:
+      image = tf.io.decode_jpeg(file.read(), channels=3)
+    images.append(data_util.normalize(data_util.eval_image(image, 16)))
+  h = features(tensors, tf.stack(images))
+  np.testing.assert_allclose(first['representation'], h, rtol=1e-3, atol=1e-4)
+
+
+def test_evaluating_a_released_model_dir(tmp_path, folder, capsys):
+  source, _ = folder_of(tmp_path / 'source', 'byol')
+  before = {n: os.stat(f'{source}/{n}').st_mtime_ns for n in os.listdir(source)}
+  flags = ['--mode=eval', f'--dataset=folder:{folder}', '--image_size=16']
+  flags += ['--eval_batch_size=4']
+  assert call(*flags, f'--model_dir={source}') == 0
+  out = capsys.readouterr().out
+  assert 'BYOL, ResNet-18 1x, cifar stem' in out
+  assert 'tensors matched, missing 0' in out
+  with open(f'{source}/eval/result.json') as file:
+    result = json.load(file)
+  assert (result['global_step'], result['eval/images']) == (40.0, 7.0)
+  after = {n: os.stat(f'{source}/{n}').st_mtime_ns for n in before}
+  assert after == before
+  other, _ = folder_of(tmp_path / 'other', 'byol', probe=(16, 10))
+  assert call(*flags, f'--model_dir={other}') == 2
+  err = capsys.readouterr().err
+  assert 'has 3 classes, the probe of this checkpoint 10' in err
+
+
+def test_flags_against_a_checkpoint_are_refused(tmp_path, folder, capsys):
+  source, _ = folder_of(tmp_path / 'source', 'byol')
+  flags = ['--mode=eval', f'--dataset=folder:{folder}', f'--model_dir={source}']
+  for flag, says in (
+    ('--resnet_depth=50', 'made with 18'),
+    ('--proj_out_dim=8', 'made with 16'),
+    ('--pretrain_loss=byol_ceb', 'it is of byol'),
+  ):
+    assert call(*flags, flag) == 2
+    assert says in capsys.readouterr().err
+
+
+def test_finetuning_and_going_on_from_a_released_checkpoint(
+  tmp_path, folder, capsys
+):
+  source, tensors = folder_of(tmp_path / 'source', 'cbyol')
+  data = [f'--dataset=folder:{folder}', '--image_size=16', '--mode=train']
+  data += ['--train_batch_size=8', '--warmup_epochs=0']
+  out = tmp_path / 'linear'
+  assert (
+    call(
+      *data,
+      f'--checkpoint={source}',
+      f'--model_dir={out}',
+      '--train_mode=finetune',
+      '--fine_tune_after_block=4',
+      '--train_steps=2',
+    )
+    == 0
+  )
+  assert 'Loaded encoder' in capsys.readouterr().out
+  stem = tensors['model/_resnet/initial_conv_relu_max_pool/0/conv2d/kernel']
+  name = 'method/encoder/stages/0/convs/0/conv/kernel'
+  np.testing.assert_array_equal(read(out / 'ckpt-2')[name], stem)
+  # The same folder as a model_dir: training goes on at its step, momentum too.
+  more = ['--pretrain_loss=byol_ceb', '--resnet_depth=18', '--stem=cifar']
+  more += ['--proj_head_hidden_dim=32', '--proj_out_dim=16', '--ceb_beta=1']
+  more += ['--ft_proj_selector=-1', '--learning_rate=0']
+  assert call(*data, *more, f'--model_dir={source}', '--train_steps=42') == 0
+  assert 'Resuming from step 40' in capsys.readouterr().out
+  assert checkpoints.steps(source) == [40, 42]
+  # At rate 0 the stored momentum alone moves weights, twice.
+  velocity = tensors[
+    'model/_resnet/initial_conv_relu_max_pool/0/conv2d/kernel'
+    + released_names.SLOT
+  ]
+  again = read(f'{source}/ckpt-42')
+  np.testing.assert_allclose(
+    again[name], stem - (0.9 + 0.81) * velocity, rtol=1e-5, atol=1e-6
+  )
+  assert read(f'{source}/ckpt-40').keys() == tensors.keys()
+
+
+def test_export_gives_back_what_was_released(tmp_path, capsys):
+  source, tensors = folder_of(tmp_path / 'source', 'cbyol')
+  out = tmp_path / 'out'
+  flags = ['--mode=export', '--format=released', f'--checkpoint={source}']
+  assert call(*flags, f'--output={out}', '--image_size=16') == 0
+  assert f'-> {out}/ckpt-40' in capsys.readouterr().out
+  again = read(out / 'ckpt-40')
+  assert again.keys() == tensors.keys()
+  for name, value in tensors.items():
+    np.testing.assert_array_equal(again[name], value, err_msg=name)
+
+
+def test_inspect_says_what_a_checkpoint_is(tmp_path, capsys):
+  source, _ = folder_of(tmp_path / 'source', 'cbyol')
+  assert call('--mode=inspect', f'--checkpoint={source}') == 0
+  out = capsys.readouterr().out
+  for text in (
+    'released layout: C-BYOL, ResNet-18 1x, cifar stem, nonlinear projection',
+    'step 40',
+    '3 classes',
+    'model/_target_resnet',
+  ):
+    assert text in out
+
+
+@pytest.mark.parametrize(
+  'damage, says',
+  [
+    (lambda p: os.truncate(f'{p}.data-00000-of-00001', 5000), 'cannot be read'),
+    (lambda p: os.truncate(f'{p}.index', 50), 'cannot be read'),
+  ],
+)
+def test_a_damaged_checkpoint_is_named(tmp_path, folder, capsys, damage, says):
+  source, _ = folder_of(tmp_path / 'source', 'simclr')
+  damage(f'{source}/ckpt-40')
+  flags = [f'--dataset=folder:{folder}', '--image_size=16']
+  assert call('--mode=eval', f'--model_dir={source}', *flags) == 2
+  err = capsys.readouterr().err
+  assert f'{source}/ckpt-40 {says}' in err and 'Traceback' not in err
