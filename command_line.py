@@ -24,6 +24,7 @@ from config import (
   refuse,
   show,
   stem,
+  to_dict,
 )
 from presets import PRESETS
 
@@ -57,6 +58,26 @@ def of_the_encoder(values):
   own += ['image_size', 'batch_image_augmentation_type']
   switches = METHOD_SWITCHES['byol_ceb']
   return {k: v for k, v in values.items() if k in own and k not in switches}
+
+
+def changes(stored, cfg):
+  """Settings that differ from a stored run's -> (all of them, those that
+  change its meaning), as lines.
+
+  What a call does, where and how often it writes may differ when it resumes.
+  """
+  harmless = ['data_dir', 'eval_split', 'eval_batch_size', 'cache_dataset']
+  harmless += ['checkpoint', 'deterministic']
+  for title in (*_OF_ONE_CALL, 'Checkpoints and summaries'):
+    harmless += sections()[title]
+  found = {
+    name: f'--{name}={show(value)}, was {show(stored[name])}'
+    for name, value in to_dict(cfg).items()
+    if name in stored and stored[name] != value
+  }
+  of_call = [name for title in _OF_ONE_CALL for name in sections()[title]]
+  lines = [line for name, line in found.items() if name not in of_call]
+  return lines, [line for name, line in found.items() if name not in harmless]
 
 
 class Stored(NamedTuple):

@@ -191,10 +191,30 @@ def execute(cfg, argv):
   act(cfg, argv, strategy, monitor)
 
 
+def _check_changes(cfg, say):
+  """Says how a resumed run differs; refuses what changes its meaning."""
+  import checkpoints
+
+  begun = checkpoints.steps(cfg.model_dir)
+  path = os.path.join(cfg.model_dir, 'config.json')
+  if not begun or cfg.fresh_start or not _gfile(path).exists(path):
+    return
+  lines, serious = command_line.changes(_read_json(path)['config'], cfg)
+  if serious and not cfg.allow_config_change:
+    raise config.ConfigError(
+      f'the run in --model_dir={cfg.model_dir} has other settings: '
+      f'{"; ".join(serious)}. Type those of the run, name another --model_dir, '
+      'or add --allow_config_change.'
+    )
+  for line in lines:
+    say(f'Note: {line}')
+
+
 def _train(cfg, argv, strategy, monitor):
   import evaluate
   import train
 
+  _check_changes(cfg, monitor.say)
   info = train.describe(cfg)
   record = _record(cfg, argv) | {'class_names': info.class_names}
   state, total = train.train(cfg, strategy, info, record, monitor)

@@ -10,7 +10,8 @@ small="--preset=quickstart --image_size=32 --train_batch_size=32 --eval_batch_si
   --eval_split=test[:128] --train_split=train[:256]"
 "$python" -m pytest -q tests/legacy_lamb.py
 "$python" run.py $small --model_dir="$run/lars" --train_steps=2 --mode=train
-"$python" run.py $small --model_dir="$run/lars" --train_steps=4 --resume=must
+"$python" run.py $small --model_dir="$run/lars" --train_steps=4 --resume=must \
+  --allow_config_change
 "$python" run.py $small --model_dir="$run/lars" --mode=eval --train_steps=4
 "$python" run.py $small --model_dir="$run/lamb" --train_steps=2 --optimizer=lamb \
   --pretrain_loss=byol_ceb

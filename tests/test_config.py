@@ -335,6 +335,20 @@ def test_of_the_methods_a_checkpoint_may_belong_to_the_typed_one_counts():
   assert parse(line, lambda _: byol).pretrain_loss == 'byol'
 
 
+def test_what_may_differ_when_a_run_is_resumed():
+  stored = config.to_dict(Config(model_dir='a', seed=1, data_dir='x'))
+  cfg = Config(model_dir='b', seed=1, data_dir='y', keep_checkpoint_max=9)
+  lines, serious = command_line.changes(stored, cfg)
+  assert serious == []
+  assert lines == ['--data_dir=y, was x', '--keep_checkpoint_max=9, was 5']
+  cfg = Config(model_dir='a', seed=2, ceb_beta=0.5, data_dir='x')
+  lines, serious = command_line.changes(stored, cfg)
+  assert lines == serious == ['--ceb_beta=0.5, was 0.0', '--seed=2, was 1']
+  # A setting that the stored run did not know yet.
+  del stored['seed'], stored['ceb_beta']
+  assert command_line.changes(stored, cfg) == ([], [])
+
+
 def test_typed_default_wins_over_preset():
   assert parse('--preset=cbyol --kappa_e=1024').kappa_e == 1024.0
   assert parse('--preset=quickstart').use_tpu is False

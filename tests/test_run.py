@@ -152,6 +152,7 @@ def test_two_workers_train_and_resume_as_one_process_does(images, tmp_path):
     # Nothing here may depend on the number of steps.
     more = (
       f'--train_steps={steps}', '--train_summary_steps=1', '--mode=train',
+      '--allow_config_change',
       '--optimizer=momentum', '--learning_rate=0.1', '--ceb_beta=1',
       '--learning_rate_schedule=constant', '--pretrain_loss=contrastive_ceb',
     )  # fmt: skip
@@ -279,6 +280,10 @@ def test_another_architecture_is_refused(images, tmp_path, capsys):
   assert run.main(flags(images, tmp_path, '--train_steps=1')) == 0
   before = (tmp_path / 'config.json').read_text()
   argv = flags(images, tmp_path, '--train_steps=2', '--proj_out_dim=4')
+  assert run.main(argv) == 2
+  err = capsys.readouterr().err
+  assert '--proj_out_dim=4, was 8; --train_steps=2, was 1. ' in err
+  argv.append('--allow_config_change')
   assert run.main(argv) == 2
   assert (tmp_path / 'config.json').read_text() == before
   assert 'another architecture' in capsys.readouterr().err
