@@ -5,9 +5,13 @@ The list of checkpoints is the list of index files in the directory. The
 makes TensorFlow start from step 0 without a word, and paths in it are followed.
 """
 
+import contextlib
+import fcntl
 import json
 import os
 import re
+import socket
+import time
 import uuid
 
 import tensorflow as tf
@@ -20,6 +24,8 @@ _INDEX = re.compile(r'ckpt-(\d+)\.index')
 DAMAGE = (tf.errors.OpError, IndexError, ValueError, OSError)
 _VALUE = '.ATTRIBUTES/VARIABLE_VALUE'
 _SLOT = '/.OPTIMIZER_SLOT/'
+_SHOWN = 10  # Names in a message.
+_MAX_FAILURES = 3  # Saves in a row that may fail before the run ends.
 
 
 class CheckpointError(ValueError):
@@ -93,8 +99,12 @@ def difference(path, root, parts=('',)):
       if here[name] != there[name]
     },
   }
+  found = {
+    k: sorted(n.replace('/' + _VALUE, '') for n in v) for k, v in found.items()
+  }
   return '; '.join(
-    f'{len(names)} {what}, first {min(names).replace("/" + _VALUE, "")}'
+    f'{len(names)} {what}: {", ".join(names[:_SHOWN])}'
+    + (', ...' if len(names) > _SHOWN else '')
     for what, names in found.items()
     if names
   )
@@ -113,6 +123,45 @@ def set_aside(directory, step, mark):
     tf.io.gfile.rename(source, target, overwrite=True)
 
 
+def _to_disk(paths):
+  """Has local files written through: TensorFlow leaves that to the system."""
+  folders = {os.path.dirname(path) for path in paths}
+  for path in (*paths, *folders):
+    if '://' in path:
+      continue
+    handle = os.open(path, os.O_RDONLY)
+    try:
+      os.fsync(handle)
+    finally:
+      os.close(handle)
+
+
+@contextlib.contextmanager
+def locked(directory):
+  """One run at a time in a local directory; the lock dies with its process."""
+  if '://' in directory:
+    yield
+    return
+  with open(os.path.join(directory, '.lock'), 'a+') as file:
+    try:
+      fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+      file.seek(0)
+      raise CheckpointError(
+        f'{directory} is in use by {file.read().strip()}. Wait for it, or name '
+        'another --model_dir.'
+      ) from None
+    except OSError:  # A file system without locks.
+      pass
+    file.truncate(0)
+    file.write(
+      f'pid {os.getpid()} on {socket.gethostname()} since '
+      f'{time.strftime("%Y-%m-%d %H:%M:%S")}\n'
+    )
+    file.flush()
+    yield
+
+
 class Checkpoints:
   """The checkpoints of one run: `items` are the trackables they hold."""
 
@@ -123,11 +172,16 @@ class Checkpoints:
     self._items = items
     self._checkpoint = tf.train.Checkpoint(**items)
     self._newest = None
+    self._failures = 0
 
-  def save(self, step):
-    """Writes ckpt-<step>, then deletes the oldest of those written here."""
-    path = prefix(self.directory, step)
+  def save(self, step, needed=True, say=print):
+    """Writes ckpt-<step>, then deletes the oldest of those written here.
+
+    Deletes nothing before the new one is on the disk and was read back. A save
+    that is not needed yet may fail, on a full disk, a few times in a row.
+    """
     # Not asked of the directory: workers might see it at different moments.
+    path = prefix(self.directory, step)
     if step == self._newest:
       return path
     self._newest = step
@@ -137,17 +191,45 @@ class Checkpoints:
       self._checkpoint.write(os.path.join(scratch, 'ckpt'))
       tf.io.gfile.rmtree(scratch)
       return path
-    self._checkpoint.write(path)
-    # Left by a run that was killed while it wrote this step.
-    if tf.io.gfile.isdir(f'{path}_temp'):
-      tf.io.gfile.rmtree(f'{path}_temp')
-    written = [s for s in self._listing() if s != step] + [step]
-    for old in written[: -self.keep]:
-      for name in _files(self.directory, old):
-        tf.io.gfile.remove(self._path(name))
-    self._write('checkpoints.json', json.dumps(written[-self.keep :]))
-    self._write('checkpoint', f'model_checkpoint_path: "ckpt-{step}"\n')
+    tf.io.gfile.makedirs(self.directory)
+    try:
+      self._save(step)
+      self._failures = 0
+    except DAMAGE as error:
+      self._newest = None
+      self._remove(step)
+      self._failures += 1
+      if needed or self._failures >= _MAX_FAILURES:
+        raise
+      say(
+        f'ERROR: the checkpoint of step {step} could not be written '
+        f'({_first_line(error)}). Going on; make room in {self.directory}.'
+      )
     return path
+
+  def _save(self, step):
+    path = prefix(self.directory, step)
+    self._clear_temporary()
+    # Listed first: if we are killed on the way, the next run knows it as ours.
+    written = [s for s in self._listing() if s != step] + [step]
+    self._write('checkpoints.json', json.dumps(written))
+    self._checkpoint.write(path)
+    _to_disk([self._path(name) for name in _files(self.directory, step)])
+    verify(path)
+    self._write('checkpoint', f'model_checkpoint_path: "ckpt-{step}"\n')
+    for old in written[: -self.keep]:
+      self._remove(old)
+    self._write('checkpoints.json', json.dumps(written[-self.keep :]))
+
+  def _remove(self, step):
+    for name in _files(self.directory, step):
+      tf.io.gfile.remove(self._path(name))
+
+  def _clear_temporary(self):
+    """Removes what runs that were killed while they wrote left behind."""
+    for name in tf.io.gfile.listdir(self.directory):
+      if re.fullmatch(r'ckpt-\d+_temp/?', name):
+        tf.io.gfile.rmtree(self._path(name))
 
   def _listing(self):
     """The steps that runs in this directory wrote, oldest first.

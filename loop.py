@@ -117,6 +117,7 @@ def fit(
   """The loop: chunks of steps that end at summaries, saves and looks.
 
   intervals: (summary steps, checkpoint steps), 0 for none.
+  save: (step, whether the run cannot go on without it).
   host_means: what the worker processes make of a list of numbers together.
   """
   means, step, chunk, pace = _Means(), start, 1, None
@@ -150,8 +151,9 @@ def fit(
         speed = batch / taken.pop('seconds_per_step')
         monitor.summary(step, taken | {'images_per_second': speed})
       due = intervals[1] and step % intervals[1] == 0
-      if due or asked or step == total:
-        save(step)
+      needed = bool(asked) or step == total
+      if due or needed:
+        save(step, needed)
         # A signal may have come while it was written.
         (asked,) = host_means([stop.asked()])
       if asked:

@@ -7,6 +7,7 @@ TensorFlow is imported only after the configuration is valid, so that --help
 and every typing error answer at once.
 """
 
+import contextlib
 import dataclasses
 import errno
 import json
@@ -132,6 +133,8 @@ def _probe_write(model_dir):
     with tf.io.gfile.GFile(path, 'w') as file:
       file.write('')
     tf.io.gfile.remove(path)
+  except tf.errors.UnavailableError:
+    raise  # Out of reach for now: not the same as a place that cannot be.
   except (tf.errors.OpError, OSError) as error:
     raise config.ConfigError(
       f'--model_dir={model_dir} cannot be written '
@@ -211,16 +214,21 @@ def _check_changes(cfg, say):
 
 
 def _train(cfg, argv, strategy, monitor):
+  import checkpoints
   import evaluate
   import train
 
-  _check_changes(cfg, monitor.say)
-  info = train.describe(cfg)
-  record = _record(cfg, argv) | {'class_names': info.class_names}
-  state, total = train.train(cfg, strategy, info, record, monitor)
-  if cfg.mode == 'train_then_eval' and state.probe:
-    evaluate.evaluate_state(cfg, strategy, state, total, monitor)
-  monitor.say(f'Done: {total} steps in {cfg.model_dir}')
+  with contextlib.ExitStack() as held:
+    # Other workers of the same run share the folder.
+    if monitor.chief:
+      held.enter_context(checkpoints.locked(cfg.model_dir))
+    _check_changes(cfg, monitor.say)
+    info = train.describe(cfg)
+    record = _record(cfg, argv) | {'class_names': info.class_names}
+    state, total = train.train(cfg, strategy, info, record, monitor)
+    if cfg.mode == 'train_then_eval' and state.probe:
+      evaluate.evaluate_state(cfg, strategy, state, total, monitor)
+    monitor.say(f'Done: {total} steps in {cfg.model_dir}')
 
 
 def _read(cfg, argv, strategy, monitor):

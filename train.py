@@ -1,6 +1,7 @@
 """The train step, what it trains, and where a run begins."""
 
 import contextlib
+import functools
 from typing import NamedTuple
 
 import tensorflow as tf
@@ -375,7 +376,7 @@ def train(cfg, strategy, info, record, monitor: Monitor):
           cfg.train_summary_steps,
           config.checkpoint_steps(cfg, info.num_examples),
         ),
-        save=store.save,
+        save=functools.partial(store.save, say=monitor.say),
         monitor=monitor,
         host_means=distributed.host_means(strategy),
       )

@@ -2,6 +2,7 @@
 
 import os
 import pathlib
+import resource
 
 import numpy as np
 import pytest
@@ -251,15 +252,15 @@ def test_a_broken_listing_loses_nothing(tmp_path, name, content):
 @pytest.mark.parametrize(
   'other, reason',
   [
-    ({'depth': 5}, '2 missing, first method/layers/3'),
-    ({'depth': 2}, '1 unexpected, first method/layers/2'),
+    ({'depth': 5}, '2 missing: method/layers/3, method/layers/4'),
+    ({'depth': 2}, '1 unexpected: method/layers/2'),
     (
       {'width': 6},
-      r'3 of another shape, first method/layers/0 \[4, 4\] for \[6, 6\]',
+      r'3 of another shape: method/layers/0 \[4, 4\] for \[6, 6\], method',
     ),
     (
       {'optimizer': keras.optimizers.legacy.Adam()},
-      r'2 missing, first optimizer/beta_1; 1 unexpected, first optimizer/mom',
+      r'2 missing: optimizer/beta_1, optimizer/beta_2; 1 unexpected: opt',
     ),
   ],
 )
@@ -309,7 +310,7 @@ def test_names_are_those_of_tensorflow(tmp_path, two_replicas):
     assert checkpoints.difference(path, root) == ''
     root.net.named['c.d'] = tf.Variable([1.0])
     assert checkpoints.difference(path, root) == (
-      '1 of another shape, first net/named/c..d [] for [1]'
+      '1 of another shape: net/named/c..d [] for [1]'
     )
 
 
@@ -345,10 +346,10 @@ def test_load_parts_restores_what_is_asked_for(tmp_path):
 @pytest.mark.parametrize(
   'size, reason',
   [
-    ((5,), '2 missing, first method/encoder/layers/3'),
+    ((5,), '2 missing: method/encoder/layers/3'),
     # TensorFlow alone would fill it with the first two layers.
-    ((2,), '1 unexpected, first method/encoder/layers/2'),
-    ((3, 5), '3 of another shape, first method/encoder/layers/0'),
+    ((2,), '1 unexpected: method/encoder/layers/2'),
+    ((3, 5), '3 of another shape: method/encoder/layers/0'),
   ],
 )
 def test_load_parts_refuses_another_architecture(tmp_path, size, reason):
@@ -362,7 +363,7 @@ def test_load_parts_refuses_another_architecture(tmp_path, size, reason):
 
 def test_load_parts_refuses_a_part_that_is_not_there(tmp_path):
   path, _ = parts_run(tmp_path)
-  with pytest.raises(CheckpointError, match='3 missing, first head/layers/0'):
+  with pytest.raises(CheckpointError, match='3 missing: head/layers/0'):
     checkpoints.load_parts(path, head=Net(3))
 
 
@@ -440,9 +441,103 @@ def test_saving_a_step_twice_writes_once(tmp_path):
   assert files(tmp_path) == before
 
 
-def test_a_killed_save_is_cleared_by_the_next_of_its_step(tmp_path):
-  (tmp_path / 'ckpt-5_temp').mkdir()
-  (tmp_path / 'ckpt-5_temp' / 'part-00000-of-00001').write_bytes(b'half')
-  saved_run(tmp_path, (5,))
-  assert restore(tmp_path)[0] == 5
-  assert not (tmp_path / 'ckpt-5_temp').exists()
+def begun(directory, **options):
+  """A store that holds the checkpoint of step 5."""
+  store = State().store(directory, **options)
+  store.save(5)
+  return store
+
+
+def test_what_killed_saves_left_is_cleared_by_the_next(tmp_path):
+  """The half-written folders, and a checkpoint that its run never pruned."""
+  store = begun(tmp_path)
+  for step in (7, 10):
+    (tmp_path / f'ckpt-{step}_temp').mkdir()
+    (tmp_path / f'ckpt-{step}_temp' / 'part-00000').write_bytes(b'half')
+  with pytest.MonkeyPatch.context() as patch:
+    # Killed after the checkpoint was written, before older ones are deleted.
+    patch.setattr(checkpoints, 'verify', lambda path: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+      store.save(10)
+  assert checkpoints.steps(tmp_path) == [5, 10]
+  again = State().store(tmp_path, keep=1)
+  again.save(15)
+  assert checkpoints.steps(tmp_path) == [15]
+  assert not list(tmp_path.glob('*_temp'))
+
+
+FULL = tf.errors.ResourceExhaustedError(None, None, 'No space left on device')
+
+
+def test_a_save_that_fails_removes_its_pieces_and_may_fail_again(
+  tmp_path, monkeypatch
+):
+  store, said = begun(tmp_path), []
+  before = files(tmp_path)
+
+  def fail(self, path):
+    (tmp_path / 'ckpt-10.data-00000-of-00001').write_bytes(b'half')
+    (tmp_path / 'ckpt-10_temp').mkdir(exist_ok=True)
+    raise FULL
+
+  with monkeypatch.context() as patch:
+    patch.setattr(tf.train.Checkpoint, 'write', fail)
+    for count in (1, 2):
+      store.save(10, needed=False, say=said.append)
+      assert len(said) == count and 'step 10 could not be written' in said[-1]
+    assert checkpoints.steps(tmp_path) == [5]
+    # A third in a row ends the run, as does one that is needed.
+    with pytest.raises(tf.errors.ResourceExhaustedError):
+      store.save(10, needed=False, say=said.append)
+    with pytest.raises(tf.errors.ResourceExhaustedError):
+      store.save(10)
+  after = files(tmp_path)
+  assert {n: after[n] for n in before if n.startswith('ckpt-')} == {
+    n: v for n, v in before.items() if n.startswith('ckpt-')
+  }
+  assert 'ckpt-10.data-00000-of-00001' not in after
+  store.save(10, needed=False)
+  assert restore(tmp_path)[0] == 10
+
+
+def test_a_real_write_that_fails(tmp_path):
+  """The system refuses to write more than 2 kB to a file."""
+  store, said = begun(tmp_path, keep=1), []
+  limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+  resource.setrlimit(resource.RLIMIT_FSIZE, (100, limits[1]))
+  try:
+    store.save(10, needed=False, say=said.append)
+  finally:
+    resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+  assert 'ckpt-10 could not' in said[0] or 'step 10 could not' in said[0]
+  assert checkpoints.steps(tmp_path) == [5] and restore(tmp_path)[0] == 5
+  store.save(15)
+  assert checkpoints.steps(tmp_path) == [15]
+
+
+def test_nothing_is_deleted_before_the_new_one_was_read_back(
+  tmp_path, monkeypatch
+):
+  store = begun(tmp_path, keep=1)
+  read_back = []
+
+  def damaged(path):
+    read_back.append(path)
+    raise IndexError('Read less bytes than requested')
+
+  monkeypatch.setattr(checkpoints, 'verify', damaged)
+  with pytest.raises(IndexError):
+    store.save(10)
+  monkeypatch.undo()
+  assert read_back == [str(tmp_path / 'ckpt-10')]
+  assert checkpoints.steps(tmp_path) == [5] and restore(tmp_path)[0] == 5
+
+
+def test_one_run_at_a_time(tmp_path):
+  with checkpoints.locked(tmp_path.as_posix()):
+    with pytest.raises(CheckpointError) as error:
+      with checkpoints.locked(tmp_path.as_posix()):
+        pass
+    assert f'in use by pid {os.getpid()} on' in str(error.value)
+  with checkpoints.locked(tmp_path.as_posix()):
+    pass

@@ -22,6 +22,7 @@ class Trainer:
     self.step, self.pace, self.at = start, pace, at or {}
     self.now, self.saving = 0.0, {}
     self.chunks, self.saves, self.summaries, self.lines = [], [], [], []
+    self.needed = []
 
   def loop(self, iterator, n):
     losses = []
@@ -33,9 +34,10 @@ class Trainer:
     self.chunks.append(n)
     return {'total_loss': sum(losses) / n}
 
-  def save(self, step):
+  def save(self, step, needed):
     assert step == self.step
     self.saves.append(step)
+    self.needed.append(needed)
     self.saving.get(step, lambda: None)()
 
   def summary(self, step, metrics):
@@ -77,6 +79,7 @@ def test_chunks_end_at_summaries_and_saves_and_never_past_the_total(fit):
   assert fit(trainer, 103, (25, 40)) == 103
   assert trainer.step == 103
   assert trainer.saves == [40, 80, 103]
+  assert trainer.needed == [False, False, True]
   assert [step for step, _ in trainer.summaries] == [25, 50, 75, 100, 103]
   assert trainer.ends() == [
     *(1, 2, 4, 8, 16, 25, 40, 50, 75, 80, 100, 103)  # doubles, then the marks
@@ -146,7 +149,7 @@ def test_a_signal_saves_once_and_stops(fit, number, step):
   name = signal.Signals(number).name
   with pytest.raises(loop.Stopped, match=f'{name} at step {step}:'):
     fit(trainer, 100, (0, 20))
-  assert trainer.saves == [step]
+  assert (trainer.saves, trainer.needed) == ([step], [True])
   assert trainer.step == step
   assert signal.getsignal(number) is before
 

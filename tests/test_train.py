@@ -1,5 +1,7 @@
 """What a configuration builds: groups, optimizers, decay, real encoders."""
 
+import gc
+
 import numpy as np
 import pytest
 import tensorflow as tf
@@ -62,6 +64,27 @@ def test_groups_cover_what_is_trained_and_spare_the_teacher(state_of):
   assert all(v.shape.rank in (2, 4) for v in groups.decayed)
   assert not {v.ref() for v in groups.decayed} & {v.ref() for v in probe}
   assert [v.shape.as_list() for v in groups.probe_kernels] == [[64, 3]]
+
+
+@pytest.mark.parametrize('loss', methods.METHODS)
+def test_a_checkpoint_holds_every_variable_there_is(state_of, loss):
+  before = [o for o in gc.get_objects() if isinstance(o, tf.Variable)]
+  known = {id(v) for v in before}
+  state = state_of(pretrain_loss=loss)
+  gc.collect()
+  alive = {
+    id(o): o.name
+    for o in gc.get_objects()
+    if isinstance(o, tf.Variable) and id(o) not in known
+  }
+  held = {id(v) for v in state.optimizer.variables()}
+  nodes = [tf.train.Checkpoint(**state.items())]
+  for node in nodes:  # Grows while it is walked.
+    children = tf.train.TrackableView.children(node).values()
+    nodes += [child for child in children if id(child) not in held]
+    held |= {id(child) for child in children}
+  assert len(alive) > 30
+  assert not {name for i, name in alive.items() if i not in held}
 
 
 @pytest.mark.parametrize(
