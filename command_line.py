@@ -19,6 +19,7 @@ from config import (
   SECTIONS,
   ConfigError,
   allowed,
+  check_place,
   check_surroundings,
   from_dict,
   refuse,
@@ -213,6 +214,8 @@ def parse(argv, load_stored=None):
     raise Help(help_text())
   typed = typed_flags(argv)
   given = _preset(typed) | typed
+  for flag in ('model_dir', 'checkpoint'):
+    check_place(flag, given.get(flag, ''))
   sources = [given.get('checkpoint')]
   if given.get('mode') in READING:
     sources.append(given.get('model_dir'))

@@ -101,8 +101,10 @@ class Config:
     'made and printed.')
   output: str = opt('', 'Where extract_features writes (features.npz; a folder '
     'gets shards), and the folder for export.')
-  format: str = opt('released', 'What export writes. released: a checkpoint '
-    'that the published code reads.', ('released',))
+  format: str = opt('saved_model', 'What export writes. saved_model: for '
+    'TensorFlow, trainable. safetensors: for torchvision and timm. onnx. '
+    'keras: for Keras 3. released: a checkpoint that the published code reads.',
+    ('saved_model', 'safetensors', 'onnx', 'keras', 'released'))
   resume: str = opt('auto', 'auto: go on from the newest checkpoint in '
     '--model_dir if there is one. never: refuse a folder that has one. must: '
     'refuse a folder that has none.', ('auto', 'never', 'must'))
@@ -114,12 +116,12 @@ class Config:
     'the command that prepares the data set is printed instead.')
   eval_name: str = opt('', "Suffix of the results' folder, to keep several "
     'evaluations.')
-  export_train_model: bool = opt(True, 'Accepted; SavedModel export is not '
-    'part of this version.')
-  export_eval_model: bool = opt(True, 'Accepted; SavedModel export is not '
-    'part of this version.')
-  keep_hub_module_max: int = opt(1, 'Accepted; SavedModel export is not part '
-    'of this version.', '[0, inf)')
+  export_train_model: bool = opt(True, 'Accepted without effect: see '
+    '--mode=export.')
+  export_eval_model: bool = opt(True, 'Accepted without effect: see '
+    '--mode=export.')
+  keep_hub_module_max: int = opt(1, 'Accepted without effect: see '
+    '--mode=export.', '[0, inf)')
 
   # Hardware
   use_tpu: bool | None = opt(None, 'Not given: a TPU if one is named or '
@@ -385,15 +387,21 @@ def _is_allowed(field, value):
 # Checks between flags ------------------------------------------------------
 
 
+def check_place(flag, path):
+  """Refuses what TensorFlow takes for a pattern of paths."""
+  if set(path) & set('[]*?'):
+    why = 'must not hold any of [ ] * ?, or checkpoints in it are not found'
+    refuse(flag, path, why)
+
+
 def _check_names(cfg):
   name = r'[a-z0-9_]+(/\w[\w.-]*)?(:\d+\.\d+\.\d+)?'
   folder = re.fullmatch(r'folder:.+', cfg.dataset)
   if not folder and not re.fullmatch(name, cfg.dataset, re.ASCII):
     why = 'must be a TFDS name such as cifar10, or folder:PATH'
     refuse('dataset', cfg.dataset, why)
-  if set(cfg.model_dir) & set('[]*?'):
-    why = 'must not hold any of [ ] * ?, or checkpoints in it are not found'
-    refuse('model_dir', cfg.model_dir, why)
+  for flag in ('model_dir', 'checkpoint'):
+    check_place(flag, getattr(cfg, flag))
   if not re.fullmatch(r'[\w-][\w.-]*|', cfg.eval_name, re.ASCII):
     why = 'must consist of letters, digits, _ - and .'
     refuse('eval_name', cfg.eval_name, why)
@@ -624,3 +632,20 @@ def from_dict(values):
     if key not in FIELDS:
       raise ConfigError(f'unknown setting {show(key)!r} in a stored config')
   return Config(**values)
+
+
+def stored_settings(path, read):
+  """The settings in a config.json, which anybody may have written.
+
+  read: a function of the path that parses the file.
+  """
+  try:
+    settings = read(path)['config']
+    from_dict({'pretrain_loss': None} | settings)
+  except (ValueError, TypeError, LookupError, RecursionError) as error:
+    reason = str(error) if isinstance(error, ConfigError) else 'no settings'
+    raise ConfigError(
+      f'{path} is not what a run writes ({reason}). Move it away to go on '
+      'without it.'
+    ) from error
+  return settings

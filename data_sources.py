@@ -417,6 +417,26 @@ def _check_files(name, folder, shards):
     )
 
 
+@contextlib.contextmanager
+def explained(info):
+  """Says which file is damaged, where TensorFlow says how."""
+  try:
+    yield
+  except tf.errors.OpError as error:
+    if 'IteratorGetNext' not in str(error):
+      raise
+    reason = str(error).partition('\n')[0]
+    # Operations put their own names before what is wrong.
+    names = r'{{.*?}} |Error in user-defined .*? Iterator::\S+ '
+    reason = re.sub(names, '', reason)[:300]
+    where = damaged_shard(info)
+    where = f'{where} is damaged: ' if where else ''
+    raise DataError(
+      f'--dataset={info.name}: {where}{reason}. Prepare the data set again; '
+      'the same command then goes on from the last checkpoint.'
+    ) from error
+
+
 def damaged_shard(info):
   """The first shard that cannot be read to its end, or None.
 

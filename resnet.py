@@ -303,10 +303,19 @@ class Stem(keras.layers.Layer):
     self.convs = [ConvNorm(Conv(*conv), norm()) for conv in convs]
     self.pool = kind != 'cifar'
 
-  def call(self, x, training=False):
-    for conv in self.convs:
+  def endpoints(self, x, training=False):
+    """The last convolution as it is, and what leaves the stem."""
+    *before, last = self.convs
+    for conv in before:
       x = conv(x, training=training)
-    return tf.nn.max_pool2d(x, 3, 2, 'SAME') if self.pool else x
+    convolved = last.conv(x)
+    x = tf.nn.relu(last.norm(convolved, training=training))
+    if self.pool:
+      x = tf.nn.max_pool2d(x, 3, 2, 'SAME')
+    return {'initial_conv': convolved, 'initial_max_pool': x}
+
+  def call(self, x, training=False):
+    return self.endpoints(x, training)['initial_max_pool']
 
 
 class Group(keras.layers.Layer):
@@ -366,3 +375,12 @@ class ResNet(keras.layers.Layer):
       if i == frozen - 1:
         x = tf.stop_gradient(x)
     return global_mean(x)
+
+  def endpoints(self, x, training=False):
+    """What call() returns and meets on its way, by the published names."""
+    stem, *groups = self.stages
+    found = stem.endpoints(x, training)
+    x = found['initial_max_pool']
+    for i, group in enumerate(groups, 1):
+      x = found[f'block_group{i}'] = group(x, training=training)
+    return found | {'final_avg_pool': global_mean(x)}

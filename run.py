@@ -80,7 +80,7 @@ def read_stored(path):
   folder = path if files.isdir(path) else os.path.dirname(path)
   name = os.path.join(folder, 'config.json')
   if not path.endswith(('.tar', '.gz', '.tgz')) and files.exists(name):
-    settings = _read_json(name)['config']
+    settings = config.stored_settings(name, _read_json)
     return command_line.Stored(settings, (settings['pretrain_loss'],))
   # Nothing of ours is there: the tensors themselves have to tell.
   quiet_start()
@@ -127,15 +127,17 @@ def _probe_write(model_dir):
   """Fails at once where checkpoints could not be written hours later."""
   import tensorflow as tf
 
+  import checkpoints
+
   path = os.path.join(model_dir, f'.write-test-{uuid.uuid4().hex}')
   try:
     tf.io.gfile.makedirs(model_dir)
     with tf.io.gfile.GFile(path, 'w') as file:
       file.write('')
     tf.io.gfile.remove(path)
-  except tf.errors.UnavailableError:
-    raise  # Out of reach for now: not the same as a place that cannot be.
   except (tf.errors.OpError, OSError) as error:
+    if checkpoints.out_of_reach(error):
+      raise  # For now: not the same as a place that cannot be.
     raise config.ConfigError(
       f'--model_dir={model_dir} cannot be written '
       f'({str(error).splitlines()[0]}). Name a directory you can write to.'
@@ -156,6 +158,10 @@ def _set_up(cfg):
 
   import distributed
 
+  if cfg.mode == 'export':
+    # One copy of every variable, and float32 with all its digits.
+    tf.config.set_visible_devices([], 'GPU')
+    return tf.distribute.get_strategy(), 'the CPU'
   try:
     strategy, where = distributed.make_strategy(
       cfg.use_tpu, cfg.tpu_name, cfg.tpu_zone, cfg.gcp_project, cfg.master
@@ -202,7 +208,8 @@ def _check_changes(cfg, say):
   path = os.path.join(cfg.model_dir, 'config.json')
   if not begun or cfg.fresh_start or not _gfile(path).exists(path):
     return
-  lines, serious = command_line.changes(_read_json(path)['config'], cfg)
+  stored = config.stored_settings(path, _read_json)
+  lines, serious = command_line.changes(stored, cfg)
   if serious and not cfg.allow_config_change:
     raise config.ConfigError(
       f'the run in --model_dir={cfg.model_dir} has other settings: '
@@ -249,7 +256,7 @@ def _read(cfg, argv, strategy, monitor):
       'checkpoint. Start the training first, or name its folder.'
     )
   found = pretrained.identify(cfg.checkpoint or cfg.model_dir)
-  optimizing = cfg.mode == 'export'
+  optimizing = cfg.mode == 'export' and cfg.format == 'released'
   state = train.load_whole(cfg, strategy, found, optimizing, monitor.say)
   if cfg.mode == 'eval':
     evaluate.evaluate_state(cfg, strategy, state, found.step, monitor)
@@ -258,38 +265,49 @@ def _read(cfg, argv, strategy, monitor):
   else:
     import export
 
-    export.export(cfg.format, cfg.output, state, found, monitor.say)
+    model = export.Trained(
+      state=state,
+      found=found,
+      mean_std=config.augmentation(cfg).mean_std,
+      image_size=cfg.image_size,
+      again=lambda: train.untrained(cfg, strategy, found),
+    )
+    export.export(cfg.format, cfg.output, model, monitor.say)
 
 
-def _explained(cfg, argv):
-  """Runs and turns what may be expected into a line and an exit status."""
+def _explained(error):
+  """An error -> (exit status, a line) if it may be expected, else raises it."""
+  if isinstance(error, config.ConfigError):
+    return EXIT_USAGE, str(error)
   import tensorflow as tf
 
   import checkpoints
   import loop
   from data_sources import DataError
 
-  try:
-    execute(cfg, argv)
-  except (config.ConfigError, DataError, checkpoints.CheckpointError) as e:
-    return EXIT_USAGE, str(e)
-  except KeyboardInterrupt:
-    return EXIT_PREEMPTED, 'stopped. The same command goes on where it was.'
-  except loop.NonFinite as e:
-    return EXIT_NON_FINITE, str(e)
-  except loop.Stopped as e:
-    return EXIT_PREEMPTED, str(e)
-  except (tf.errors.UnavailableError, tf.errors.ResourceExhaustedError) as e:
-    reason = str(e).partition('\n')[0][:300]
-    # TensorFlow has one error for a full device and for a full disk.
-    if 'OOM' in reason or 'allocat' in reason:
-      return EXIT_USAGE, f'{reason}. Lower --train_batch_size.'
-    return EXIT_RETRY, f'{reason}. The same command goes on where it was.'
-  except OSError as e:
-    if e.errno not in (errno.ENOSPC, errno.EDQUOT):
-      raise
-    return EXIT_RETRY, f'{e}. The same command goes on where it was.'
-  return 0, ''
+  again = 'The same command goes on where it was.'
+  reason = str(error).partition('\n')[0][:300]
+  if isinstance(error, (DataError, checkpoints.CheckpointError)):
+    return EXIT_USAGE, str(error)
+  if isinstance(error, loop.NonFinite):
+    return EXIT_NON_FINITE, str(error)
+  if isinstance(error, loop.Stopped):
+    return EXIT_PREEMPTED, str(error)
+  if isinstance(error, KeyboardInterrupt):
+    return EXIT_PREEMPTED, f'stopped. {again}'
+  denied = isinstance(error, tf.errors.PermissionDeniedError)
+  if denied or 'File system scheme' in reason:
+    return EXIT_USAGE, f'{reason}. Name another place.'
+  # TensorFlow has one error for a full device and for a full disk.
+  full = isinstance(error, tf.errors.ResourceExhaustedError)
+  if full and ('OOM' in reason or 'allocat' in reason):
+    return EXIT_USAGE, f'{reason}. Lower --train_batch_size.'
+  system = isinstance(error, OSError)
+  full |= system and error.errno in (errno.ENOSPC, errno.EDQUOT)
+  unsaved = isinstance(error, checkpoints.NotSaved)
+  if full or unsaved or checkpoints.out_of_reach(error):
+    return EXIT_RETRY, f'{reason}. {again}'
+  raise error
 
 
 def _print(text):
@@ -305,9 +323,10 @@ def main(argv):
   except command_line.Help as text:
     _print(text)
     return 0
-  except config.ConfigError as error:
-    print(f'run.py: {error}', file=sys.stderr)
-    return EXIT_USAGE
+  except Exception as error:
+    status, message = _explained(error)
+    print(f'run.py: {message}', file=sys.stderr)
+    return status
   if cfg.print_config:
     _print(command_line.describe(cfg, argv))
     return 0
@@ -317,10 +336,13 @@ def main(argv):
   quiet_start()
   # Outside of the training loop, which writes a checkpoint first.
   signal.signal(signal.SIGTERM, signal.default_int_handler)
-  status, message = _explained(cfg, argv)
-  if message:
+  try:
+    execute(cfg, argv)
+  except (Exception, KeyboardInterrupt) as error:
+    status, message = _explained(error)
     print(f'\nrun.py: {message}', file=sys.stderr)
-  return status
+    return status
+  return 0
 
 
 if __name__ == '__main__':

@@ -13,6 +13,8 @@ def requirements(name):
   return [line for line in lines if line and not line.startswith('#')]
 
 
+EXPORT = ['safetensors>=0.4', 'tf2onnx>=1.16', 'onnxruntime>=1.17']
+
 setup(
   name='compressive-ssl',
   version='0.1.0',
@@ -32,6 +34,7 @@ setup(
     'evaluate',
     'export',
     'inspection',
+    'keras_twin',
     'lars_optimizer',
     'loop',
     'methods',
@@ -46,12 +49,15 @@ setup(
     'resnet',
     'run',
     'schedules',
+    'torch_names',
     'train',
   ],
   install_requires=requirements('requirements.txt'),
   extras_require={
     # The built-in data set, and the logistic probe of the quickstart.
     'quickstart': ['scikit-image>=0.21', 'scikit-learn>=1.2'],
+    # --mode=export --format=safetensors and onnx.
+    'export': EXPORT,
     'test': [
       'scikit-image>=0.21',
       'scikit-learn>=1.2',
@@ -60,6 +66,9 @@ setup(
       'pytest>=8',
       'pytest-xdist>=3',
       'ruff>=0.9',
+      *EXPORT,
     ],
+    # The tests of what PyTorch reads; several GB on Linux.
+    'test-torch': ['torch>=2.0', 'timm>=1.0'],
   },
 )

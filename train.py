@@ -1,6 +1,5 @@
 """The train step, what it trains, and where a run begins."""
 
-import contextlib
 import functools
 from typing import NamedTuple
 
@@ -261,23 +260,6 @@ def load_pretrained(cfg, state, say):
   say(pretrained.load(path, names, state.method, state.probe))
 
 
-@contextlib.contextmanager
-def _data_errors(info):
-  """Says which file is damaged, where TensorFlow says how."""
-  try:
-    yield
-  except tf.errors.OpError as error:
-    if 'IteratorGetNext' not in str(error):
-      raise
-    reason = str(error).partition('\n')[0][:300]
-    where = data_sources.damaged_shard(info)
-    where = f'{where} is damaged: ' if where else ''
-    raise data_sources.DataError(
-      f'--dataset={info.name}: {where}{reason}. Prepare the data set again; '
-      'the same command then goes on from the last checkpoint.'
-    ) from error
-
-
 def rebuild(cfg, strategy):
   """-> (a state to restore into, the last step), for an evaluator."""
   info = data_sources.describe(cfg.dataset, cfg.data_dir, cfg.train_split)
@@ -286,10 +268,15 @@ def rebuild(cfg, strategy):
     return make_state(cfg, len(info.class_names), 0, total), total
 
 
+def untrained(cfg, strategy, found):
+  """A State that a pretrained.Found fits into."""
+  with strategy.scope():
+    return make_state(cfg, found.num_classes, 0, 1)
+
+
 def load_whole(cfg, strategy, found, optimizing, say):
   """A pretrained.Found -> its State; momentum and step too where it matters."""
-  with strategy.scope():
-    state = make_state(cfg, found.num_classes, 0, 1)
+  state = untrained(cfg, strategy, found)
   say(
     pretrained.load(
       found.path,
@@ -365,7 +352,7 @@ def train(cfg, strategy, info, record, monitor: Monitor):
   if start == 0:
     store.save(0)
   if start < total:
-    with _data_errors(info):
+    with data_sources.explained(info):
       loop.fit(
         steps,
         _input(cfg, info, strategy, start),

@@ -15,7 +15,9 @@ ROOMS = dict.fromkeys(LEAVES.split(), '') | {
   'checkpoints': 'released',
   'pretrained': 'checkpoints released',
   'inspection': 'pretrained',
-  'export': 'released',
+  'torch_names': '',
+  'keras_twin': 'data_util resnet',
+  'export': 'checkpoints data_util keras_twin released torch_names',
   'model': 'resnet distributions',
   'methods': """config model objectives distributions distributed schedules
     randomness resnet""",
@@ -75,4 +77,5 @@ def test_some_things_live_in_one_place():
   assert rooms_with('get_replica_context') == {'distributed'}
   openers = {'run', 'train', 'evaluate', 'methods', 'config', 'command_line'}
   assert rooms_with('cfg') <= openers
-  assert not rooms_with('import keras', 'import tensorflow.keras', 'tf.keras')
+  assert not rooms_with('import tensorflow.keras', 'tf.keras')
+  assert rooms_with('import keras') == {'keras_twin', 'export'}

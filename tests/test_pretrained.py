@@ -12,6 +12,7 @@ import tensorflow as tf
 
 import checkpoints
 import data_util
+import distributed
 import pretrained
 import released_names
 import run
@@ -34,6 +35,18 @@ def folder_of(path, family, **changes):
 
 def call(*more):
   return run.main(['run.py', '--use_tpu=false', *more])
+
+
+@pytest.fixture
+def on_two_replicas(monkeypatch, two_replicas):
+  """-> has the calls that follow run on two replicas."""
+
+  def switch():
+    monkeypatch.setattr(
+      distributed, 'make_strategy', lambda *_: (two_replicas, 'two CPUs')
+    )
+
+  return switch
 
 
 def npz(path):
@@ -116,8 +129,13 @@ def test_an_archive_that_is_too_large_or_cut_is_refused(tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize('family', LOSS)
-def test_features_of_a_released_checkpoint(tmp_path, folder, capsys, family):
-  """No flag about the architecture; any batch size; the published values."""
+def test_features_of_a_released_checkpoint(
+  tmp_path, folder, capsys, family, on_two_replicas
+):
+  """No flag about the architecture; the published values.
+
+  Whatever the size of a batch and the number of replicas.
+  """
   source, tensors = folder_of(tmp_path / 'source', family)
   flags = [
     '--mode=extract_features',
@@ -131,9 +149,10 @@ def test_features_of_a_released_checkpoint(tmp_path, folder, capsys, family):
     path = str(tmp_path / f'{batch}.npz')
     assert call(*flags, f'--output={path}', f'--eval_batch_size={batch}') == 0
     outputs.append(npz(path))
-  assert 'missing 0, left over 2 (global_step, save_counter) and' in (
-    capsys.readouterr().out
-  )
+    on_two_replicas()
+  out = capsys.readouterr().out
+  assert 'Running on the CPU' in out and 'Running on two CPUs' in out
+  assert 'missing 0, left over 2 (global_step, save_counter) and' in out
   first, second = outputs
   names = {'representation', 'projection', 'logits', 'labels', 'ids'}
   names |= set() if family == 'simclr' else {'prediction'}
@@ -228,6 +247,35 @@ def test_finetuning_and_going_on_from_a_released_checkpoint(
     again[name], stem - (0.9 + 0.81) * velocity, rtol=1e-5, atol=1e-6
   )
   assert read(f'{source}/ckpt-40').keys() == tensors.keys()
+
+
+def test_finetuning_on_two_replicas_is_finetuning_on_one(
+  tmp_path, folder, on_two_replicas
+):
+  """From the third block group on; what is before it stays, statistics too."""
+  source, tensors = folder_of(tmp_path / 'source', 'byol')
+  flags = [f'--dataset=folder:{folder}', '--image_size=16', '--mode=train']
+  flags += [f'--checkpoint={source}', '--train_mode=finetune']
+  flags += ['--train_batch_size=8', '--warmup_epochs=0', '--train_steps=2']
+  flags += ['--fine_tune_after_block=2', '--learning_rate=0.5']
+  assert call(*flags, f'--model_dir={tmp_path}/one') == 0
+  on_two_replicas()
+  assert call(*flags, f'--model_dir={tmp_path}/two') == 0
+  one, two = (read(f'{tmp_path}/{n}/ckpt-2') for n in ('one', 'two'))
+  begun = read(f'{tmp_path}/two/ckpt-0')
+  assert one.keys() == two.keys() == begun.keys()
+  moved = {name for name in two if not np.array_equal(two[name], begun[name])}
+  for name in two:
+    if name.startswith('method/encoder/'):
+      stage = int(name.split('/')[3])
+      assert (name in moved) == (stage >= 3), name
+    np.testing.assert_allclose(
+      two[name], one[name], rtol=1e-3, atol=1e-4, err_msg=name
+    )
+  name = 'method/encoder/stages/0/convs/0/norm/moving_mean'
+  published = 'model/_resnet/initial_conv_relu_max_pool/2/bn/moving_mean'
+  np.testing.assert_array_equal(two[name], tensors[published])
+  assert 'probe/dense/kernel' in moved
 
 
 def test_export_gives_back_what_was_released(tmp_path, capsys):

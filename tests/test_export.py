@@ -1,0 +1,388 @@
+"""Exports: the same model elsewhere, without a line of ours.
+
+PyTorch's part is in test_torch.py.
+"""
+
+import json
+import pathlib
+import re
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+import checkpoints
+import config
+import export
+import methods
+import model
+import pretrained
+import resnet
+import run
+import train
+
+DOCS = pathlib.Path(__file__).parents[1] / 'docs' / 'export.md'
+SIZE = 33  # Odd after the stem: every padding shows.
+
+
+def randomise(module, seed=0):
+  """Numbers with which no branch, no statistic and no bias is trivial."""
+  rng = np.random.default_rng(seed)
+  for variable in module.variables:
+    noise = rng.uniform(0.5, 1.5, variable.shape)
+    if 'gamma' in variable.name or 'variance' in variable.name:
+      variable.assign(noise)
+    elif variable.shape.rank == 1:
+      variable.assign(noise - 1)
+
+
+def trained(
+  monkeypatch, layers=(), classes=3, depth=18, width=1 / 8, **changes
+):
+  """A Trained of a thin encoder with the given options."""
+  options = {'stem': 'imagenet', 'sk_ratio': 0.0, 'se_ratio': 0.0}
+  options |= dict(layers)
+
+  def make(cfg):
+    return resnet.ResNet(cfg.resnet_depth, width, **options)
+
+  monkeypatch.setattr(methods, 'make_encoder', make)
+  settings = {
+    'image_size': SIZE,
+    'resnet_depth': depth,
+    'proj_head_hidden_dim': 12,
+    'proj_out_dim': 6,
+  }
+  cfg = config.Config(**settings | changes)
+
+  def state():
+    method = methods.make_method(cfg, 0, 1)
+    probe = model.Classifier(classes) if classes else None
+    if probe:
+      probe(method.probed(method.embed(tf.zeros([1, SIZE, SIZE, 3]))))
+      randomise(probe)
+    return train.State(method, probe, None)
+
+  first = state()
+  randomise(first.method)
+  found = pretrained.Found('a/ckpt-7', False, settings, (), classes, 7, {})
+  recipe = config.augmentation(cfg)
+  return export.Trained(first, found, recipe.mean_std, SIZE, state)
+
+
+@pytest.fixture(autouse=True)
+def few_blocks(monkeypatch):
+  monkeypatch.setitem(resnet.BLOCKS, 18, (False, (1, 1, 1, 1)))
+  monkeypatch.setitem(resnet.BLOCKS, 50, (True, (2, 1, 1, 1)))
+
+
+def expected(exported, images):
+  """By the ways of evaluate.py, not by those of export.py."""
+  import data_util
+
+  state = exported.state
+  if exported.mean_std:
+    images = data_util.normalize(images)
+  embedded = state.method.embed(images)
+  out = {
+    'final_avg_pool': embedded['representation'],
+    'proj_head_output': embedded['projection'],
+  }
+  if state.probe:
+    out['logits_sup'] = state.probe(state.method.probed(embedded))
+  return {name: value.numpy() for name, value in out.items()}
+
+
+def pictures(rows=5, size=SIZE, seed=1):
+  rng = np.random.default_rng(seed)
+  return rng.random((rows, size, size, 3), np.float32)
+
+
+def alone(folder, code):
+  """Runs code where nothing of ours can be imported -> what it printed."""
+  done = subprocess.run(
+    [sys.executable, '-I', '-c', code],
+    cwd=folder,
+    capture_output=True,
+    text=True,
+    env={'TF_CPP_MIN_LOG_LEVEL': '3', 'CUDA_VISIBLE_DEVICES': ''},
+  )
+  assert done.returncode == 0, done.stderr
+  return done.stdout, done.stderr
+
+
+def blocks(heading):
+  """The Python of one chapter of docs/export.md."""
+  chapter = (
+    DOCS.read_text().partition(f'## {heading}\n')[2].partition('\n## ')[0]
+  )
+  return re.findall(r'```python\n(.*?)```', chapter, re.DOTALL)
+
+
+LOAD = 'import numpy as np\nimages = np.load("images.npy")\n'
+SHOW = 'np.save("features.npy", np.array(features))\n'
+
+# Backbones, heads and probes that differ in what is written.
+KINDS = {
+  'plain': {},
+  'bottleneck': dict(depth=50, ft_proj_selector=-1, proj_head_output_bn=True),
+  'selective': dict(depth=50, layers={'sk_ratio': 0.0625}),
+  'squeeze': dict(layers={'se_ratio': 0.25, 'stem': 'small'}),
+  'small images': dict(
+    layers={'stem': 'cifar'},
+    batch_image_augmentation_type='simclr',
+    classes=0,
+  ),
+  'byol': dict(pretrain_loss='byol_ceb', proj_head_mode='linear'),
+}
+PLACES = {
+  'saved_model': 'saved_model',
+  'keras': 'model.keras',
+  'onnx': 'model.onnx',
+}
+
+
+def read_back(kind, path):
+  """What users do -> a function of images."""
+  if kind == 'saved_model':
+    return tf.saved_model.load(path)
+  if kind == 'keras':
+    import keras
+
+    return keras.models.load_model(path)
+  import onnxruntime
+
+  session = onnxruntime.InferenceSession(path)
+  names = [output.name for output in session.get_outputs()]
+
+  def network(images):
+    found = session.run(None, {'images': images})
+    return dict(zip(names, found, strict=True))
+
+  return network
+
+
+CASES = [('keras', kind) for kind in KINDS]  # Written layer by layer.
+CASES += [('saved_model', kind) for kind in ('selective', 'small images')]
+CASES += [('onnx', kind) for kind in ('selective', 'byol')]
+
+
+@pytest.mark.parametrize('kind_of_file, kind', CASES)
+def test_an_export_is_the_same_model(monkeypatch, tmp_path, kind, kind_of_file):
+  exported = trained(monkeypatch, **KINDS[kind])
+  said = []
+  export.export(kind_of_file, str(tmp_path), exported, said.append)
+  network = read_back(kind_of_file, str(tmp_path / PLACES[kind_of_file]))
+  # Another number of images of another size than those it was checked with.
+  for size in (SIZE, 40):
+    images = pictures(size=size)
+    ours, theirs = expected(exported, images), network(images)
+    assert ours.keys() <= theirs.keys()
+    for name, value in ours.items():
+      scale = np.abs(value).max()
+      assert scale > 1e-3
+      np.testing.assert_allclose(
+        np.array(theirs[name]) / scale, value / scale, atol=1e-5, err_msg=name
+      )
+  assert 'Read back and compared' in said[0]
+  report = json.loads((tmp_path / f'{kind_of_file}_parity.json').read_text())
+  assert report['export'] == PLACES[kind_of_file]
+  assert all(
+    e['difference'] < 1e-5 * e['largest'] for e in report['endpoints'].values()
+  )
+
+
+def test_the_endpoints_of_a_saved_model_have_the_published_names(
+  monkeypatch, tmp_path
+):
+  exported = trained(monkeypatch)
+  export.export('saved_model', str(tmp_path), exported, print)
+  found = tf.saved_model.load(str(tmp_path / 'saved_model'))(pictures(2, 64))
+  assert {name: value.shape.as_list() for name, value in found.items()} == {
+    'initial_conv': [2, 32, 32, 8],
+    'initial_max_pool': [2, 16, 16, 8],
+    'block_group1': [2, 16, 16, 8],
+    'block_group2': [2, 8, 8, 16],
+    'block_group3': [2, 4, 4, 32],
+    'block_group4': [2, 2, 2, 64],
+    'final_avg_pool': [2, 64],
+    'proj_head_input': [2, 64],
+    'proj_head_output': [2, 6],
+    'supervised_head_input': [2, 64],
+    'logits_sup': [2, 3],
+  }
+
+
+def test_a_saved_model_learns_in_a_process_without_our_code(
+  monkeypatch, tmp_path
+):
+  exported = trained(monkeypatch)
+  export.export('saved_model', str(tmp_path / 'exports'), exported, print)
+  np.save(tmp_path / 'images.npy', pictures(6))
+  first, second = blocks('TensorFlow')
+  code = (
+    f'{LOAD}labels = np.array([0, 1, 2] * 2)\n{first}{SHOW}{second}'
+    'print(len(model.variables), len(model.trainable_variables))\n'
+    'old = [v.numpy() for v in model.variables]\n'
+    'model(images)\n'
+    'changed = [(v.numpy() != o).any() for v, o in zip(model.variables, old)]\n'
+    'print(sum(changed))\n'
+    'model(images, trainable=True)\n'
+    'changed = [(v.numpy() != o).any() for v, o in zip(model.variables, old)]\n'
+    'print(sum(changed))\n'
+    'print(*losses)\n'
+  )
+  out, err = alone(tmp_path, code)
+  counts, still, moved, losses = out.splitlines()
+  method, probe = exported.state.method, exported.state.probe
+  layers = (method.encoder, method.projector, probe)
+  everything = [v for layer in layers for v in layer.variables]
+  learned = [v for layer in layers for v in layer.trainable_variables]
+  assert counts == f'{len(everything)} {len(learned)}'
+  # Evaluation moves nothing, training the two statistics of every norm.
+  assert int(still) == 0
+  assert int(moved) == len(everything) - len(learned)
+  before, between, after = map(float, losses.split())
+  assert after < between < before
+  assert 'custom gradient' not in err
+  np.testing.assert_allclose(
+    np.load(tmp_path / 'features.npy'),
+    expected(exported, pictures(6))['final_avg_pool'],
+    rtol=1e-4,
+    atol=1e-5,
+  )
+
+
+@pytest.mark.parametrize(
+  'kind, chapter', [('onnx', 'ONNX'), ('keras', 'Keras')]
+)
+def test_the_documented_lines_give_our_features(
+  monkeypatch, tmp_path, kind, chapter
+):
+  exported = trained(monkeypatch)
+  export.export(kind, str(tmp_path / 'exports'), exported, print)
+  np.save(tmp_path / 'images.npy', pictures())
+  (code,) = blocks(chapter)
+  alone(tmp_path, LOAD + code + SHOW)
+  np.testing.assert_allclose(
+    np.load(tmp_path / 'features.npy'),
+    expected(exported, pictures())['final_avg_pool'],
+    rtol=1e-4,
+    atol=1e-5,
+  )
+
+
+# torchvision's names --------------------------------------------------------
+
+
+def safetensors(folder):
+  import safetensors.numpy
+
+  (path,) = folder.glob('*.safetensors')
+  return safetensors.numpy.load_file(path)
+
+
+def test_names_and_layouts_are_torchvisions(monkeypatch, tmp_path):
+  exported = trained(monkeypatch, depth=50)
+  export.export('safetensors', str(tmp_path), exported, print)
+  found = safetensors(tmp_path)
+  method, probe = exported.state.method, exported.state.probe
+  block = method.encoder.stages[2].blocks[0]
+  np.testing.assert_array_equal(
+    found['layer2.0.conv2.weight'],
+    block.branch[1].conv.kernel.numpy().transpose(3, 2, 0, 1),
+  )
+  np.testing.assert_array_equal(
+    found['layer2.0.downsample.1.running_var'],
+    block.shortcut.norm.moving_variance.numpy(),
+  )
+  np.testing.assert_array_equal(
+    found['fc.weight'], probe.dense.kernel.numpy().T
+  )
+  assert found['bn1.num_batches_tracked'].dtype == np.int64
+  # A stem, five blocks of three and four shortcuts; fc.
+  convs = 1 + 5 * 3 + 4
+  assert len(found) == convs + 5 * convs + 2
+
+
+def test_a_probe_on_the_projection_is_left_out(monkeypatch, tmp_path):
+  exported = trained(monkeypatch, ft_proj_selector=-1)
+  export.export('safetensors', str(tmp_path), exported, print)
+  assert not any(name.startswith('fc') for name in safetensors(tmp_path))
+  report = json.loads((tmp_path / 'safetensors_parity.json').read_text())
+  assert report['endpoints'].keys() == {'final_avg_pool'}
+
+
+@pytest.mark.parametrize('layers', [{'sk_ratio': 0.0625}, {'se_ratio': 0.25}])
+def test_what_torchvision_has_no_names_for_is_refused(
+  monkeypatch, tmp_path, layers
+):
+  exported = trained(monkeypatch, depth=50, layers=layers)
+  with pytest.raises(ValueError, match='no names for selective kernels'):
+    export.export('safetensors', str(tmp_path), exported, print)
+  assert list(tmp_path.iterdir()) == []
+
+
+# What goes wrong -------------------------------------------------------------
+
+
+def test_an_export_that_differs_is_not_delivered(monkeypatch, tmp_path):
+  exported = trained(monkeypatch)
+
+  def wrong(folder, model):
+    path, network = export._keras(folder, model)
+    return path, lambda x: {k: 1.01 * v for k, v in network(x).items()}
+
+  monkeypatch.setitem(export.FORMATS, 'keras', wrong)
+  with pytest.raises(AssertionError, match='model.keras read back is another'):
+    export.export('keras', str(tmp_path), exported, print)
+  assert list(tmp_path.iterdir()) == []
+
+
+def test_nan_is_a_difference(monkeypatch, tmp_path):
+  exported = trained(monkeypatch)
+  exported.state.probe.dense.bias.assign([np.nan] * 3)
+  with pytest.raises(AssertionError, match='is another model'):
+    export.export('keras', str(tmp_path), exported, print)
+
+
+def test_a_missing_package_is_named(monkeypatch, tmp_path):
+  exported = trained(monkeypatch)
+  monkeypatch.setitem(sys.modules, 'tf2onnx', None)
+  with pytest.raises(ValueError, match=r'pip install -e "\.\[export\]"'):
+    export.export('onnx', str(tmp_path), exported, print)
+
+
+def test_the_flag_names_every_format():
+  (field,) = [
+    f for f in config.Config.__dataclass_fields__.values() if f.name == 'format'
+  ]
+  assert set(field.metadata['choices']) == export.FORMATS.keys()
+
+
+def test_exporting_a_run(tmp_path, tiny_encoder, capsys):
+  where = str(tmp_path / 'run')
+  cfg = config.Config(
+    resnet_depth=18,
+    image_size=16,
+    proj_head_hidden_dim=8,
+    proj_out_dim=4,
+    pretrain_loss='byol',
+    precision='bf16',  # The export is in float32 all the same.
+  )
+  state = train.make_state(cfg, 3, 0, 1)
+  checkpoints.Checkpoints(where, **state.items()).save(1)
+  record = run._record(cfg, ['run.py']) | {'class_names': ['a', 'b', 'c']}
+  (tmp_path / 'run' / 'config.json').write_text(json.dumps(record))
+  out = tmp_path / 'out'
+  asked = ['run.py', '--mode=export', f'--checkpoint={where}']
+  assert run.main([*asked, f'--output={out}']) == 0
+  assert f'{where}/ckpt-1 -> {out}/saved_model' in capsys.readouterr().out
+  names = {path.name for path in out.iterdir()}
+  assert names == {'saved_model', 'parity.npz', 'saved_model_parity.json'}
+  with np.load(out / 'parity.npz') as file:
+    images, ours = file['images'], file['final_avg_pool']
+  theirs = tf.saved_model.load(str(out / 'saved_model'))(images)
+  np.testing.assert_allclose(theirs['final_avg_pool'], ours, rtol=1e-4)

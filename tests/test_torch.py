@@ -1,0 +1,114 @@
+"""PyTorch reads our backbones: torchvision's and timm's own ResNets."""
+
+import importlib.util
+import pathlib
+import sys
+import types
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+torch = pytest.importorskip(
+  'torch', reason="optional: pip install -e '.[test-torch]'"
+)
+# The compiled operators of torchvision do not load beside a CPU build of torch,
+# and no ResNet needs them.
+sys.modules.setdefault(
+  'torchvision._meta_registrations', types.ModuleType('none')
+)
+timm = pytest.importorskip(
+  'timm', reason="optional: pip install -e '.[test-torch]'"
+)
+import torchvision  # noqa: E402
+
+import data_util  # noqa: E402
+import export  # noqa: E402
+import test_export  # noqa: E402
+from test_export import pictures, trained  # noqa: E402
+
+SCRIPT = pathlib.Path(__file__).parents[1] / 'scripts' / 'load_in_torch.py'
+spec = importlib.util.spec_from_file_location('load_in_torch', SCRIPT)
+load_in_torch = importlib.util.module_from_spec(spec)
+spec.loader.exec_module(load_in_torch)
+
+RESNETS = {
+  'timm': sys.modules['timm.models.resnet'],
+  'torchvision': torchvision.models.resnet,
+}
+
+
+def exported(monkeypatch, folder, **changes):
+  """-> (the Trained, its file)."""
+  model = trained(monkeypatch, **changes)
+  export.export('safetensors', str(folder), model, print)
+  (path,) = folder.glob('*.safetensors')
+  return model, str(path)
+
+
+def through(net, images, mean, std):
+  images = (images - np.float32(mean)) / np.float32(std)
+  with torch.no_grad():
+    return net(torch.from_numpy(images).permute(0, 3, 1, 2)).numpy()
+
+
+def assert_close(found, ours):
+  scale = np.abs(ours).max()
+  np.testing.assert_allclose(found / scale, ours / scale, atol=1e-4)
+
+
+@pytest.mark.parametrize('library', RESNETS)
+@pytest.mark.parametrize(
+  'changes',
+  [
+    dict(depth=18),
+    dict(depth=50, ft_proj_selector=-1),
+    dict(depth=18, layers={'stem': 'cifar'}, classes=0),
+    dict(
+      depth=50,
+      layers={'stem': 'small'},
+      batch_image_augmentation_type='simclr',
+    ),
+  ],
+)
+def test_their_resnets_give_our_outputs(
+  monkeypatch, tmp_path, library, changes
+):
+  model, path = exported(monkeypatch, tmp_path, **changes)
+  net, mean, std = load_in_torch.load(path, RESNETS[library])
+  probed = model.state.probe and not changes.get('ft_proj_selector')
+  name = 'logits_sup' if probed else 'final_avg_pool'
+  # Even and odd after the stem: the max pool pads them differently.
+  for size in (64, 65, 67):
+    images = pictures(3, size)
+    ours = test_export.expected(model, tf.constant(images))[name]
+    assert_close(through(net, images, mean, std), ours)
+
+
+def test_the_script_compares(monkeypatch, tmp_path, capsys):
+  exported(monkeypatch, tmp_path)
+  assert load_in_torch.main(str(tmp_path)) < 1e-4
+  assert 'timm.models.resnet differs by' in capsys.readouterr().out
+
+
+def test_the_documented_lines_and_what_their_max_pool_is_for(
+  monkeypatch, tmp_path
+):
+  """At full size: timm.create_model('resnet50') and 224 px."""
+  folder = tmp_path / 'exports'
+  folder.mkdir()
+  settings = dict(depth=50, width=1, image_size=224, classes=0)
+  model, _ = exported(monkeypatch, folder, **settings)
+  monkeypatch.chdir(tmp_path)
+  (code,) = test_export.blocks('PyTorch')
+  scope = {}
+  exec(code, scope)
+  mean, std = data_util.IMAGENET_MEAN, data_util.IMAGENET_STD
+  ours = test_export.expected(model, tf.constant(pictures(2, 224)))
+  ours = ours['final_avg_pool']
+  assert_close(through(scope['model'], pictures(2, 224), mean, std), ours)
+  # Left as it was, it is another network.
+  scope['model'].maxpool = torch.nn.MaxPool2d(3, 2, padding=1)
+  theirs = through(scope['model'], pictures(2, 224), mean, std)
+  apart = np.linalg.norm(theirs - ours) / np.linalg.norm(ours)
+  assert apart > 0.01
