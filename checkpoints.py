@@ -32,11 +32,30 @@ class CheckpointError(ValueError):
   """A checkpoint that cannot be used; the message says what to do."""
 
 
+class NotSaved(Exception):
+  """A checkpoint that cannot be written, for now; the message says why."""
+
+
+def _names(directory):
+  """What lies in a directory; nothing where there is none.
+
+  listdir and isdir alone take a store that does not answer for an empty one,
+  and a run would begin at step 0 and overwrite what is there.
+  """
+  for _ in range(2):
+    try:
+      if not tf.io.gfile.stat(directory).is_directory:
+        return []
+    except tf.errors.NotFoundError:
+      return []
+    with contextlib.suppress(tf.errors.NotFoundError):
+      return tf.io.gfile.listdir(directory)
+  raise tf.errors.UnavailableError(None, None, f'{directory} gives no list')
+
+
 def steps(directory):
   """The steps of the checkpoints in a directory, in order."""
-  if not tf.io.gfile.isdir(directory):
-    return []
-  names = map(_INDEX.fullmatch, tf.io.gfile.listdir(directory))
+  names = map(_INDEX.fullmatch, _names(directory))
   return sorted(int(found[1]) for found in names if found)
 
 
@@ -53,11 +72,37 @@ def verify(path):
 
 
 def _first_line(error):
-  return str(error).partition('\n')[0][:200]
+  # An operation puts its own name before what is wrong.
+  line = re.sub(r'^{{.*?}} ', '', str(error).partition('\n')[0])
+  return line[:200]
+
+
+def out_of_reach(error):
+  """Whether a store did not answer: that says nothing of what it holds."""
+  temporary = (
+    tf.errors.UnavailableError,
+    tf.errors.AbortedError,
+    tf.errors.DeadlineExceededError,
+  )
+  return isinstance(error, temporary) or 'libcurl code' in str(error)
+
+
+def blame(path, error):
+  """Raises what keeps us from a checkpoint, unless the checkpoint itself does.
+
+  TensorFlow's reader says the same of a damaged file and of one that cannot be
+  reached or may not be opened.
+  """
+  if out_of_reach(error):
+    raise error
+  with contextlib.suppress(tf.errors.NotFoundError):
+    with tf.io.gfile.GFile(f'{path}.index', 'rb') as file:
+      file.read(1)
 
 
 def damaged(path, error):
-  """The error that says so of a checkpoint."""
+  """The error that says so of a checkpoint, where it is the one to blame."""
+  blame(path, error)
   return CheckpointError(f'{path} cannot be read ({_first_line(error)}).')
 
 
@@ -111,8 +156,16 @@ def difference(path, root, parts=('',)):
 
 
 def _files(directory, step):
-  names = tf.io.gfile.listdir(directory)
-  return [name for name in names if name.startswith(f'ckpt-{step}.')]
+  """Names, the index first: without it the others are no checkpoint."""
+  names = [n for n in _names(directory) if n.startswith(f'ckpt-{step}.')]
+  return sorted(names, reverse=True)
+
+
+def _cut_short(directory, after):
+  """The later steps of which there is some file, but no index."""
+  names = (re.match(r'ckpt-(\d+)\.data-', name) for name in _names(directory))
+  found = {int(name[1]) for name in names if name}
+  return sorted(s for s in found - {*steps(directory)} if s > after)
 
 
 def set_aside(directory, step, mark):
@@ -177,8 +230,9 @@ class Checkpoints:
   def save(self, step, needed=True, say=print):
     """Writes ckpt-<step>, then deletes the oldest of those written here.
 
-    Deletes nothing before the new one is on the disk and was read back. A save
-    that is not needed yet may fail, on a full disk, a few times in a row.
+    Deletes nothing before the new one is on the disk and was read back, but
+    what a run that was killed would have deleted then. A save that is not
+    needed yet may fail, on a full disk, a few times in a row.
     """
     # Not asked of the directory: workers might see it at different moments.
     path = prefix(self.directory, step)
@@ -197,29 +251,51 @@ class Checkpoints:
       self._failures = 0
     except DAMAGE as error:
       self._newest = None
-      self._remove(step)
       self._failures += 1
-      if needed or self._failures >= _MAX_FAILURES:
-        raise
-      say(
-        f'ERROR: the checkpoint of step {step} could not be written '
-        f'({_first_line(error)}). Going on; make room in {self.directory}.'
+      what = (
+        f'the checkpoint of step {step} could not be written '
+        f'({_first_line(error)})'
       )
+      with contextlib.suppress(*DAMAGE):  # The store may be out of reach.
+        self._remove(step)
+        self._clear_temporary()
+      if needed or self._failures >= _MAX_FAILURES:
+        raise NotSaved(f'{what}. Make room in {self.directory}') from error
+      say(f'ERROR: {what}. Going on; make room in {self.directory}.')
     return path
 
   def _save(self, step):
     path = prefix(self.directory, step)
     self._clear_temporary()
+    # A run that was killed may not have come to that.
+    written = self._prune([s for s in self._listing() if s != step]) + [step]
     # Listed first: if we are killed on the way, the next run knows it as ours.
-    written = [s for s in self._listing() if s != step] + [step]
     self._write('checkpoints.json', json.dumps(written))
-    self._checkpoint.write(path)
-    _to_disk([self._path(name) for name in _files(self.directory, step)])
+    # TensorFlow writes an index in place: readers would see a half of it.
+    temporary = f'{path}_temp'
+    self._checkpoint.write(prefix(temporary, step))
+    names = _files(temporary, step)[::-1]
+    _to_disk([os.path.join(temporary, name) for name in names])
+    for name in names:
+      source = os.path.join(temporary, name)
+      tf.io.gfile.rename(source, self._path(name), overwrite=True)
+    self._clear_temporary()
+    _to_disk([self._path(name) for name in names])
     verify(path)
     self._write('checkpoint', f'model_checkpoint_path: "ckpt-{step}"\n')
-    for old in written[: -self.keep]:
-      self._remove(old)
-    self._write('checkpoints.json', json.dumps(written[-self.keep :]))
+    self._write('checkpoints.json', json.dumps(self._prune(written)))
+
+  def _prune(self, written):
+    """Deletes all of these steps but the newest -> those that are left.
+
+    What is damaged or was cut short does not count.
+    """
+    there = steps(self.directory)
+    kept = [s for s in written if s in there][-self.keep :]
+    for old in written:
+      if old not in kept:
+        self._remove(old)
+    return kept
 
   def _remove(self, step):
     for name in _files(self.directory, step):
@@ -227,9 +303,14 @@ class Checkpoints:
 
   def _clear_temporary(self):
     """Removes what runs that were killed while they wrote left behind."""
-    for name in tf.io.gfile.listdir(self.directory):
-      if re.fullmatch(r'ckpt-\d+_temp/?', name):
+    for name in _names(self.directory):
+      name = name.rstrip('/')
+      if re.fullmatch(r'ckpt-\d+_temp', name):
         tf.io.gfile.rmtree(self._path(name))
+      listing = name in ('checkpoint', 'checkpoints.json')
+      if listing and tf.io.gfile.isdir(self._path(name)):
+        # Somebody's folder, where a file of ours has to be.
+        tf.io.gfile.rename(self._path(name), self._path(f'corrupt-{name}'))
 
   def _listing(self):
     """The steps that runs in this directory wrote, oldest first.
@@ -261,11 +342,15 @@ class Checkpoints:
   def restore(self, step):
     """Restores one step whole: every variable, no more and no fewer."""
     path = prefix(self.directory, step)
-    if released.recognised(path):
+    try:
+      foreign = released.recognised(path)
+      reason = '' if foreign else difference(path, self._checkpoint)
+    except DAMAGE as error:
+      raise damaged(path, error) from error
+    if foreign:
       self._restore_released(path)
       self._newest = step
       return
-    reason = difference(path, self._checkpoint)
     if not reason:
       try:
         self._checkpoint.read(path).assert_consumed()
@@ -301,10 +386,14 @@ class Checkpoints:
       try:
         verify(path)
       except DAMAGE as error:
+        blame(path, error)
         say(f'ERROR: {path} is damaged ({_first_line(error)}).')
         damaged.append(step)
         continue
       self.restore(step)
+      for lost in _cut_short(self.directory, step):
+        say(f'ERROR: {prefix(self.directory, lost)} is damaged (no index).')
+        damaged.append(lost)
       for bad in damaged if self.chief else ():
         set_aside(self.directory, bad, 'corrupt')
       if damaged:
@@ -337,7 +426,8 @@ def latest_or_prefix(path):
 
 
 def load_parts(path, **items):
-  """Restores some parts of a checkpoint, each of them whole.
+  """Restores some parts of a checkpoint, each of them whole -> how many
+  tensors, and of how many in the file.
 
   A part is an item, or each of the children of a tf.train.Checkpoint.
   """
@@ -349,6 +439,7 @@ def load_parts(path, **items):
   root = tf.train.Checkpoint(**items)
   try:
     reason = difference(path, root, tuple(parts))
+    saved = tf.train.load_checkpoint(path).get_variable_to_shape_map()
     if not reason:
       status = root.read(path)
       status.assert_existing_objects_matched().expect_partial()
@@ -359,3 +450,4 @@ def load_parts(path, **items):
       f'{path} does not hold this architecture ({reason}). Give the '
       '--resnet_depth, --width_multiplier, ... it was trained with.'
     )
+  return len(_shapes(root)), len(saved)

@@ -75,8 +75,9 @@ def make_evaluator(cfg, strategy, state, info):
   def evaluate():
     sums = np.zeros(4)
     source = batches(info, cfg.image_size, cfg.eval_batch_size)
-    for batch in strategy.distribute_datasets_from_function(source):
-      sums += run(batch).numpy()
+    with data_sources.explained(info):
+      for batch in strategy.distribute_datasets_from_function(source):
+        sums += run(batch).numpy()
     images, bad, top_1, top_5 = sums
     if images + bad != info.num_examples or not images:
       raise data_sources.DataError(
@@ -150,7 +151,9 @@ def follow(cfg, strategy, state, total, monitor, wait=time.sleep):
       while not new:
         wait(_POLL_SECONDS)
         new = [s for s in checkpoints.steps(cfg.model_dir) if s > done]
-    step = new[-1]
+    *older, step = new
+    if older:
+      monitor.say(f'Steps {older} are skipped: {step} is newer')
     try:
       checkpoints.load_parts(checkpoints.prefix(cfg.model_dir, step), **items)
     except checkpoints.CheckpointError:

@@ -25,16 +25,24 @@ def _parts(path):
   return parts
 
 
+def _plain(texts):
+  """Without what a terminal would obey: anybody may have written them."""
+  return [''.join(c if c.isprintable() else '?' for c in t) for t in texts]
+
+
 def _training(record):
   """The lines about how it was trained, from config.json."""
-  versions = record['versions']
-  classes = record['class_names']
+  try:
+    classes, argv = _plain(record['class_names']), _plain(record['argv'])
+    (git,) = _plain([record['git'] or 'no git'])
+    (version,) = _plain([record['versions']['tensorflow']])
+  except (LookupError, TypeError):
+    return ['training      config.json beside it is not what a run writes']
   shown = ', '.join(classes[:5]) + (', ...' if len(classes) > 5 else '')
   return [
     f'classes       {len(classes)}: {shown}',
-    f'command       {" ".join(record["argv"])}',
-    f'code          {record["git"] or "no git"}, TensorFlow '
-    f'{versions["tensorflow"]}',
+    f'command       {" ".join(argv)}',
+    f'code          {git}, TensorFlow {version}',
   ]
 
 

@@ -165,8 +165,9 @@ def load(path, names, method, probe=None, optimizer=None):
     items['probe'] = probe
   if optimizer:
     items['optimizer'] = optimizer
-  checkpoints.load_parts(path, **items)
-  return f'Loaded {", ".join(names) or "everything"} from {path}'
+  loaded, there = checkpoints.load_parts(path, **items)
+  what = ', '.join(names) or 'everything'
+  return f'Loaded {what} from {path} ({loaded} of {there} tensors)'
 
 
 def _load_released(path, names, method, probe, optimizer):
