@@ -1,109 +1,46 @@
-"""Checkpoints: save, list, restore, fall back.
-
-The list of checkpoints is the list of index files in the directory. The
-`checkpoint` state file is written for other tools and never read: a broken one
-makes TensorFlow start from step 0 without a word, and paths in it are followed.
-"""
+"""Checkpoints: save, restore, fall back."""
 
 import contextlib
-import fcntl
 import json
 import os
 import re
-import socket
-import time
 import uuid
 
 import tensorflow as tf
 
+import checkpoint_files
 import released
+from checkpoint_files import DAMAGE, CheckpointError
 
-_INDEX = re.compile(r'ckpt-(\d+)\.index')
-# What TensorFlow raises for a cut, flipped or missing file; some are not
-# TensorFlow's own exceptions.
-DAMAGE = (tf.errors.OpError, IndexError, ValueError, OSError)
 _VALUE = '.ATTRIBUTES/VARIABLE_VALUE'
 _SLOT = '/.OPTIMIZER_SLOT/'
 _SHOWN = 10  # Names in a message.
 _MAX_FAILURES = 3  # Saves in a row that may fail before the run ends.
 
 
-class CheckpointError(ValueError):
-  """A checkpoint that cannot be used; the message says what to do."""
+_RECORD = 'record/.ATTRIBUTES/py_state'
 
 
-class NotSaved(Exception):
-  """A checkpoint that cannot be written, for now; the message says why."""
+class Record(tf.train.experimental.PythonState):
+  """config.json inside of a checkpoint: a copy of it alone tells its model."""
+
+  def __init__(self, values):
+    super().__init__()
+    self._text = json.dumps(values)
+
+  def serialize(self):
+    return self._text
+
+  def deserialize(self, string_value):
+    """Nothing: a run that goes on has settings of its own."""
 
 
-def _names(directory):
-  """What lies in a directory; nothing where there is none.
-
-  listdir and isdir alone take a store that does not answer for an empty one,
-  and a run would begin at step 0 and overwrite what is there.
-  """
-  for _ in range(2):
-    try:
-      if not tf.io.gfile.stat(directory).is_directory:
-        return []
-    except tf.errors.NotFoundError:
-      return []
-    with contextlib.suppress(tf.errors.NotFoundError):
-      return tf.io.gfile.listdir(directory)
-  raise tf.errors.UnavailableError(None, None, f'{directory} gives no list')
-
-
-def steps(directory):
-  """The steps of the checkpoints in a directory, in order."""
-  names = map(_INDEX.fullmatch, _names(directory))
-  return sorted(int(found[1]) for found in names if found)
-
-
-def prefix(directory, step):
-  """The path that TensorFlow wants: without .index."""
-  return os.path.join(directory, f'ckpt-{step}')
-
-
-def verify(path):
-  """Reads every tensor, so that damage shows before anything is assigned."""
+def read_record(path):
+  """The Record in a checkpoint; {} in one without."""
   reader = tf.train.load_checkpoint(path)
-  for name in reader.get_variable_to_shape_map():
-    reader.get_tensor(name)
-
-
-def _first_line(error):
-  # An operation puts its own name before what is wrong.
-  line = re.sub(r'^{{.*?}} ', '', str(error).partition('\n')[0])
-  return line[:200]
-
-
-def out_of_reach(error):
-  """Whether a store did not answer: that says nothing of what it holds."""
-  temporary = (
-    tf.errors.UnavailableError,
-    tf.errors.AbortedError,
-    tf.errors.DeadlineExceededError,
-  )
-  return isinstance(error, temporary) or 'libcurl code' in str(error)
-
-
-def blame(path, error):
-  """Raises what keeps us from a checkpoint, unless the checkpoint itself does.
-
-  TensorFlow's reader says the same of a damaged file and of one that cannot be
-  reached or may not be opened.
-  """
-  if out_of_reach(error):
-    raise error
-  with contextlib.suppress(tf.errors.NotFoundError):
-    with tf.io.gfile.GFile(f'{path}.index', 'rb') as file:
-      file.read(1)
-
-
-def damaged(path, error):
-  """The error that says so of a checkpoint, where it is the one to blame."""
-  blame(path, error)
-  return CheckpointError(f'{path} cannot be read ({_first_line(error)}).')
+  if not reader.has_tensor(_RECORD):
+    return {}
+  return json.loads(reader.get_tensor(_RECORD))
 
 
 def _shapes(root):
@@ -155,66 +92,6 @@ def difference(path, root, parts=('',)):
   )
 
 
-def _files(directory, step):
-  """Names, the index first: without it the others are no checkpoint."""
-  names = [n for n in _names(directory) if n.startswith(f'ckpt-{step}.')]
-  return sorted(names, reverse=True)
-
-
-def _cut_short(directory, after):
-  """The later steps of which there is some file, but no index."""
-  names = (re.match(r'ckpt-(\d+)\.data-', name) for name in _names(directory))
-  found = {int(name[1]) for name in names if name}
-  return sorted(s for s in found - {*steps(directory)} if s > after)
-
-
-def set_aside(directory, step, mark):
-  """Renames a checkpoint to <mark>-ckpt-N: kept, but never read again."""
-  for name in _files(directory, step):
-    source = os.path.join(directory, name)
-    target = os.path.join(directory, f'{mark}-{name}')
-    tf.io.gfile.rename(source, target, overwrite=True)
-
-
-def _to_disk(paths):
-  """Has local files written through: TensorFlow leaves that to the system."""
-  folders = {os.path.dirname(path) for path in paths}
-  for path in (*paths, *folders):
-    if '://' in path:
-      continue
-    handle = os.open(path, os.O_RDONLY)
-    try:
-      os.fsync(handle)
-    finally:
-      os.close(handle)
-
-
-@contextlib.contextmanager
-def locked(directory):
-  """One run at a time in a local directory; the lock dies with its process."""
-  if '://' in directory:
-    yield
-    return
-  with open(os.path.join(directory, '.lock'), 'a+') as file:
-    try:
-      fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-      file.seek(0)
-      raise CheckpointError(
-        f'{directory} is in use by {file.read().strip()}. Wait for it, or name '
-        'another --model_dir.'
-      ) from None
-    except OSError:  # A file system without locks.
-      pass
-    file.truncate(0)
-    file.write(
-      f'pid {os.getpid()} on {socket.gethostname()} since '
-      f'{time.strftime("%Y-%m-%d %H:%M:%S")}\n'
-    )
-    file.flush()
-    yield
-
-
 class Checkpoints:
   """The checkpoints of one run: `items` are the trackables they hold."""
 
@@ -235,7 +112,7 @@ class Checkpoints:
     needed yet may fail, on a full disk, a few times in a row.
     """
     # Not asked of the directory: workers might see it at different moments.
-    path = prefix(self.directory, step)
+    path = checkpoint_files.prefix(self.directory, step)
     if step == self._newest:
       return path
     self._newest = step
@@ -254,18 +131,20 @@ class Checkpoints:
       self._failures += 1
       what = (
         f'the checkpoint of step {step} could not be written '
-        f'({_first_line(error)})'
+        f'({checkpoint_files.first_line(error)})'
       )
       with contextlib.suppress(*DAMAGE):  # The store may be out of reach.
         self._remove(step)
         self._clear_temporary()
       if needed or self._failures >= _MAX_FAILURES:
-        raise NotSaved(f'{what}. Make room in {self.directory}') from error
+        raise checkpoint_files.NotSaved(
+          f'{what}. Make room in {self.directory}'
+        ) from error
       say(f'ERROR: {what}. Going on; make room in {self.directory}.')
     return path
 
   def _save(self, step):
-    path = prefix(self.directory, step)
+    path = checkpoint_files.prefix(self.directory, step)
     self._clear_temporary()
     # A run that was killed may not have come to that.
     written = self._prune([s for s in self._listing() if s != step]) + [step]
@@ -273,15 +152,15 @@ class Checkpoints:
     self._write('checkpoints.json', json.dumps(written))
     # TensorFlow writes an index in place: readers would see a half of it.
     temporary = f'{path}_temp'
-    self._checkpoint.write(prefix(temporary, step))
-    names = _files(temporary, step)[::-1]
-    _to_disk([os.path.join(temporary, name) for name in names])
+    self._checkpoint.write(checkpoint_files.prefix(temporary, step))
+    names = checkpoint_files.files(temporary, step)[::-1]
+    checkpoint_files.to_disk([os.path.join(temporary, name) for name in names])
     for name in names:
       source = os.path.join(temporary, name)
       tf.io.gfile.rename(source, self._path(name), overwrite=True)
     self._clear_temporary()
-    _to_disk([self._path(name) for name in names])
-    verify(path)
+    checkpoint_files.to_disk([self._path(name) for name in names])
+    checkpoint_files.verify(path)
     self._write('checkpoint', f'model_checkpoint_path: "ckpt-{step}"\n')
     self._write('checkpoints.json', json.dumps(self._prune(written)))
 
@@ -290,7 +169,7 @@ class Checkpoints:
 
     What is damaged or was cut short does not count.
     """
-    there = steps(self.directory)
+    there = checkpoint_files.steps(self.directory)
     kept = [s for s in written if s in there][-self.keep :]
     for old in written:
       if old not in kept:
@@ -298,12 +177,12 @@ class Checkpoints:
     return kept
 
   def _remove(self, step):
-    for name in _files(self.directory, step):
+    for name in checkpoint_files.files(self.directory, step):
       tf.io.gfile.remove(self._path(name))
 
   def _clear_temporary(self):
     """Removes what runs that were killed while they wrote left behind."""
-    for name in _names(self.directory):
+    for name in checkpoint_files.listed(self.directory):
       name = name.rstrip('/')
       if re.fullmatch(r'ckpt-\d+_temp', name):
         tf.io.gfile.rmtree(self._path(name))
@@ -336,17 +215,17 @@ class Checkpoints:
     """Renames the checkpoints of an earlier run, for a fresh start."""
     if found and self.chief:
       for step in found:
-        set_aside(self.directory, step, 'old')
+        checkpoint_files.set_aside(self.directory, step, 'old')
       say(f'{len(found)} earlier checkpoints are kept as old-ckpt-*')
 
   def restore(self, step):
     """Restores one step whole: every variable, no more and no fewer."""
-    path = prefix(self.directory, step)
+    path = checkpoint_files.prefix(self.directory, step)
     try:
       foreign = released.recognised(path)
       reason = '' if foreign else difference(path, self._checkpoint)
     except DAMAGE as error:
-      raise damaged(path, error) from error
+      raise checkpoint_files.damaged(path, error) from error
     if foreign:
       self._restore_released(path)
       self._newest = step
@@ -357,7 +236,7 @@ class Checkpoints:
         self._newest = step
         return
       except (AssertionError, ValueError) as error:
-        reason = _first_line(error)
+        reason = checkpoint_files.first_line(error)
     raise CheckpointError(
       f'{path} was written by another architecture or optimizer ({reason}). '
       'Give the flags it was written with (config.json beside it), or another '
@@ -381,21 +260,21 @@ class Checkpoints:
     start would find nothing, and begin at step 0 without being told to.
     """
     damaged = []
-    for step in reversed(steps(self.directory)):
-      path = prefix(self.directory, step)
+    for step in reversed(checkpoint_files.steps(self.directory)):
+      path = checkpoint_files.prefix(self.directory, step)
       try:
-        verify(path)
+        checkpoint_files.verify(path)
       except DAMAGE as error:
-        blame(path, error)
-        say(f'ERROR: {path} is damaged ({_first_line(error)}).')
+        checkpoint_files.blame(path, error)
+        say(f'ERROR: {path} is damaged ({checkpoint_files.first_line(error)}).')
         damaged.append(step)
         continue
       self.restore(step)
-      for lost in _cut_short(self.directory, step):
-        say(f'ERROR: {prefix(self.directory, lost)} is damaged (no index).')
+      for lost in checkpoint_files.cut_short(self.directory, step):
+        say(f'ERROR: {self._path(f"ckpt-{lost}")} is damaged (no index).')
         damaged.append(lost)
       for bad in damaged if self.chief else ():
-        set_aside(self.directory, bad, 'corrupt')
+        checkpoint_files.set_aside(self.directory, bad, 'corrupt')
       if damaged:
         say(f'Damaged checkpoints are kept as corrupt-*; {path} is used.')
       return step
@@ -405,24 +284,6 @@ class Checkpoints:
         '--fresh_start to keep them as old-* and begin at step 0.'
       )
     return None
-
-
-def latest_or_prefix(path):
-  """A checkpoint's prefix, from itself or from the directory it lies in."""
-  if tf.io.gfile.isdir(path):
-    found = steps(path)
-    if not found:
-      raise CheckpointError(
-        f'--checkpoint={path}: no ckpt-*.index in this directory. Name a '
-        'model_dir of a training run, or a prefix such as .../ckpt-1000.'
-      )
-    return prefix(path, found[-1])
-  if not tf.io.gfile.exists(path + '.index'):
-    raise CheckpointError(
-      f'--checkpoint={path}: there is no {path}.index. Name a model_dir of a '
-      'training run, or a prefix such as .../ckpt-1000.'
-    )
-  return path
 
 
 def load_parts(path, **items):
@@ -444,7 +305,7 @@ def load_parts(path, **items):
       status = root.read(path)
       status.assert_existing_objects_matched().expect_partial()
   except (AssertionError, *DAMAGE) as error:
-    raise damaged(path, error) from error
+    raise checkpoint_files.damaged(path, error) from error
   if reason:
     raise CheckpointError(
       f'{path} does not hold this architecture ({reason}). Give the '

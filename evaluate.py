@@ -10,6 +10,7 @@ import time
 import numpy as np
 import tensorflow as tf
 
+import checkpoint_files
 import checkpoints
 import config
 import data
@@ -145,19 +146,21 @@ def follow(cfg, strategy, state, total, monitor, wait=time.sleep):
   items = {'method': state.method, 'probe': state.probe}
   done, result = -1, None
   while done < total:
-    new = [s for s in checkpoints.steps(cfg.model_dir) if s > done]
+    new = [s for s in checkpoint_files.steps(cfg.model_dir) if s > done]
     if not new:
       monitor.say(f'Waiting for a checkpoint after step {done} ...')
       while not new:
         wait(_POLL_SECONDS)
-        new = [s for s in checkpoints.steps(cfg.model_dir) if s > done]
+        new = [s for s in checkpoint_files.steps(cfg.model_dir) if s > done]
     *older, step = new
     if older:
       monitor.say(f'Steps {older} are skipped: {step} is newer')
     try:
-      checkpoints.load_parts(checkpoints.prefix(cfg.model_dir, step), **items)
-    except checkpoints.CheckpointError:
-      if step in checkpoints.steps(cfg.model_dir):
+      checkpoints.load_parts(
+        checkpoint_files.prefix(cfg.model_dir, step), **items
+      )
+    except checkpoint_files.CheckpointError:
+      if step in checkpoint_files.steps(cfg.model_dir):
         raise
       monitor.say(f'ckpt-{step} was deleted while it was read; going on')
       continue

@@ -17,7 +17,7 @@ import tensorflow as tf
 import data_util
 import released
 import torch_names
-from checkpoints import CheckpointError
+from checkpoint_files import CheckpointError
 
 _WORSE = 1e-3  # Relative difference from which an export is no copy.
 _ANY_IMAGES = tf.TensorSpec([None, None, None, 3], tf.float32, 'images')
@@ -171,7 +171,7 @@ def _keras(folder, model):
 
   if keras.__version__ < '3':
     raise CheckpointError(
-      '--format=keras needs Keras 3, which comes with TensorFlow 2.16 and newer.'
+      '--format=keras needs Keras 3, which comes with TensorFlow 2.16 or newer'
     )
   import keras_twin
 

@@ -16,9 +16,11 @@ from typing import NamedTuple
 
 import tensorflow as tf
 
+import checkpoint_files
 import checkpoints
+import config
 import released
-from checkpoints import CheckpointError
+from checkpoint_files import CheckpointError
 
 _TARBALLS = ('.tar', '.tar.gz', '.tgz')
 _MAX_UNPACKED = 64 * 10**9  # Bytes; the largest released one has about 5.
@@ -96,13 +98,13 @@ def locate(path):
   if path.endswith(_TARBALLS) and not tf.io.gfile.isdir(path):
     if not tf.io.gfile.exists(path):
       raise CheckpointError(f'--checkpoint={path}: there is no such file.')
-    return checkpoints.latest_or_prefix(_unpack(path))
-  return checkpoints.latest_or_prefix(path)
+    return checkpoint_files.latest_or_prefix(_unpack(path))
+  return checkpoint_files.latest_or_prefix(path)
 
 
 def there_is_one(folder):
   """Whether a folder holds a checkpoint."""
-  return bool(checkpoints.steps(folder))
+  return bool(checkpoint_files.steps(folder))
 
 
 def identify(path):
@@ -126,11 +128,10 @@ def identify(path):
     raise CheckpointError(
       f'{prefix} has the released layout, but {error}.'
     ) from error
-  except checkpoints.DAMAGE as error:
-    raise checkpoints.damaged(prefix, error) from error
-  record = os.path.join(os.path.dirname(prefix), 'config.json')
-  record = read_json(record) if tf.io.gfile.exists(record) else {}
-  settings = record.get('config', {})
+  except checkpoint_files.DAMAGE as error:
+    raise checkpoint_files.damaged(prefix, error) from error
+  record = _record(prefix)
+  settings = config.stored_settings(prefix, lambda _: record) if record else {}
   step = prefix.rpartition('-')[2]
   return Found(
     prefix,
@@ -143,10 +144,14 @@ def identify(path):
   )
 
 
-def read_json(path):
-  """A small JSON file, local or not."""
-  with tf.io.gfile.GFile(path) as file:
-    return json.load(file)
+def _record(prefix):
+  """What config.json says, in a checkpoint of ours or beside it."""
+  record = checkpoints.read_record(prefix)
+  beside = os.path.join(os.path.dirname(prefix), 'config.json')
+  if not record and tf.io.gfile.exists(beside):
+    with tf.io.gfile.GFile(beside) as file:
+      record = json.load(file)
+  return record
 
 
 def load(path, names, method, probe=None, optimizer=None):
@@ -181,6 +186,6 @@ def _load_released(path, names, method, probe, optimizer):
       f'{path} does not fit this model: {error}. Leave out flags about the '
       'architecture: they are read off the checkpoint.'
     ) from error
-  except checkpoints.DAMAGE as error:
-    raise checkpoints.damaged(path, error) from error
+  except checkpoint_files.DAMAGE as error:
+    raise checkpoint_files.damaged(path, error) from error
   return f'Loaded {", ".join(parts)} from {path} ({what})\n{report.describe()}'

@@ -84,14 +84,14 @@ def read_stored(path):
     return command_line.Stored(settings, (settings['pretrain_loss'],))
   # Nothing of ours is there: the tensors themselves have to tell.
   quiet_start()
-  import checkpoints
+  import checkpoint_files
   import pretrained
 
-  if files.isdir(path) and not checkpoints.steps(path):
+  if files.isdir(path) and not checkpoint_files.steps(path):
     return None
   try:
     found = pretrained.identify(path)
-  except checkpoints.CheckpointError as error:
+  except checkpoint_files.CheckpointError as error:
     raise config.ConfigError(str(error)) from error
   return command_line.Stored(found.settings, found.methods)
 
@@ -127,7 +127,7 @@ def _probe_write(model_dir):
   """Fails at once where checkpoints could not be written hours later."""
   import tensorflow as tf
 
-  import checkpoints
+  import checkpoint_files
 
   path = os.path.join(model_dir, f'.write-test-{uuid.uuid4().hex}')
   try:
@@ -136,7 +136,7 @@ def _probe_write(model_dir):
       file.write('')
     tf.io.gfile.remove(path)
   except (tf.errors.OpError, OSError) as error:
-    if checkpoints.out_of_reach(error):
+    if checkpoint_files.out_of_reach(error):
       raise  # For now: not the same as a place that cannot be.
     raise config.ConfigError(
       f'--model_dir={model_dir} cannot be written '
@@ -202,13 +202,19 @@ def execute(cfg, argv):
 
 def _check_changes(cfg, say):
   """Says how a resumed run differs; refuses what changes its meaning."""
-  import checkpoints
+  import checkpoint_files
+  import pretrained
 
-  begun = checkpoints.steps(cfg.model_dir)
-  path = os.path.join(cfg.model_dir, 'config.json')
-  if not begun or cfg.fresh_start or not _gfile(path).exists(path):
+  if cfg.fresh_start or not checkpoint_files.steps(cfg.model_dir):
     return
-  stored = config.stored_settings(path, _read_json)
+  path = os.path.join(cfg.model_dir, 'config.json')
+  if _gfile(path).exists(path):
+    stored = config.stored_settings(path, _read_json)
+  else:
+    try:
+      stored = pretrained.identify(cfg.model_dir).settings
+    except checkpoint_files.CheckpointError:
+      return  # Damaged: the one before it may do.
   lines, serious = command_line.changes(stored, cfg)
   if serious and not cfg.allow_config_change:
     raise config.ConfigError(
@@ -221,14 +227,14 @@ def _check_changes(cfg, say):
 
 
 def _train(cfg, argv, strategy, monitor):
-  import checkpoints
+  import checkpoint_files
   import evaluate
   import train
 
   with contextlib.ExitStack() as held:
     # Other workers of the same run share the folder.
     if monitor.chief:
-      held.enter_context(checkpoints.locked(cfg.model_dir))
+      held.enter_context(checkpoint_files.locked(cfg.model_dir))
     _check_changes(cfg, monitor.say)
     info = train.describe(cfg)
     record = _record(cfg, argv) | {'class_names': info.class_names}
@@ -281,13 +287,13 @@ def _explained(error):
     return EXIT_USAGE, str(error)
   import tensorflow as tf
 
-  import checkpoints
+  import checkpoint_files
   import loop
   from data_sources import DataError
 
   again = 'The same command goes on where it was.'
   reason = str(error).partition('\n')[0][:300]
-  if isinstance(error, (DataError, checkpoints.CheckpointError)):
+  if isinstance(error, (DataError, checkpoint_files.CheckpointError)):
     return EXIT_USAGE, str(error)
   if isinstance(error, loop.NonFinite):
     return EXIT_NON_FINITE, str(error)
@@ -304,8 +310,8 @@ def _explained(error):
     return EXIT_USAGE, f'{reason}. Lower --train_batch_size.'
   system = isinstance(error, OSError)
   full |= system and error.errno in (errno.ENOSPC, errno.EDQUOT)
-  unsaved = isinstance(error, checkpoints.NotSaved)
-  if full or unsaved or checkpoints.out_of_reach(error):
+  unsaved = isinstance(error, checkpoint_files.NotSaved)
+  if full or unsaved or checkpoint_files.out_of_reach(error):
     return EXIT_RETRY, f'{reason}. {again}'
   raise error
 

@@ -7,6 +7,7 @@ import tensorflow as tf
 import tf_keras as keras
 
 import augmentation
+import checkpoint_files
 import checkpoints
 import config
 import data
@@ -225,10 +226,10 @@ def make_train_step(cfg, state, schedule):
 
 def _resume(cfg, store, state, say):
   """-> the step to begin at; restores the newest good checkpoint."""
-  found = checkpoints.steps(cfg.model_dir)
+  found = checkpoint_files.steps(cfg.model_dir)
   if cfg.fresh_start or cfg.resume == 'never':
     if found and cfg.resume == 'never' and not cfg.fresh_start:
-      raise checkpoints.CheckpointError(
+      raise checkpoint_files.CheckpointError(
         f'--resume=never, but {cfg.model_dir} holds checkpoints up to step '
         f'{found[-1]}. Name another --model_dir, or resume.'
       )
@@ -241,7 +242,7 @@ def _resume(cfg, store, state, say):
     say(f'Resuming from step {start} of {cfg.model_dir}')
     return start
   if cfg.resume == 'must':
-    raise checkpoints.CheckpointError(
+    raise checkpoint_files.CheckpointError(
       f'--resume=must, but there is no checkpoint in {cfg.model_dir}.'
     )
   if cfg.checkpoint:
@@ -339,6 +340,7 @@ def train(cfg, strategy, info, record, monitor: Monitor):
     cfg.model_dir,
     cfg.keep_checkpoint_max,
     distributed.is_chief(strategy),
+    record=checkpoints.Record(record),
     **state.items(),
   )
   start = _resume(cfg, store, state, monitor.say)

@@ -12,22 +12,24 @@ ROOMS = dict.fromkeys(LEAVES.split(), '') | {
   'data_util': 'randomness',
   'resnet': 'distributed',
   'released': 'resnet',
-  'checkpoints': 'released',
-  'pretrained': 'checkpoints released',
+  'checkpoint_files': '',
+  'checkpoints': 'checkpoint_files released',
+  'pretrained': 'checkpoint_files checkpoints config released',
   'inspection': 'pretrained',
   'torch_names': '',
   'keras_twin': 'data_util resnet',
-  'export': 'checkpoints data_util keras_twin released torch_names',
+  'export': 'checkpoint_files data_util keras_twin released torch_names',
   'model': 'resnet distributions',
   'methods': """config model objectives distributions distributed schedules
     randomness resnet""",
   'data_sources': 'photo_patches',
   'data': 'data_sources randomness',
   'augmentation': 'data_util distributed randomness',
-  'train': """augmentation checkpoints config data data_sources distributed
-    lars_optimizer loop methods model monitor objectives pretrained
-    schedules""",
-  'evaluate': 'checkpoints config data data_sources data_util objectives',
+  'train': """augmentation checkpoint_files checkpoints config data
+    data_sources distributed lars_optimizer loop methods model monitor
+    objectives pretrained schedules""",
+  'evaluate': """checkpoint_files checkpoints config data data_sources data_util
+    objectives""",
 }
 ROOMS['run'] = ' '.join(ROOMS)
 FILES = pathlib.Path(__file__).parents[1].glob('*.py')

@@ -9,8 +9,10 @@ import pytest
 import tensorflow as tf
 import tf_keras as keras
 
+import checkpoint_files
 import checkpoints
-from checkpoints import CheckpointError, Checkpoints
+from checkpoint_files import CheckpointError
+from checkpoints import Checkpoints
 
 
 class Net(tf.Module):
@@ -88,7 +90,7 @@ def test_restore_brings_back_everything(tmp_path):
 
 
 def test_a_directory_without_checkpoints(tmp_path):
-  assert checkpoints.steps(str(tmp_path / 'not there')) == []
+  assert checkpoint_files.steps(str(tmp_path / 'not there')) == []
   step, said, state = restore(tmp_path)
   assert (step, said) == (None, [])
   assert_same(state.values(), State().values())
@@ -100,22 +102,22 @@ def test_steps_are_in_order_of_their_numbers(tmp_path):
   for name in ('corrupt-ckpt-7', 'old-ckpt-8', 'ckpt-x', 'ckpt-1_temp', 'ckpt'):
     (tmp_path / f'{name}.index').write_bytes(saved['ckpt-9.index'])
   (tmp_path / 'ckpt-11.data-00000-of-00001').write_bytes(b'index not written')
-  assert checkpoints.steps(str(tmp_path)) == [9, 10, 100]
+  assert checkpoint_files.steps(str(tmp_path)) == [9, 10, 100]
   assert restore(tmp_path)[0] == 100
 
 
 def test_keeps_the_newest(tmp_path):
   saved_run(tmp_path, (1, 2, 3, 4), keep=3)
-  assert checkpoints.steps(str(tmp_path)) == [2, 3, 4]
+  assert checkpoint_files.steps(str(tmp_path)) == [2, 3, 4]
   saved_run(tmp_path, (5, 6), keep=3)  # a later process goes on
-  assert checkpoints.steps(str(tmp_path)) == [4, 5, 6]
+  assert checkpoint_files.steps(str(tmp_path)) == [4, 5, 6]
   assert set(files(tmp_path, 'ckpt-*')) == {
     f'ckpt-{step}.{kind}'
     for step in (4, 5, 6)
     for kind in ('index', 'data-00000-of-00001')
   }
   saved_run(tmp_path, (7,), keep=0)
-  assert checkpoints.steps(str(tmp_path)) == [7]
+  assert checkpoint_files.steps(str(tmp_path)) == [7]
 
 
 def test_the_state_file_names_the_newest_for_other_tools(tmp_path):
@@ -136,7 +138,7 @@ def test_files_of_others_are_never_deleted(tmp_path):
   foreign, elsewhere = files(ours, 'ckpt-3.*'), files(theirs)
   assert restore(ours)[0] == 3
   saved_run(ours, (4, 5, 6), keep=1)
-  assert checkpoints.steps(str(ours)) == [3, 6]
+  assert checkpoint_files.steps(str(ours)) == [3, 6]
   assert files(ours, 'ckpt-3.*') == foreign
   assert files(theirs) == elsewhere
 
@@ -245,7 +247,7 @@ def test_a_broken_listing_loses_nothing(tmp_path, name, content):
   step, said, state = restore(tmp_path)
   assert (step, said) == (20, [])
   state.store(tmp_path).save(30)
-  assert checkpoints.steps(str(tmp_path)) == [10, 20, 30]
+  assert checkpoint_files.steps(str(tmp_path)) == [10, 20, 30]
   assert tf.train.latest_checkpoint(str(tmp_path)) == str(tmp_path / 'ckpt-30')
 
 
@@ -379,8 +381,8 @@ def test_load_parts_of_a_damaged_file(tmp_path, kind):
 def test_latest_or_prefix(tmp_path):
   saved_run(tmp_path, (9, 10))
   prefix = str(tmp_path / 'ckpt-9')
-  assert checkpoints.latest_or_prefix(prefix) == prefix
-  newest = checkpoints.latest_or_prefix(str(tmp_path))
+  assert checkpoint_files.latest_or_prefix(prefix) == prefix
+  newest = checkpoint_files.latest_or_prefix(str(tmp_path))
   assert newest == str(tmp_path / 'ckpt-10')
   empty = tmp_path / 'empty'
   empty.mkdir()
@@ -390,21 +392,21 @@ def test_latest_or_prefix(tmp_path):
     (tmp_path / 'not there', 'not there.index'),
   ):
     with pytest.raises(CheckpointError, match=reason):
-      checkpoints.latest_or_prefix(str(path))
+      checkpoint_files.latest_or_prefix(str(path))
 
 
 def test_retire_keeps_an_earlier_run_as_old(tmp_path):
   saved_run(tmp_path, (10, 20), keep=2)
   before, said, state = files(tmp_path, 'ckpt-*'), [], State()
   store = state.store(tmp_path, keep=2)
-  store.retire(checkpoints.steps(str(tmp_path)), said.append)
+  store.retire(checkpoint_files.steps(str(tmp_path)), said.append)
   old = {f'old-{name}': content for name, content in before.items()}
   assert files(tmp_path, '*ckpt-*') == old
   assert said == ['2 earlier checkpoints are kept as old-ckpt-*']
   assert store.restore_latest(said.append) is None
   for step in (0, 10, 20, 30):
     store.save(step)
-  assert checkpoints.steps(str(tmp_path)) == [20, 30]
+  assert checkpoint_files.steps(str(tmp_path)) == [20, 30]
   assert files(tmp_path, 'old-*') == old
 
 
@@ -456,13 +458,13 @@ def test_what_killed_saves_left_is_cleared_by_the_next(tmp_path):
     (tmp_path / f'ckpt-{step}_temp' / 'part-00000').write_bytes(b'half')
   with pytest.MonkeyPatch.context() as patch:
     # Killed after the checkpoint was written, before older ones are deleted.
-    patch.setattr(checkpoints, 'verify', lambda path: 1 / 0)
+    patch.setattr(checkpoint_files, 'verify', lambda path: 1 / 0)
     with pytest.raises(ZeroDivisionError):
       store.save(10)
-  assert checkpoints.steps(tmp_path) == [5, 10]
+  assert checkpoint_files.steps(tmp_path) == [5, 10]
   again = State().store(tmp_path, keep=1)
   again.save(15)
-  assert checkpoints.steps(tmp_path) == [15]
+  assert checkpoint_files.steps(tmp_path) == [15]
   assert not list(tmp_path.glob('*_temp'))
 
 
@@ -485,11 +487,11 @@ def test_a_save_that_fails_removes_its_pieces_and_may_fail_again(
     for count in (1, 2):
       store.save(10, needed=False, say=said.append)
       assert len(said) == count and 'step 10 could not be written' in said[-1]
-    assert checkpoints.steps(tmp_path) == [5]
+    assert checkpoint_files.steps(tmp_path) == [5]
     # A third in a row ends the run, as does one that is needed.
-    with pytest.raises(checkpoints.NotSaved, match='No space left'):
+    with pytest.raises(checkpoint_files.NotSaved, match='No space left'):
       store.save(10, needed=False, say=said.append)
-    with pytest.raises(checkpoints.NotSaved, match='No space left'):
+    with pytest.raises(checkpoint_files.NotSaved, match='No space left'):
       store.save(10)
   after = files(tmp_path)
   assert {n: after[n] for n in before if n.startswith('ckpt-')} == {
@@ -510,9 +512,9 @@ def test_a_real_write_that_fails(tmp_path):
   finally:
     resource.setrlimit(resource.RLIMIT_FSIZE, limits)
   assert 'ckpt-10 could not' in said[0] or 'step 10 could not' in said[0]
-  assert checkpoints.steps(tmp_path) == [5] and restore(tmp_path)[0] == 5
+  assert checkpoint_files.steps(tmp_path) == [5] and restore(tmp_path)[0] == 5
   store.save(15)
-  assert checkpoints.steps(tmp_path) == [15]
+  assert checkpoint_files.steps(tmp_path) == [15]
 
 
 def test_nothing_is_deleted_before_the_new_one_was_read_back(
@@ -525,19 +527,19 @@ def test_nothing_is_deleted_before_the_new_one_was_read_back(
     read_back.append(path)
     raise IndexError('Read less bytes than requested')
 
-  monkeypatch.setattr(checkpoints, 'verify', damaged)
-  with pytest.raises(checkpoints.NotSaved, match='Read less bytes'):
+  monkeypatch.setattr(checkpoint_files, 'verify', damaged)
+  with pytest.raises(checkpoint_files.NotSaved, match='Read less bytes'):
     store.save(10)
   monkeypatch.undo()
   assert read_back == [str(tmp_path / 'ckpt-10')]
-  assert checkpoints.steps(tmp_path) == [5] and restore(tmp_path)[0] == 5
+  assert checkpoint_files.steps(tmp_path) == [5] and restore(tmp_path)[0] == 5
 
 
 def test_one_run_at_a_time(tmp_path):
-  with checkpoints.locked(tmp_path.as_posix()):
+  with checkpoint_files.locked(tmp_path.as_posix()):
     with pytest.raises(CheckpointError) as error:
-      with checkpoints.locked(tmp_path.as_posix()):
+      with checkpoint_files.locked(tmp_path.as_posix()):
         pass
     assert f'in use by pid {os.getpid()} on' in str(error.value)
-  with checkpoints.locked(tmp_path.as_posix()):
+  with checkpoint_files.locked(tmp_path.as_posix()):
     pass

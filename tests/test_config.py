@@ -116,7 +116,7 @@ PUBLISHED_DEFAULTS = {
 }
 OUR_DEFAULTS = {
   'allow_config_change': False,
-  'format': 'released',
+  'format': 'saved_model',
   'output': '',
   'preset': '',
   'print_config': False,

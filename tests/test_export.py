@@ -373,9 +373,9 @@ def test_exporting_a_run(tmp_path, tiny_encoder, capsys):
     precision='bf16',  # The export is in float32 all the same.
   )
   state = train.make_state(cfg, 3, 0, 1)
-  checkpoints.Checkpoints(where, **state.items()).save(1)
   record = run._record(cfg, ['run.py']) | {'class_names': ['a', 'b', 'c']}
-  (tmp_path / 'run' / 'config.json').write_text(json.dumps(record))
+  record = checkpoints.Record(record)  # No config.json: a copied checkpoint.
+  checkpoints.Checkpoints(where, record=record, **state.items()).save(1)
   out = tmp_path / 'out'
   asked = ['run.py', '--mode=export', f'--checkpoint={where}']
   assert run.main([*asked, f'--output={out}']) == 0
@@ -386,3 +386,6 @@ def test_exporting_a_run(tmp_path, tiny_encoder, capsys):
     images, ours = file['images'], file['final_avg_pool']
   theirs = tf.saved_model.load(str(out / 'saved_model'))(images)
   np.testing.assert_allclose(theirs['final_avg_pool'], ours, rtol=1e-4)
+  assert run.main(['run.py', '--mode=inspect', f'--checkpoint={where}']) == 0
+  shown = capsys.readouterr().out
+  assert 'ours: byol, step 1' in shown and '3: a, b, c' in shown

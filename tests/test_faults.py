@@ -29,6 +29,7 @@ import tensorflow as tf
 import tf_keras as keras
 from tensorflow.python.lib.io import file_io
 
+import checkpoint_files
 import checkpoints
 import command_line
 import config
@@ -44,7 +45,8 @@ import run
 import test_run
 import tiny_run
 import train
-from checkpoints import CheckpointError, Checkpoints
+from checkpoint_files import CheckpointError
+from checkpoints import Checkpoints
 from small_data import encoded, write
 from test_checkpoints import (
   Net,
@@ -186,7 +188,7 @@ def test_sigkill_at_random_steps_and_a_second_run_lose_no_bit(
     child.line.send('go on')
     time.sleep(rng.uniform(0, 0.03))  # Any moment of a step, or of a save.
     child.kill()
-    newest = checkpoints.steps(killed)[-1]
+    newest = checkpoint_files.steps(killed)[-1]
   last = begin('killed')
   for child in (last, whole):
     assert not let_go_on(child, TOTAL) and child.process.exitcode == 0
@@ -259,7 +261,7 @@ def test_sigkill_inside_a_save_at_random_moments(tmp_path, start):
     # What is damaged is kept on purpose.
     kept = set(sizes(tmp_path)) - set(sizes(tmp_path, 'corrupt-*'))
     assert sum(p.stat().st_size for p in kept) <= 1.01 * (KEEP + 1) * size
-    there = checkpoints.steps(tmp_path)
+    there = checkpoint_files.steps(tmp_path)
     assert len(there) >= min(KEEP, len(returned))
     assert there[-1] >= max(returned)
   assert interrupted > 5 and size > 48e6
@@ -302,7 +304,7 @@ def test_a_full_disk_ends_a_run_only_when_it_stays_full(
     line = refused(capsys, argv[1:], 75)
   for part in ('step 7 could not', 'File too large', str(tmp_path)):
     assert part in line
-  assert checkpoints.steps(tmp_path) == [0, 1, 4]
+  assert checkpoint_files.steps(tmp_path) == [0, 1, 4]
   assert files(tmp_path, 'ckpt-*') == before[7]
   assert not list(tmp_path.glob('*_temp'))
 
@@ -315,7 +317,7 @@ def test_each_failed_save_is_said(tmp_path):
       store.save(2, needed=False, say=said.append)
       assert len(said) == count
       assert 'ERROR: the checkpoint of step 2 could not' in said[-1]
-    with pytest.raises(checkpoints.NotSaved):
+    with pytest.raises(checkpoint_files.NotSaved):
       store.save(2, needed=False, say=said.append)
   assert restore(tmp_path)[0] == 1
 
@@ -343,7 +345,7 @@ def test_what_is_damaged_does_not_count_as_kept(tmp_path):
   damage(tmp_path, 2, 'data empty')
   state = restore(tmp_path)[2]
   state.store(tmp_path, keep=2).save(5)
-  assert checkpoints.steps(tmp_path) == [1, 5]
+  assert checkpoint_files.steps(tmp_path) == [1, 5]
   assert json.loads((tmp_path / 'checkpoints.json').read_text()) == [1, 5]
 
 
@@ -355,7 +357,7 @@ def test_a_folder_where_a_listing_should_be(tmp_path, name):
   step, said, state = restore(tmp_path)
   assert (step, said) == (20, [])
   state.store(tmp_path).save(30)
-  assert checkpoints.steps(tmp_path) == [10, 20, 30]
+  assert checkpoint_files.steps(tmp_path) == [10, 20, 30]
   assert tf.train.latest_checkpoint(str(tmp_path)) == str(tmp_path / 'ckpt-30')
   assert (tmp_path / f'corrupt-{name}' / 'mine').read_bytes() == b'x'
 
@@ -461,7 +463,7 @@ def test_a_store_that_stops_to_answer_is_not_an_empty_one(
     try:
       found = act(tmp_path)
     except tf.errors.OpError as error:
-      assert checkpoints.out_of_reach(error), (calls, error)
+      assert checkpoint_files.out_of_reach(error), (calls, error)
       failed += 1
     else:
       assert found == 20, calls
@@ -587,19 +589,28 @@ def test_parts_are_whole_and_counted(tmp_path):
   assert_same(layers(method.other), layers(Net(2)))
 
 
-def run_of(directory, argv):
-  """A folder as a run of these flags leaves it, but for what it learnt."""
-  saved_run(directory)
+def run_of(directory, argv, inside=False):
+  """A folder as a run of these flags leaves it, but for what it learnt.
+
+  inside: what its config.json says stands in its checkpoints alone.
+  """
   cfg = command_line.parse(argv)
   record = {'config': config.to_dict(cfg), 'argv': argv, 'git': None}
   record |= {'versions': {'tensorflow': '2'}, 'class_names': ['a', 'b']}
-  (directory / 'config.json').write_text(json.dumps(record))
+  if inside:
+    saved_run(directory, record=checkpoints.Record(record))
+  else:
+    saved_run(directory)
+    (directory / 'config.json').write_text(json.dumps(record))
   return record
 
 
-def test_another_optimizer_is_refused_by_its_flag(images, tmp_path, capsys):
+@pytest.mark.parametrize('inside', [False, True])
+def test_another_optimizer_is_refused_by_its_flag(
+  images, tmp_path, capsys, inside
+):
   argv = flags(images, tmp_path, '--mode=train')
-  run_of(tmp_path, argv)
+  run_of(tmp_path, argv, inside)
   before = files(tmp_path, 'c*')
   line = refused(capsys, [*argv[1:], '--optimizer=momentum'])
   assert '--optimizer=momentum, was lars' in line
@@ -865,16 +876,16 @@ def test_what_is_listed_can_be_read_at_every_moment(tmp_path, monkeypatch):
   seen, write_all = [], tf.train.Checkpoint.write
 
   def write_unseen(self, path):
-    before = checkpoints.steps(tmp_path)
+    before = checkpoint_files.steps(tmp_path)
     write_all(self, path)  # Part by part: nobody may see it yet.
-    assert checkpoints.steps(tmp_path) == before
+    assert checkpoint_files.steps(tmp_path) == before
 
   def watched(call):
     def changing(*args, **more):
       call(*args, **more)
-      seen.append(checkpoints.steps(tmp_path))
+      seen.append(checkpoint_files.steps(tmp_path))
       for step in seen[-1]:
-        checkpoints.verify(checkpoints.prefix(tmp_path, step))
+        checkpoint_files.verify(checkpoint_files.prefix(tmp_path, step))
 
     return changing
 

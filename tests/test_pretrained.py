@@ -10,12 +10,13 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-import checkpoints
+import checkpoint_files
 import data_util
 import distributed
 import pretrained
 import released_names
 import run
+from checkpoint_files import CheckpointError
 from test_released import SMALL, features, read, values, write
 
 LOSS = {'simclr': 'contrastive_ceb', 'byol': 'byol', 'cbyol': 'byol_ceb'}
@@ -106,7 +107,7 @@ def _link(kind, target):
 def test_hostile_archives_are_refused(tmp_path, members, says):
   path = archive(tmp_path / 'x.tar.gz', **members)
   pretrained._unpack.cache_clear()
-  with pytest.raises(checkpoints.CheckpointError, match=says):
+  with pytest.raises(CheckpointError, match=says):
     pretrained.locate(path)
   assert os.listdir(tmp_path) == ['x.tar.gz']
 
@@ -116,12 +117,12 @@ def test_an_archive_that_is_too_large_or_cut_is_refused(tmp_path, monkeypatch):
   with monkeypatch.context() as patch:
     patch.setattr(pretrained, '_MAX_UNPACKED', 3999)
     pretrained._unpack.cache_clear()
-    with pytest.raises(checkpoints.CheckpointError, match='more than 3,999'):
+    with pytest.raises(CheckpointError, match='more than 3,999'):
       pretrained.locate(path)
   os.truncate(path, os.path.getsize(path) // 2)
-  with pytest.raises(checkpoints.CheckpointError, match='download complete'):
+  with pytest.raises(CheckpointError, match='download complete'):
     pretrained.locate(path)
-  with pytest.raises(checkpoints.CheckpointError, match='no such file'):
+  with pytest.raises(CheckpointError, match='no such file'):
     pretrained.locate(str(tmp_path / 'none.tar.gz'))
 
 
@@ -236,7 +237,7 @@ def test_finetuning_and_going_on_from_a_released_checkpoint(
   more += ['--ft_proj_selector=-1', '--learning_rate=0']
   assert call(*data, *more, f'--model_dir={source}', '--train_steps=42') == 0
   assert 'Resuming from step 40' in capsys.readouterr().out
-  assert checkpoints.steps(source) == [40, 42]
+  assert checkpoint_files.steps(source) == [40, 42]
   # At rate 0 the stored momentum alone moves weights, twice.
   velocity = tensors[
     'model/_resnet/initial_conv_relu_max_pool/0/conv2d/kernel'

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-import checkpoints
+import checkpoint_files
 import loop
 import run
 
@@ -55,13 +55,17 @@ def flags(images, model_dir, *more):
   ]
 
 
+RECORD = 'record/.ATTRIBUTES/py_state'
+
+
 def tensors(path):
   """Every tensor of a checkpoint, by name."""
   reader = tf.train.load_checkpoint(path)
   return {
     name: reader.get_tensor(name)
     for name in reader.get_variable_to_shape_map()
-    if name != '_CHECKPOINTABLE_OBJECT_GRAPH'
+    # The record names the folder of its run.
+    if name not in ('_CHECKPOINTABLE_OBJECT_GRAPH', RECORD)
   }
 
 
@@ -80,7 +84,7 @@ def test_train_evaluate_and_what_is_left(images, tmp_path, capsys):
   assert run.main(argv) == 0
   out = capsys.readouterr().out
   assert 'Running on the CPU' in out and 'step 6/6' in out
-  assert checkpoints.steps(tmp_path) == [4, 6]
+  assert checkpoint_files.steps(tmp_path) == [4, 6]
   result = json.loads((tmp_path / 'result.json').read_text())
   assert result == json.loads((tmp_path / 'result_6.json').read_text())
   assert result['global_step'] == 6.0 and result['eval/images'] == 10.0
@@ -137,7 +141,7 @@ def test_resume_is_bit_identical_and_goes_on_after_ctrl_c(
   assert 'Resuming from step 1' in capsys.readouterr().out
   monkeypatch.setattr(loop, 'make_loop', make_loop)
   assert run.main(argv) == 0
-  assert checkpoints.steps(broken)[-1] == 6
+  assert checkpoint_files.steps(broken)[-1] == 6
   assert_same_bits(whole / 'ckpt-6', broken / 'ckpt-6')
   # Nothing is left to do: the same command says so and trains no step.
   assert run.main(argv) == 0
@@ -191,7 +195,7 @@ def test_two_workers_train_and_resume_as_one_process_does(images, tmp_path):
     # One of them talks and writes.
     assert f'Done: {steps} steps' in chief and 'Done' not in other
   assert 'Resuming from step 2' in chief
-  assert checkpoints.steps(tmp_path / 'two') == [0, 2, 4]
+  assert checkpoint_files.steps(tmp_path / 'two') == [0, 2, 4]
   env = {**os.environ, 'PYTHONPATH': ROOT}
   whole = subprocess.run(command(tmp_path / 'one', 4), cwd=ROOT, env=env)
   assert whole.returncode == 0
@@ -219,7 +223,7 @@ def test_sigkill_loses_no_bit(images, tmp_path):
   assert call(whole).returncode == 0
   first = call(killed, KILL_AFTER_SAVING='3')
   assert first.returncode == -signal.SIGKILL, first.stderr
-  assert checkpoints.steps(killed) == [0, 3]
+  assert checkpoint_files.steps(killed) == [0, 3]
   second = call(killed)
   assert second.returncode == 0 and 'Resuming from step 3' in second.stdout
   assert_same_bits(whole / 'ckpt-6', killed / 'ckpt-6')
@@ -269,7 +273,7 @@ def test_unlabelled_images_train_without_a_probe(tmp_path, capsys):
   argv = flags(tmp_path / 'flat', tmp_path / 'run', '--train_steps=2')
   assert run.main(argv) == 0
   assert 'probe acc' not in capsys.readouterr().out
-  assert checkpoints.steps(tmp_path / 'run') == [0, 2]
+  assert checkpoint_files.steps(tmp_path / 'run') == [0, 2]
 
 
 def test_a_loss_that_is_no_number_stops_without_a_checkpoint(
@@ -278,7 +282,7 @@ def test_a_loss_that_is_no_number_stops_without_a_checkpoint(
   argv = flags(images, tmp_path, '--learning_rate=1e30', '--optimizer=momentum')
   assert run.main(argv) == 3
   assert '--learning_rate' in capsys.readouterr().err
-  last = tensors(tmp_path / f'ckpt-{checkpoints.steps(tmp_path)[-1]}')
+  last = tensors(tmp_path / f'ckpt-{checkpoint_files.steps(tmp_path)[-1]}')
   assert all(np.isfinite(v).all() for v in last.values() if v.dtype.kind == 'f')
 
 
@@ -321,7 +325,7 @@ def test_resume_policies(images, tmp_path, capsys):
   assert run.main([*argv, '--resume=must']) == 0
   assert run.main([*argv, '--fresh_start']) == 0
   assert (tmp_path / 'old-ckpt-1.index').exists()
-  assert checkpoints.steps(tmp_path) == [0, 1]
+  assert checkpoint_files.steps(tmp_path) == [0, 1]
 
 
 def in_a_shell(command, **env):

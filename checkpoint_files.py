@@ -1,0 +1,176 @@
+"""Checkpoints as files: what is there, whole, damaged, or out of reach.
+
+The list of checkpoints is the list of index files in the directory. The
+`checkpoint` state file is written for other tools and never read: a broken one
+makes TensorFlow start from step 0 without a word, and paths in it are followed.
+"""
+
+import contextlib
+import fcntl
+import os
+import re
+import socket
+import time
+
+import tensorflow as tf
+
+_INDEX = re.compile(r'ckpt-(\d+)\.index')
+# What TensorFlow raises for a cut, flipped or missing file; some are not
+# TensorFlow's own exceptions.
+DAMAGE = (tf.errors.OpError, IndexError, ValueError, OSError)
+
+
+class CheckpointError(ValueError):
+  """A checkpoint that cannot be used; the message says what to do."""
+
+
+class NotSaved(Exception):
+  """A checkpoint that cannot be written, for now; the message says why."""
+
+
+def listed(directory):
+  """What lies in a directory; nothing where there is none.
+
+  listdir and isdir alone take a store that does not answer for an empty one,
+  and a run would begin at step 0 and overwrite what is there.
+  """
+  for _ in range(2):
+    try:
+      if not tf.io.gfile.stat(directory).is_directory:
+        return []
+    except tf.errors.NotFoundError:
+      return []
+    with contextlib.suppress(tf.errors.NotFoundError):
+      return tf.io.gfile.listdir(directory)
+  raise tf.errors.UnavailableError(None, None, f'{directory} gives no list')
+
+
+def steps(directory):
+  """The steps of the checkpoints in a directory, in order."""
+  names = map(_INDEX.fullmatch, listed(directory))
+  return sorted(int(found[1]) for found in names if found)
+
+
+def prefix(directory, step):
+  """The path that TensorFlow wants: without .index."""
+  return os.path.join(directory, f'ckpt-{step}')
+
+
+def verify(path):
+  """Reads every tensor, so that damage shows before anything is assigned."""
+  reader = tf.train.load_checkpoint(path)
+  for name in reader.get_variable_to_shape_map():
+    reader.get_tensor(name)
+
+
+def first_line(error):
+  # An operation puts its own name before what is wrong.
+  line = re.sub(r'^{{.*?}} ', '', str(error).partition('\n')[0])
+  return line[:200]
+
+
+def out_of_reach(error):
+  """Whether a store did not answer: that says nothing of what it holds."""
+  temporary = (
+    tf.errors.UnavailableError,
+    tf.errors.AbortedError,
+    tf.errors.DeadlineExceededError,
+  )
+  return isinstance(error, temporary) or 'libcurl code' in str(error)
+
+
+def blame(path, error):
+  """Raises what keeps us from a checkpoint, unless the checkpoint itself does.
+
+  TensorFlow's reader says the same of a damaged file and of one that cannot be
+  reached or may not be opened.
+  """
+  if out_of_reach(error):
+    raise error
+  with contextlib.suppress(tf.errors.NotFoundError):
+    with tf.io.gfile.GFile(f'{path}.index', 'rb') as file:
+      file.read(1)
+
+
+def damaged(path, error):
+  """The error that says so of a checkpoint, where it is the one to blame."""
+  blame(path, error)
+  return CheckpointError(f'{path} cannot be read ({first_line(error)}).')
+
+
+def files(directory, step):
+  """Names, the index first: without it the others are no checkpoint."""
+  names = [n for n in listed(directory) if n.startswith(f'ckpt-{step}.')]
+  return sorted(names, reverse=True)
+
+
+def cut_short(directory, after):
+  """The later steps of which there is some file, but no index."""
+  names = (re.match(r'ckpt-(\d+)\.data-', name) for name in listed(directory))
+  found = {int(name[1]) for name in names if name}
+  return sorted(s for s in found - {*steps(directory)} if s > after)
+
+
+def set_aside(directory, step, mark):
+  """Renames a checkpoint to <mark>-ckpt-N: kept, but never read again."""
+  for name in files(directory, step):
+    source = os.path.join(directory, name)
+    target = os.path.join(directory, f'{mark}-{name}')
+    tf.io.gfile.rename(source, target, overwrite=True)
+
+
+def to_disk(paths):
+  """Has local files written through: TensorFlow leaves that to the system."""
+  folders = {os.path.dirname(path) for path in paths}
+  for path in (*paths, *folders):
+    if '://' in path:
+      continue
+    handle = os.open(path, os.O_RDONLY)
+    try:
+      os.fsync(handle)
+    finally:
+      os.close(handle)
+
+
+@contextlib.contextmanager
+def locked(directory):
+  """One run at a time in a local directory; the lock dies with its process."""
+  if '://' in directory:
+    yield
+    return
+  with open(os.path.join(directory, '.lock'), 'a+') as file:
+    try:
+      fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+      file.seek(0)
+      raise CheckpointError(
+        f'{directory} is in use by {file.read().strip()}. Wait for it, or name '
+        'another --model_dir.'
+      ) from None
+    except OSError:  # A file system without locks.
+      pass
+    file.truncate(0)
+    file.write(
+      f'pid {os.getpid()} on {socket.gethostname()} since '
+      f'{time.strftime("%Y-%m-%d %H:%M:%S")}\n'
+    )
+    file.flush()
+    yield
+
+
+def latest_or_prefix(path):
+  """A checkpoint's prefix, from itself or from the directory it lies in."""
+  if tf.io.gfile.isdir(path):
+    found = steps(path)
+    if not found:
+      raise CheckpointError(
+        f'--checkpoint={path}: no ckpt-*.index in this directory. Name a '
+        'model_dir of a training run, or a prefix such as .../ckpt-1000.'
+      )
+    return prefix(path, found[-1])
+  if not tf.io.gfile.exists(path + '.index'):
+    raise CheckpointError(
+      f'--checkpoint={path}: there is no {path}.index. Name a model_dir of a '
+      'training run, or a prefix such as .../ckpt-1000.'
+    )
+  return path
