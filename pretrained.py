@@ -124,13 +124,13 @@ def identify(path):
         released.counter(prefix, 'save_counter', default=1),
       )
     shapes = tf.train.load_checkpoint(prefix).get_variable_to_shape_map()
+    record = _record(prefix)
   except released.Mismatch as error:
     raise CheckpointError(
       f'{prefix} has the released layout, but {error}.'
     ) from error
   except checkpoint_files.DAMAGE as error:
     raise checkpoint_files.damaged(prefix, error) from error
-  record = _record(prefix)
   settings = config.stored_settings(prefix, lambda _: record) if record else {}
   step = prefix.rpartition('-')[2]
   return Found(
@@ -147,11 +147,11 @@ def identify(path):
 def _record(prefix):
   """What config.json says, in a checkpoint of ours or beside it."""
   record = checkpoints.read_record(prefix)
-  beside = os.path.join(os.path.dirname(prefix), 'config.json')
-  if not record and tf.io.gfile.exists(beside):
-    with tf.io.gfile.GFile(beside) as file:
-      record = json.load(file)
-  return record
+  folder = os.path.dirname(prefix) or '.'
+  if record or 'config.json' not in checkpoint_files.listed(folder):
+    return record
+  with tf.io.gfile.GFile(os.path.join(folder, 'config.json')) as file:
+    return json.load(file)
 
 
 def load(path, names, method, probe=None, optimizer=None):

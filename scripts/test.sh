@@ -4,4 +4,4 @@ set -eu
 . "$(dirname "$0")/env.sh" .venv -e '.[test]'
 "$python" -m ruff check .
 "$python" -m ruff format --check .
-"$python" -m pytest -n 2 "$@"
+"$python" -m pytest -n 2 --dist=worksteal "$@"

@@ -59,7 +59,7 @@ from test_checkpoints import (
   restore,
   saved_run,
 )
-from test_run import assert_same_bits, flags, tensors
+from test_run import C_BYOL, assert_same_bits, flags, tensors
 
 images = test_run.images  # The same fixture.
 FORK = multiprocessing.get_context('forkserver')
@@ -169,16 +169,15 @@ def test_sigkill_at_random_steps_and_a_second_run_lose_no_bit(
 
   def begin(name):
     argv = flags(
-      images, tmp_path / name, '--pretrain_loss=byol', '--mode=train',
+      images, tmp_path / name, *C_BYOL, '--mode=train',
       f'--train_steps={TOTAL}', '--train_summary_steps=1', '--deterministic',
-      '--no_augmentation', '--use_blur=false',  # They take long to trace.
     )  # fmt: skip
     return start(training, argv, str(log))
 
   whole, killed = begin('whole'), tmp_path / 'killed'
   for _ in range(TOTAL):
     whole.line.send('go on')
-  for kill in range(3):
+  for kill in range(2):
     child = begin('killed')
     assert let_go_on(child, rng.randint(1, 3)), log.read_text()
     if not kill:  # While the first waits in a step.
@@ -186,7 +185,7 @@ def test_sigkill_at_random_steps_and_a_second_run_lose_no_bit(
       assert turned_away(begin('killed'), child, log.read_text)
       assert files(killed, '*ckpt-*') == before
     child.line.send('go on')
-    time.sleep(rng.uniform(0, 0.03))  # Any moment of a step, or of a save.
+    child.line.poll(rng.uniform(0, 0.03))  # Any moment of a step, or a save.
     child.kill()
     newest = checkpoint_files.steps(killed)[-1]
   last = begin('killed')
@@ -251,7 +250,7 @@ def test_sigkill_inside_a_save_at_random_moments(tmp_path, start):
       seconds = time.monotonic() - began
       size = sum(sizes(tmp_path, 'ckpt-*').values())
       child.line.recv()
-    time.sleep(rng.uniform(0, 1.2 * seconds))  # Any moment of a save.
+    child.line.poll(rng.uniform(0, 1.2 * seconds))  # Any moment of a save.
     child.kill()
     # In turn the ends and the beginnings of saves.
     told = list(child.told())

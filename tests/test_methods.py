@@ -178,7 +178,8 @@ def test_two_replicas_equal_one_big_batch(
 
 @pytest.mark.parametrize(
   'loss, distribution',
-  [(loss, 'vmf') for loss in methods.METHODS] + [('byol_ceb', 'gaussian')],
+  [(loss, 'vmf') for loss in methods.METHODS]
+  + [('contrastive_ceb', 'gaussian')],
 )
 def test_the_whole_step_compiles_and_is_the_same(loss, distribution):
   cfg = tiny(loss, distribution, optimizer='lars')

@@ -205,30 +205,6 @@ def test_two_workers_train_and_resume_as_one_process_does(images, tmp_path):
     assert two[step] == pytest.approx(loss, rel=1e-4), step
 
 
-def test_sigkill_loses_no_bit(images, tmp_path):
-  """Six steps; and three, SIGKILL, the same command again: the same run."""
-  more = ('--mode=train', '--checkpoint_steps=3', '--deterministic')
-
-  def call(model_dir, **env):
-    _, *argv = flags(images, model_dir, *C_BYOL, *more)
-    return subprocess.run(
-      [sys.executable, 'tests/tiny_run.py', *argv],
-      cwd=ROOT,
-      env={**os.environ, 'PYTHONPATH': ROOT, **env},
-      capture_output=True,
-      text=True,
-    )
-
-  whole, killed = tmp_path / 'whole', tmp_path / 'killed'
-  assert call(whole).returncode == 0
-  first = call(killed, KILL_AFTER_SAVING='3')
-  assert first.returncode == -signal.SIGKILL, first.stderr
-  assert checkpoint_files.steps(killed) == [0, 3]
-  second = call(killed)
-  assert second.returncode == 0 and 'Resuming from step 3' in second.stdout
-  assert_same_bits(whole / 'ckpt-6', killed / 'ckpt-6')
-
-
 def test_linear_evaluation_and_finetuning_from_a_checkpoint(
   images, tmp_path, capsys
 ):

@@ -3,8 +3,6 @@
 python tests/tiny_run.py FLAGS, for tests that need a process of their own.
 """
 
-import os
-import signal
 import sys
 
 BLOCKS = (False, (1, 0, 0, 1))
@@ -22,20 +20,6 @@ def make_encoder(cfg):
   )
 
 
-def _kill_after_saving(step):
-  """As if the machine took the process away at this very moment."""
-  import checkpoints
-
-  save = checkpoints.Checkpoints.save
-
-  def killed(self, at, *args, **more):
-    save(self, at, *args, **more)
-    if at == step:
-      os.kill(os.getpid(), signal.SIGKILL)
-
-  checkpoints.Checkpoints.save = killed
-
-
 def main():
   import run
 
@@ -43,8 +27,6 @@ def main():
   import methods
   import resnet
 
-  if 'KILL_AFTER_SAVING' in os.environ:
-    _kill_after_saving(int(os.environ['KILL_AFTER_SAVING']))
   resnet.BLOCKS[18] = BLOCKS
   methods.make_encoder = make_encoder
   return run.main(sys.argv)
