@@ -76,7 +76,8 @@ def out_of_reach(error):
     tf.errors.AbortedError,
     tf.errors.DeadlineExceededError,
   )
-  return isinstance(error, temporary) or 'libcurl code' in str(error)
+  answers = r'libcurl code|HTTP response code (429|5\d\d)'
+  return isinstance(error, temporary) or bool(re.search(answers, str(error)))
 
 
 def blame(path, error):
@@ -87,9 +88,12 @@ def blame(path, error):
   """
   if out_of_reach(error):
     raise error
-  with contextlib.suppress(tf.errors.NotFoundError):
-    with tf.io.gfile.GFile(f'{path}.index', 'rb') as file:
-      file.read(1)
+  folder, base = os.path.split(path)
+  for name in listed(folder or '.'):
+    if name.startswith(f'{base}.'):
+      with contextlib.suppress(tf.errors.NotFoundError):
+        with tf.io.gfile.GFile(os.path.join(folder, name), 'rb') as file:
+          file.read(1)
 
 
 def damaged(path, error):
@@ -113,10 +117,13 @@ def cut_short(directory, after):
 
 def set_aside(directory, step, mark):
   """Renames a checkpoint to <mark>-ckpt-N: kept, but never read again."""
+  there, label = listed(directory), mark
+  while any(name.startswith(f'{label}-ckpt-{step}.') for name in there):
+    number = int(label.rpartition('-')[2]) + 1 if label != mark else 2
+    label = f'{mark}-{number}'
   for name in files(directory, step):
     source = os.path.join(directory, name)
-    target = os.path.join(directory, f'{mark}-{name}')
-    tf.io.gfile.rename(source, target, overwrite=True)
+    tf.io.gfile.rename(source, os.path.join(directory, f'{label}-{name}'))
 
 
 def to_disk(paths):
@@ -128,6 +135,9 @@ def to_disk(paths):
     handle = os.open(path, os.O_RDONLY)
     try:
       os.fsync(handle)
+    except OSError:
+      if path not in folders:  # Some file systems have it for files alone.
+        raise
     finally:
       os.close(handle)
 

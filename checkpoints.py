@@ -4,7 +4,7 @@ import contextlib
 import json
 import os
 import re
-import uuid
+import tempfile
 
 import tensorflow as tf
 
@@ -95,10 +95,12 @@ def difference(path, root, parts=('',)):
 class Checkpoints:
   """The checkpoints of one run: `items` are the trackables they hold."""
 
-  def __init__(self, directory, keep=5, chief=True, **items):
+  def __init__(self, directory, keep=5, chief=True, alone=True, **items):
     self.directory = directory
     self.keep = max(keep, 1)
     self.chief = chief
+    # With others, who wait for us in the middle of a save, none may fail.
+    self._may_fail = _MAX_FAILURES if alone else 1
     self._items = items
     self._checkpoint = tf.train.Checkpoint(**items)
     self._newest = None
@@ -118,9 +120,8 @@ class Checkpoints:
     self._newest = step
     if not self.chief:
       # Every worker takes part in reading variables; the chief's file counts.
-      scratch = self._path(f'.worker-{uuid.uuid4().hex}')
-      self._checkpoint.write(os.path.join(scratch, 'ckpt'))
-      tf.io.gfile.rmtree(scratch)
+      with tempfile.TemporaryDirectory() as scratch:
+        self._checkpoint.write(os.path.join(scratch, 'ckpt'))
       return path
     tf.io.gfile.makedirs(self.directory)
     try:
@@ -136,7 +137,7 @@ class Checkpoints:
       with contextlib.suppress(*DAMAGE):  # The store may be out of reach.
         self._remove(step)
         self._clear_temporary()
-      if needed or self._failures >= _MAX_FAILURES:
+      if needed or self._failures >= self._may_fail:
         raise checkpoint_files.NotSaved(
           f'{what}. Make room in {self.directory}'
         ) from error
@@ -218,7 +219,7 @@ class Checkpoints:
         checkpoint_files.set_aside(self.directory, step, 'old')
       say(f'{len(found)} earlier checkpoints are kept as old-ckpt-*')
 
-  def restore(self, step):
+  def restore(self, step, say=print):
     """Restores one step whole: every variable, no more and no fewer."""
     path = checkpoint_files.prefix(self.directory, step)
     try:
@@ -227,7 +228,7 @@ class Checkpoints:
     except DAMAGE as error:
       raise checkpoint_files.damaged(path, error) from error
     if foreign:
-      self._restore_released(path)
+      self._restore_released(path, step, say)
       self._newest = step
       return
     if not reason:
@@ -243,15 +244,22 @@ class Checkpoints:
       '--model_dir.'
     )
 
-  def _restore_released(self, path):
+  def _restore_released(self, path, step, say):
     items = self._items
     parts = released.parts_of(items['method'], items.get('probe'))
+    said = released.step(path)
+    if said not in (0, step):
+      raise CheckpointError(
+        f'{path} was written at step {said}: rename its files to ckpt-{said}.*'
+      )
     try:
-      released.load(path, parts, items['optimizer'])
+      report = released.load(path, parts, items['optimizer'])
     except released.Mismatch as error:
       raise CheckpointError(
         f'{path} has the released layout and another architecture ({error}).'
       ) from error
+    items['optimizer'].iterations.assign(step)
+    say(f'{path}: {released.infer(path).describe()}\n{report.describe()}')
 
   def restore_latest(self, say=print):
     """-> the step restored, or None when there is no checkpoint at all.
@@ -269,7 +277,7 @@ class Checkpoints:
         say(f'ERROR: {path} is damaged ({checkpoint_files.first_line(error)}).')
         damaged.append(step)
         continue
-      self.restore(step)
+      self.restore(step, say)
       for lost in checkpoint_files.cut_short(self.directory, step):
         say(f'ERROR: {self._path(f"ckpt-{lost}")} is damaged (no index).')
         damaged.append(lost)

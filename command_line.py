@@ -50,6 +50,7 @@ _OF_ONE_CALL = ('This call', 'Hardware')
 def of_the_run(values):
   """The part of a to_dict that an evaluation takes over from the training."""
   own = [name for title in _OF_ONE_CALL for name in sections()[title]]
+  own.append('checkpoint')  # Where it began is not what it is.
   return {name: value for name, value in values.items() if name not in own}
 
 
@@ -86,6 +87,7 @@ class Stored(NamedTuple):
 
   settings: dict
   methods: tuple  # the values of --pretrain_loss that it may belong to
+  released: bool = False  # in the published layout: the architecture alone
 
 
 # What tensors are made by.
@@ -103,10 +105,10 @@ _ARCHITECTURE = (
 )
 
 
-def _taken_over(typed, given, stored):
+def _taken_over(typed, given, stored, whole):
   """The stored settings that this call takes over; typed ones may not differ.
 
-  All of them to read a model, those of what was built to train on.
+  whole: all of them, to read or resume a model; else those of what was built.
   """
   settings = stored.settings
   for name in _ARCHITECTURE:
@@ -118,7 +120,7 @@ def _taken_over(typed, given, stored):
       refuse(
         name, value, f'the checkpoint was made with {show(there)}; drop it'
       )
-  if given.get('mode') not in READING:
+  if not whole:
     return of_the_encoder(settings)
   settings = of_the_run(settings)
   if stored.methods and given.get('pretrain_loss') not in stored.methods:
@@ -204,6 +206,28 @@ def _preset(typed):
   return PRESETS[typed['preset']][1] if typed.get('preset') else {}
 
 
+def _find_stored(given, load):
+  """-> (what is Stored where the flags point, whether it is taken whole)."""
+  checkpoint, model_dir = given.get('checkpoint'), given.get('model_dir')
+  reading, there = given.get('mode') in READING, None
+  try:
+    there = load(model_dir) if model_dir else None
+  except ConfigError:
+    if reading:
+      raise
+    # Else whoever resumes from it tells what is damaged, and falls back.
+  if not reading:
+    # A run of ours goes on with flags that are typed again and compared; of a
+    # released checkpoint nobody has such flags.
+    if there and there.released and not given.get('fresh_start'):
+      return there, True
+    return load(checkpoint) if checkpoint else None, False
+  if there and (given['mode'] == 'eval' or not checkpoint):
+    # The checkpoint is where a run in model_dir began, if there is one.
+    return there, True
+  return load(checkpoint) if checkpoint else None, True
+
+
 def parse(argv, load_stored=None):
   """argv -> Config; raises ConfigError, or Help.
 
@@ -216,16 +240,8 @@ def parse(argv, load_stored=None):
   given = _preset(typed) | typed
   for flag in ('model_dir', 'checkpoint'):
     check_place(flag, given.get(flag, ''))
-  sources = [given.get('checkpoint')]
-  if given.get('mode') in READING:
-    sources.append(given.get('model_dir'))
-  if given.get('mode') == 'eval':
-    # The checkpoint is where a run in model_dir began, if there is one.
-    sources.reverse()
-  found = None
-  for source in sources:
-    found = found or (load_stored and source and load_stored(source))
-  stored = _taken_over(typed, given, found) if found else {}
+  found, whole = _find_stored(given, load_stored) if load_stored else (None, 0)
+  stored = _taken_over(typed, given, found, whole) if found else {}
   cfg = from_dict(_preset(typed) | stored | typed)
   check_surroundings(cfg)
   return cfg

@@ -483,7 +483,8 @@ def check_surroundings(cfg):
 
 def check_replicas(cfg, replicas):
   """Refuses global batches that `replicas` devices cannot share evenly."""
-  names = {'train': ['train_batch_size'], 'eval': ['eval_batch_size']}
+  evaluation = dict.fromkeys(READING, ['eval_batch_size'])
+  names = {'train': ['train_batch_size']} | evaluation
   for name in names.get(cfg.mode, ['train_batch_size', 'eval_batch_size']):
     batch = getattr(cfg, name)
     if batch % replicas:

@@ -59,6 +59,7 @@ class DatasetInfo:
   paths: tuple[str, ...] = dataclasses.field(default=(), repr=False)
   labels: tuple[int, ...] = dataclasses.field(default=(), repr=False)
   shards: tuple[Shard, ...] = dataclasses.field(default=(), repr=False)
+  folder: str = dataclasses.field(default='', repr=False)  # of the paths
   # Record -> (image's bytes, label), for sources with shards.
   parse: Callable | None = dataclasses.field(default=None, repr=False)
 
@@ -92,7 +93,7 @@ def check_batch(info, global_batch):
 def example_id(info, index):
   """What an example is called: its file below the split, or its TFDS id."""
   if info.paths:
-    return os.path.relpath(info.paths[index], os.path.commonpath(info.paths))
+    return os.path.relpath(info.paths[index], info.folder)
   shard = next(s for s in reversed(info.shards) if s.first <= index)
   number = index - shard.first + shard.skip
   return f'{os.path.basename(shard.path)}__{number}'
@@ -171,7 +172,13 @@ def _describe_folder(name, root, split):
     )
   labels = tuple(labels or [-1] * len(paths))
   return DatasetInfo(
-    name, split, len(paths), tuple(classes), tuple(paths), labels
+    name,
+    split,
+    len(paths),
+    tuple(classes),
+    tuple(paths),
+    labels,
+    folder=folder,
   )
 
 

@@ -130,6 +130,15 @@ def host_means(strategy):
   return lambda values: means(tf.constant(values, tf.float32)).numpy()
 
 
+def num_workers(strategy):
+  """How many processes take part in a step."""
+  resolver = strategy.cluster_resolver
+  if resolver is None or not getattr(resolver, 'task_type', None):
+    return 1
+  jobs = resolver.cluster_spec().as_dict()
+  return sum(len(jobs.get(job, ())) for job in ('chief', 'worker'))
+
+
 def is_chief(strategy):
   """True on the one process that writes files and talks to the user."""
   resolver = strategy.cluster_resolver

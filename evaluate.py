@@ -11,12 +11,12 @@ import numpy as np
 import tensorflow as tf
 
 import checkpoint_files
-import checkpoints
 import config
 import data
 import data_sources
 import data_util
 import objectives
+import pretrained
 
 _POLL_SECONDS = 5.0
 _SHARD = 20_000  # Examples in a file of features.
@@ -143,7 +143,6 @@ def follow(cfg, strategy, state, total, monitor, wait=time.sleep):
       '--mode=eval reports the accuracy of the linear probe, and this run has '
       'none: its data has no labels, or --lineareval_while_pretraining=false.'
     )
-  items = {'method': state.method, 'probe': state.probe}
   done, result = -1, None
   while done < total:
     new = [s for s in checkpoint_files.steps(cfg.model_dir) if s > done]
@@ -156,9 +155,8 @@ def follow(cfg, strategy, state, total, monitor, wait=time.sleep):
     if older:
       monitor.say(f'Steps {older} are skipped: {step} is newer')
     try:
-      checkpoints.load_parts(
-        checkpoint_files.prefix(cfg.model_dir, step), **items
-      )
+      path = checkpoint_files.prefix(cfg.model_dir, step)
+      pretrained.load(path, [], state.method, state.probe)
     except checkpoint_files.CheckpointError:
       if step in checkpoint_files.steps(cfg.model_dir):
         raise
@@ -199,22 +197,27 @@ def embeddings(cfg, strategy, state, info):
     return strategy.run(step, args=(batch,))
 
   source = batches(info, cfg.image_size, cfg.eval_batch_size)
-  for batch in strategy.distribute_datasets_from_function(source):
-    rows = {
-      name: np.concatenate(
-        [part.numpy() for part in strategy.experimental_local_results(value)]
-      )
-      for name, value in run(batch).items()
-    }
-    index, seen = rows.pop('index'), rows.pop('mask') > 0
-    for name, value in rows.items():
-      if name != 'label':
-        value[~seen] = np.nan
-    keep = np.argsort(index, kind='stable')[np.sum(index < 0) :]
-    labels = rows.pop('label')[keep]
-    ids = np.array([data_sources.example_id(info, i) for i in index[keep]])
-    rows = {name: value[keep] for name, value in rows.items()}
-    yield rows | {'labels': labels, 'ids': ids}
+
+  def numbers(value):
+    parts = strategy.experimental_local_results(value)
+    return np.concatenate([part.numpy() for part in parts])
+
+  with data_sources.explained(info):
+    for batch in strategy.distribute_datasets_from_function(source):
+      rows = {name: numbers(value) for name, value in run(batch).items()}
+      yield _in_order(info, rows)
+
+
+def _in_order(info, rows):
+  """The rows of a batch without padding, and what cannot be decoded as NaN."""
+  index, seen = rows.pop('index'), rows.pop('mask') > 0
+  for name, value in rows.items():
+    value[~seen] = -1 if name == 'label' else np.nan
+  keep = np.argsort(index, kind='stable')[np.sum(index < 0) :]
+  labels = rows.pop('label')[keep]
+  ids = np.array([data_sources.example_id(info, i) for i in index[keep]])
+  rows = {name: value[keep] for name, value in rows.items()}
+  return rows | {'labels': labels, 'ids': ids}
 
 
 def _save_npz(path, pieces):
@@ -222,6 +225,7 @@ def _save_npz(path, pieces):
   arrays = {k: np.concatenate([p[k] for p in pieces]) for k in pieces[0]}
   buffer = io.BytesIO()
   np.savez(buffer, **arrays)
+  tf.io.gfile.makedirs(os.path.dirname(path) or '.')
   with tf.io.gfile.GFile(f'{path}.new', 'wb') as file:
     file.write(buffer.getvalue())
   tf.io.gfile.rename(f'{path}.new', path, overwrite=True)
@@ -231,30 +235,34 @@ def extract_features(cfg, strategy, state, say):
   """Writes the embeddings of --eval_split to --output."""
   info = data_sources.describe(cfg.dataset, cfg.data_dir, cfg.eval_split)
   single = cfg.output.endswith('.npz')
-  if not single:
-    tf.io.gfile.makedirs(cfg.output)
-  done, held, shards = 0, [], 0
-
-  def flush():
-    path = cfg.output
-    if not single:
-      path = os.path.join(path, f'features-{shards:05d}.npz')
-    _save_npz(path, held)
-
+  first = cfg.output if single else _shard(cfg.output, 0)
+  if not single and tf.io.gfile.exists(first):
+    # Of a larger set some would stay among the new ones.
+    raise config.ConfigError(
+      f'--output={cfg.output} holds features already; name another folder.'
+    )
+  done, bad, held, shards = 0, 0, [], 0
   for piece in embeddings(cfg, strategy, state, info):
     held.append(piece)
     done += len(piece['labels'])
+    bad += int(np.isnan(piece['representation'][:, 0]).sum())
     if not single and sum(len(p['labels']) for p in held) >= _SHARD:
-      flush()
+      _save_npz(_shard(cfg.output, shards), held)
       held, shards = [], shards + 1
-  if held:
-    flush()
   if done != info.num_examples:
     raise data_sources.DataError(
       f'--eval_split={cfg.eval_split}: {done} examples read, '
       f'{info.num_examples} expected. Is a file of the data set missing?'
     )
+  if held:
+    _save_npz(cfg.output if single else _shard(cfg.output, shards), held)
   say(f'{done:,} examples of {info.name}, {info.split}, in {cfg.output}')
+  if bad:
+    say(f'{bad:,} of them cannot be decoded: NaN, and the label -1')
+
+
+def _shard(folder, number):
+  return os.path.join(folder, f'features-{number:05d}.npz')
 
 
 def extract(layer, source, mean_std):

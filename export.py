@@ -69,6 +69,10 @@ def _released(folder, model):
   """A checkpoint in the layout of the published code."""
   path = os.path.join(folder, f'ckpt-{model.found.step}')
   state = model.state
+  if getattr(state.method, 'ceb', None) and state.method.ceb.variables:
+    raise CheckpointError(
+      '--format=released: that layout has no place for learned deviations.'
+    )
   released.write(
     path,
     released.parts_of(state.method, state.probe),
@@ -212,8 +216,8 @@ def _relative(numbers):
 def _copy(source, target):
   """A folder's files into another one, which may be a bucket's."""
   for folder, _, files in os.walk(source):
-    place = os.path.join(target, os.path.relpath(folder, source))
-    place = os.path.normpath(place) if '://' not in target else place
+    below = os.path.relpath(folder, source)
+    place = target if below == '.' else os.path.join(target, below)
     tf.io.gfile.makedirs(place)
     # Sorted: the index of a checkpoint after its data.
     for name in sorted(files):
@@ -224,6 +228,9 @@ def _copy(source, target):
 
 def export(kind, output, model, say):
   """Writes a Trained in one of the FORMATS, parity.npz and a report."""
+  index = os.path.join(output, f'ckpt-{model.found.step}.index')
+  if kind == 'released' and tf.io.gfile.exists(index):
+    raise CheckpointError(f'{index} is there already: name another --output.')
   size = model.image_size
   images = tf.random.stateless_uniform([4, size, size, 3], [0, 0])
   ours = make_network(model.state, model.mean_std)(images)

@@ -60,5 +60,6 @@ def describe(path):
   lines += _training(found.record) if found.record else []
   lines.append('')
   for part, (tensors, numbers) in sorted(_parts(found.path).items()):
+    (part,) = _plain([part])
     lines.append(f'{part:32} {tensors:5d} tensors {numbers:14,d} numbers')
   return '\n'.join(lines)

@@ -156,6 +156,8 @@ def fit(
         save(step, needed)
         # A signal may have come while it was written.
         (asked,) = host_means([stop.asked()])
+      if asked and not needed:
+        save(step, True)  # If that one failed; else it is there already.
       if asked:
         raise Stopped(
           f'{stop.received or "Another worker stopped"} at step {step}: '

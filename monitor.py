@@ -38,7 +38,7 @@ class Monitor:
     self._last_line = float('-inf')
     self._writer = None
     if chief:
-      self._writer = tf.summary.create_file_writer(model_dir)
+      tf.io.gfile.makedirs(model_dir)
 
   def say(self, text):
     """A line of its own, ended even where a progress line stands."""
@@ -50,6 +50,8 @@ class Monitor:
     """The means since the last summary: TensorBoard and metrics.jsonl."""
     if not self.chief:
       return
+    if not self._writer:
+      self._writer = tf.summary.create_file_writer(self.model_dir)
     with self._writer.as_default():
       for name, value in metrics.items():
         tag = _TAGS.get(name, name if '/' in name else f'train/{name}')

@@ -75,14 +75,15 @@ def _unpack(path):
         if total > _MAX_UNPACKED:
           reason = f'makes it more than {_MAX_UNPACKED:,} bytes'
         target = os.path.join(folder, name)
-        if os.path.exists(target):
+        wanted = member.isfile() and ('.index' in name or '.data-' in name)
+        if wanted and os.path.exists(target):
           reason = 'is there twice'
         if reason:
           raise CheckpointError(
             f'--checkpoint={path}: {member.name!r} in the archive {reason}. '
             'Nothing of it is used.'
           )
-        if member.isfile() and ('.index' in name or '.data-' in name):
+        if wanted:
           with open(target, 'wb') as out:
             shutil.copyfileobj(archive.extractfile(member), out)
   except (tarfile.TarError, EOFError, OSError, tf.errors.OpError) as error:
@@ -161,7 +162,11 @@ def load(path, names, method, probe=None, optimizer=None):
   empty list takes all that there are. With an optimizer also its momentum and
   the step.
   """
-  if released.recognised(path):
+  try:
+    foreign = released.recognised(path)
+  except checkpoint_files.DAMAGE as error:
+    raise checkpoint_files.damaged(path, error) from error
+  if foreign:
     return _load_released(path, names, method, probe, optimizer)
   wanted = [n for n in names if n != 'probe']
   part = tf.train.Checkpoint(**{n: getattr(method, n) for n in wanted})

@@ -176,6 +176,12 @@ def _count(shapes, pattern):
   return 1 + max((int(match[1]) for match in found if match), default=-1)
 
 
+def _shape(shapes, name):
+  if name not in shapes:
+    raise Mismatch(f'{name} is missing')
+  return shapes[name]
+
+
 def _infer_resnet(shapes):
   root = PARTS['encoder']
   groups = f'{root}/block_groups'
@@ -188,9 +194,9 @@ def _infer_resnet(shapes):
   )
   depths = [d for d, plan in BLOCKS.items() if plan == (bottleneck, blocks)]
   branch = 'conv_relu_dropblock_layers' if bottleneck else 'conv2d_bn_layers'
-  width = shapes.get(f'{first}/{branch}/0/conv2d/kernel', (0, 0, 0, 0))[-1]
-  stem = shapes.get(f'{root}/initial_conv_relu_max_pool/0/conv2d/kernel')
-  if not depths or not stem or width % 64:
+  width = _shape(shapes, f'{first}/{branch}/0/conv2d/kernel')[-1]
+  stem = _shape(shapes, f'{root}/initial_conv_relu_max_pool/0/conv2d/kernel')
+  if not depths or width % 64:
     raise Mismatch(
       f'its backbone has blocks {blocks} of width {width}, which is no ResNet '
       f'of depth {", ".join(map(str, BLOCKS))}'
@@ -201,6 +207,7 @@ def _infer_resnet(shapes):
     'width_multiplier': width // 64,
     # The smallest width of a squeeze is 32, which hides smaller ratios.
     'sk_ratio': max(squeeze[-1] / (8 * width), 0.0625) if squeeze else 0.0,
+    'se_ratio': 0.0,
   }
   selective = squeeze is not None
   # Three 3x3 are the large stem, one is for small images.
@@ -214,7 +221,8 @@ def _infer_projector(shapes):
   count = _count(shapes, rf'{layers}/(\d+)/')
   if not count:
     return {'proj_head_mode': 'none'}, []
-  widths = [shapes[f'{layers}/{i}/dense/kernel'][-1] for i in range(count)]
+  kernels = [f'{layers}/{i}/dense/kernel' for i in range(count)]
+  widths = [_shape(shapes, name)[-1] for name in kernels]
   settings = {
     'proj_head_mode': 'linear' if count == 1 else 'nonlinear',
     'proj_out_dim': widths[-1],
@@ -256,6 +264,8 @@ class Inferred(NamedTuple):
       f'{s["stem"]} stem, {s["proj_head_mode"]} projection'
     )
     if 'proj_out_dim' in s:
+      hidden = s.get('proj_head_hidden_dim')
+      text += f' by {hidden}' if hidden else ''
       text += f' to {s["proj_out_dim"]}'
     if self.num_classes:
       reads = s['ft_proj_selector']
@@ -345,7 +355,7 @@ def _wanted(parts, optimizer, shapes):
   for name, variable in variables(parts).items():
     try:
       slot = optimizer.get_slot(variable, 'Momentum')
-    except KeyError:  # Not trained, or not by LARS.
+    except (KeyError, AttributeError):  # Not trained, or not by LARS.
       continue
     wanted[_slot(name, saved)] = slot
   return wanted

@@ -62,6 +62,14 @@ def _gfile(path):
   return tf.io.gfile
 
 
+def _list(folder):
+  if '://' not in folder:
+    return os.listdir(folder)
+  import checkpoint_files
+
+  return checkpoint_files.listed(folder)
+
+
 def _read_json(path):
   if '://' not in path:
     with open(path) as file:
@@ -83,17 +91,17 @@ def read_stored(path):
     settings = config.stored_settings(name, _read_json)
     return command_line.Stored(settings, (settings['pretrain_loss'],))
   # Nothing of ours is there: the tensors themselves have to tell.
+  if files.isdir(path) and not any(n.endswith('.index') for n in _list(path)):
+    return None
   quiet_start()
   import checkpoint_files
   import pretrained
 
-  if files.isdir(path) and not checkpoint_files.steps(path):
-    return None
   try:
     found = pretrained.identify(path)
   except checkpoint_files.CheckpointError as error:
     raise config.ConfigError(str(error)) from error
-  return command_line.Stored(found.settings, found.methods)
+  return command_line.Stored(found.settings, found.methods, found.released)
 
 
 def _git_hash():
@@ -189,6 +197,10 @@ def execute(cfg, argv):
 
   results = cfg.model_dir
   if config.reads(cfg):
+    if distributed.num_workers(strategy) > 1:
+      raise config.ConfigError(
+        f'--mode={cfg.mode} runs in one process: unset TF_CONFIG.'
+      )
     name = f'eval_{cfg.eval_name}' if cfg.eval_name else 'eval'
     results = os.path.join(cfg.model_dir, name)
   if cfg.mode in ('extract_features', 'export'):

@@ -1,5 +1,6 @@
 """The train step, what it trains, and where a run begins."""
 
+import dataclasses
 import functools
 from typing import NamedTuple
 
@@ -265,19 +266,22 @@ def rebuild(cfg, strategy):
   """-> (a state to restore into, the last step), for an evaluator."""
   info = data_sources.describe(cfg.dataset, cfg.data_dir, cfg.train_split)
   total = config.train_steps(cfg, info.num_examples)
+  cfg = dataclasses.replace(cfg, optimizer='lars')  # Not asked for.
   with strategy.scope():
     return make_state(cfg, len(info.class_names), 0, total), total
 
 
-def untrained(cfg, strategy, found):
+def untrained(cfg, strategy, found, optimizing=False):
   """A State that a pretrained.Found fits into."""
+  if not optimizing:  # Then any will do, and LAMB is not always there.
+    cfg = dataclasses.replace(cfg, optimizer='lars')
   with strategy.scope():
     return make_state(cfg, found.num_classes, 0, 1)
 
 
 def load_whole(cfg, strategy, found, optimizing, say):
   """A pretrained.Found -> its State; momentum and step too where it matters."""
-  state = untrained(cfg, strategy, found)
+  state = untrained(cfg, strategy, found, optimizing)
   say(
     pretrained.load(
       found.path,
@@ -340,6 +344,7 @@ def train(cfg, strategy, info, record, monitor: Monitor):
     cfg.model_dir,
     cfg.keep_checkpoint_max,
     distributed.is_chief(strategy),
+    alone=distributed.num_workers(strategy) == 1,
     record=checkpoints.Record(record),
     **state.items(),
   )

@@ -28,8 +28,8 @@ ROOMS = dict.fromkeys(LEAVES.split(), '') | {
   'train': """augmentation checkpoint_files checkpoints config data
     data_sources distributed lars_optimizer loop methods model monitor
     objectives pretrained schedules""",
-  'evaluate': """checkpoint_files checkpoints config data data_sources data_util
-    objectives""",
+  'evaluate': """checkpoint_files config data data_sources data_util objectives
+    pretrained""",
 }
 ROOMS['run'] = ' '.join(ROOMS)
 FILES = pathlib.Path(__file__).parents[1].glob('*.py')

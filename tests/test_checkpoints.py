@@ -211,6 +211,32 @@ def test_a_missing_index_is_no_checkpoint(tmp_path):
   assert_same(state.values(), expected[10])
 
 
+def test_what_cannot_be_opened_is_not_called_damaged(tmp_path):
+  """Too many links, no permission, an error of the disk: it may be whole."""
+  saved_run(tmp_path)
+  data = tmp_path / 'ckpt-20.data-00000-of-00001'
+  data.rename(tmp_path / 'elsewhere')
+  data.symlink_to(data)
+  before = set(os.listdir(tmp_path))
+  with pytest.raises(tf.errors.OpError, match='symbolic'):
+    restore(tmp_path)
+  assert set(os.listdir(tmp_path)) == before
+
+
+def test_with_other_workers_no_save_may_fail(tmp_path, monkeypatch):
+  """They wait for the chief in the middle of it."""
+
+  def write(self, path):
+    raise tf.errors.ResourceExhaustedError(None, None, 'full')
+
+  monkeypatch.setattr(tf.train.Checkpoint, 'write', write)
+  said = []
+  State().store(tmp_path / 'a').save(5, needed=False, say=said.append)
+  assert len(said) == 1
+  with pytest.raises(checkpoint_files.NotSaved, match='full'):
+    State().store(tmp_path / 'b', alone=False).save(5, needed=False)
+
+
 def test_all_damaged_never_begins_at_zero(tmp_path):
   saved_run(tmp_path, (10, 20, 30))
   for step, kind in ((10, 'data empty'), (20, 'index empty')):
@@ -408,6 +434,12 @@ def test_retire_keeps_an_earlier_run_as_old(tmp_path):
     store.save(step)
   assert checkpoint_files.steps(str(tmp_path)) == [20, 30]
   assert files(tmp_path, 'old-*') == old
+  # A second fresh start does not overwrite what the first one kept.
+  second = files(tmp_path, 'ckpt-20.*')
+  state.store(tmp_path).retire([20], said.append)
+  assert files(tmp_path, 'old-ckpt-*') == old
+  names = {f'old-2-{name}': content for name, content in second.items()}
+  assert files(tmp_path, 'old-2-*') == names
 
 
 def test_retire_without_a_cause(tmp_path):
@@ -429,8 +461,7 @@ def test_other_workers_take_part_and_leave_nothing(tmp_path, monkeypatch):
   worker = State().store(tmp_path / 'run', chief=False)
   assert worker.save(5) == str(tmp_path / 'run' / 'ckpt-5')
   assert len(written) == 1
-  assert not any(path.is_file() for path in tmp_path.rglob('*'))
-  assert list((tmp_path / 'run').iterdir()) == []
+  assert list(tmp_path.rglob('*')) == []
 
 
 def test_saving_a_step_twice_writes_once(tmp_path):

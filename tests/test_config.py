@@ -298,6 +298,12 @@ def test_a_stored_run_does_not_bring_its_machine_or_its_call():
   assert (cfg.use_tpu, cfg.tpu_name) == (None, '')
 
 
+def test_where_a_finetuned_run_began_is_not_what_it_is():
+  begun = stored_of(checkpoint='/nowhere')
+  line = '--mode=extract_features --model_dir=m --output=x.npz'
+  assert parse(line, {'m': begun}.get).checkpoint == ''
+
+
 def test_a_checkpoint_brings_its_encoder_and_nothing_else():
   stored = stored_of(
     resnet_depth=34, image_size=64, learning_rate=7.0, proj_out_dim=9

@@ -161,3 +161,10 @@ def test_prepared_files_that_are_gone(tmp_path, monkeypatch):
   os.remove(info.shards[0].path)
   with pytest.raises(DataError, match='is missing'):
     describe('photo_patches', str(tmp_path))
+
+
+def test_an_image_is_called_by_its_place_below_the_split(tmp_path):
+  """Also where one class, or one image, is all there is."""
+  write(f'{tmp_path}/train/cat/7.png', encoded(7))
+  info = data_sources.describe(f'folder:{tmp_path}')
+  assert data_sources.example_id(info, 0) == 'cat/7.png'

@@ -348,6 +348,33 @@ def test_nan_is_a_difference(monkeypatch, tmp_path):
     export.export('keras', str(tmp_path), exported, print)
 
 
+def test_files_for_a_bucket_lie_right_below_it(monkeypatch, tmp_path):
+  """Object names are not normalised: a/./b is not a/b."""
+  (tmp_path / 'saved_model').mkdir()
+  for name in ('parity.npz', 'saved_model/x.pb'):
+    (tmp_path / name).write_bytes(b'')
+  copied = []
+  monkeypatch.setattr(tf.io.gfile, 'makedirs', lambda path: None)
+  monkeypatch.setattr(
+    tf.io.gfile, 'copy', lambda source, target, overwrite: copied.append(target)
+  )
+  export._copy(str(tmp_path), 'gs://b/out')
+  assert copied == ['gs://b/out/parity.npz', 'gs://b/out/saved_model/x.pb']
+
+
+def test_learned_deviations_have_no_place_in_the_released_layout(
+  monkeypatch, tmp_path
+):
+  exported = trained(
+    monkeypatch,
+    pretrain_loss='contrastive_ceb',
+    ceb_distribution='gaussian',
+    gaussian_scale='learned',
+  )
+  with pytest.raises(ValueError, match='no place for learned deviations'):
+    export.export('released', str(tmp_path), exported, print)
+
+
 def test_a_missing_package_is_named(monkeypatch, tmp_path):
   exported = trained(monkeypatch)
   monkeypatch.setitem(sys.modules, 'tf2onnx', None)

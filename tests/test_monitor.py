@@ -152,7 +152,7 @@ def test_write_json_shows_the_old_file_or_the_new(tmp_path, monkeypatch):
   assert [json.loads(text) for text in seen] == [{'step': 1}]
   assert json.loads((tmp_path / 'result.json').read_text()) == {'step': 2}
   others = {path.name.partition('.')[0] for path in tmp_path.iterdir()}
-  assert others == {'events', 'result'}
+  assert others == {'result'}
 
 
 def test_who_is_not_chief_says_and_writes_nothing(tmp_path, clock):

@@ -75,7 +75,7 @@ def test_a_tarball_is_read_as_its_folder_would_be(tmp_path):
   folder, tensors = folder_of(tmp_path / 'whole', 'simclr')
   path = str(tmp_path / 'checkpoint.tar.gz')
   with tarfile.open(path, 'w:gz') as tar:
-    tar.add(folder, 'released/checkpoint')
+    tar.add(folder, '.')  # As `tar -C folder .` does.
   prefix = pretrained.locate(path)
   assert os.path.basename(prefix) == 'ckpt-40'
   assert not prefix.startswith(str(tmp_path))
@@ -232,11 +232,14 @@ def test_finetuning_and_going_on_from_a_released_checkpoint(
   name = 'method/encoder/stages/0/convs/0/conv/kernel'
   np.testing.assert_array_equal(read(out / 'ckpt-2')[name], stem)
   # The same folder as a model_dir: training goes on at its step, momentum too.
-  more = ['--pretrain_loss=byol_ceb', '--resnet_depth=18', '--stem=cifar']
-  more += ['--proj_head_hidden_dim=32', '--proj_out_dim=16', '--ceb_beta=1']
-  more += ['--ft_proj_selector=-1', '--learning_rate=0']
-  assert call(*data, *more, f'--model_dir={source}', '--train_steps=42') == 0
-  assert 'Resuming from step 40' in capsys.readouterr().out
+  more = ['--ceb_beta=1', '--learning_rate=0', f'--model_dir={source}']
+  assert call(*data, *more, '--train_steps=42', '--resnet_depth=34') == 2
+  assert 'was made with 18' in capsys.readouterr().err
+  assert call(*data, *more, '--train_steps=42') == 0
+  out = capsys.readouterr().out
+  assert 'Resuming from step 40' in out
+  assert 'C-BYOL, ResNet-18 1x, cifar stem' in out
+  assert 'missing 0, left over 1 (save_counter)' in out
   assert checkpoint_files.steps(source) == [40, 42]
   # At rate 0 the stored momentum alone moves weights, twice.
   velocity = tensors[
@@ -248,6 +251,53 @@ def test_finetuning_and_going_on_from_a_released_checkpoint(
     again[name], stem - (0.9 + 0.81) * velocity, rtol=1e-5, atol=1e-6
   )
   assert read(f'{source}/ckpt-40').keys() == tensors.keys()
+  # An evaluator that follows reads both kinds.
+  for file in tmp_path.glob('source/ckpt-42.*'):
+    file.unlink()
+  follow = ['--mode=eval', f'--model_dir={source}', '--train_steps=40']
+  assert call(*follow, '--eval_batch_size=4') == 0
+  assert 'step 40: top-1' in capsys.readouterr().out
+
+
+def test_a_released_checkpoint_of_another_number_is_refused(
+  tmp_path, folder, capsys
+):
+  source, _ = folder_of(tmp_path / 'source', 'simclr')
+  for file in tmp_path.glob('source/ckpt-40.*'):
+    file.rename(str(file).replace('ckpt-40', 'ckpt-1'))
+  flags = [f'--dataset=folder:{folder}', '--image_size=16', '--mode=train']
+  flags += ['--train_batch_size=8', f'--model_dir={source}']
+  assert call(*flags, '--train_steps=50') == 2
+  assert 'at step 40: rename its files to ckpt-40.*' in capsys.readouterr().err
+
+
+def test_features_of_images_that_cannot_be_decoded(tmp_path, folder, capsys):
+  source, _ = folder_of(tmp_path / 'source', 'simclr')
+  with open(f'{folder}/val/cat/2.JPG', 'wb') as file:
+    file.write(b'no image')
+  flags = ['--mode=extract_features', f'--checkpoint={source}']
+  flags += [f'--dataset=folder:{folder}', '--image_size=16']
+  flags += ['--eval_batch_size=4', f'--output={tmp_path}/shards']
+  assert call(*flags) == 0
+  assert '1 of them cannot be decoded' in capsys.readouterr().out
+  (path,) = tmp_path.glob('shards/*.npz')
+  found = npz(path)
+  bad = found['ids'] == 'cat/2.JPG'
+  assert bad.sum() == 1 and len(bad) == 7
+  assert np.isnan(found['representation'][bad]).all()
+  assert np.isfinite(found['representation'][~bad]).all()
+  assert (found['labels'][bad] == -1).all() and (found['labels'] > 0).sum() == 6
+  # What is there is not mixed with new shards, nor overwritten.
+  assert call(*flags) == 2
+  assert 'name another folder' in capsys.readouterr().err
+
+
+def test_reading_takes_one_process(tmp_path, capsys, monkeypatch):
+  source, _ = folder_of(tmp_path / 'source', 'simclr')
+  monkeypatch.setattr(distributed, 'num_workers', lambda strategy: 2)
+  flags = ['--mode=extract_features', f'--checkpoint={source}']
+  assert call(*flags, f'--output={tmp_path}/a.npz') == 2
+  assert 'unset TF_CONFIG' in capsys.readouterr().err
 
 
 def test_finetuning_on_two_replicas_is_finetuning_on_one(
@@ -289,6 +339,8 @@ def test_export_gives_back_what_was_released(tmp_path, capsys):
   assert again.keys() == tensors.keys()
   for name, value in tensors.items():
     np.testing.assert_array_equal(again[name], value, err_msg=name)
+  assert call(*flags, f'--output={source}', '--image_size=16') == 2
+  assert 'is there already' in capsys.readouterr().err
 
 
 def test_inspect_says_what_a_checkpoint_is(tmp_path, capsys):

@@ -294,6 +294,25 @@ def test_what_fits_no_model_is_said(monkeypatch, change, says):
     released.infer('anywhere')
 
 
+@pytest.mark.parametrize('sk', [0.0, 0.0625])
+@pytest.mark.parametrize(
+  'name',
+  [
+    '_resnet/initial_conv_relu_max_pool/0/conv2d/kernel',
+    '_resnet/block_groups/0/layers/0/conv_relu_dropblock_layers/0/conv2d/kernel',
+    '_projection_head/linear_layers/0/dense/kernel',
+  ],
+)
+def test_what_the_model_is_read_off_is_named_when_missing(
+  monkeypatch, name, sk
+):
+  shapes = released_names.tensors('simclr', sk=sk)
+  del shapes[f'model/{name}']
+  monkeypatch.setattr(released, '_shapes', lambda path: shapes)
+  with pytest.raises(released.Mismatch, match=f'{name} is missing'):
+    released.infer('anywhere')
+
+
 @pytest.mark.parametrize('ratio', [0.0625, 0.25])
 def test_selective_kernels_follow_from_their_squeeze(monkeypatch, ratio):
   shapes = released_names.tensors('simclr', width=2, sk=ratio)

@@ -87,8 +87,11 @@ def test_their_resnets_give_our_outputs(
 
 def test_the_script_compares(monkeypatch, tmp_path, capsys):
   exported(monkeypatch, tmp_path)
-  assert load_in_torch.main(str(tmp_path)) < 1e-4
-  assert 'timm.models.resnet differs by' in capsys.readouterr().out
+  assert load_in_torch.main(str(tmp_path)) == 0
+  assert ': timm differs by' in capsys.readouterr().out
+  with np.load(tmp_path / 'parity.npz') as file:
+    np.savez(tmp_path / 'parity.npz', **{k: 2 * v for k, v in file.items()})
+  assert load_in_torch.main(str(tmp_path)) == 1
 
 
 def test_the_documented_lines_and_what_their_max_pool_is_for(
