@@ -73,8 +73,8 @@ def difference(path, root, parts=('',)):
     if name.endswith(_VALUE) and _SLOT not in name and name.startswith(parts)
   }
   found = {
-    'missing': here.keys() - there.keys(),
-    'unexpected': there.keys() - here.keys(),
+    'missing': {f'{n} {here[n]}' for n in here.keys() - there.keys()},
+    'unexpected': {f'{n} {there[n]}' for n in there.keys() - here.keys()},
     'of another shape': {
       f'{name} {there[name]} for {here[name]}'
       for name in here.keys() & there.keys()

@@ -323,7 +323,6 @@ class Report(NamedTuple):
   """How the tensors of a file and the variables of a model met."""
 
   matched: int
-  missing: list
   left_over: list
 
   def describe(self):
@@ -335,8 +334,8 @@ class Report(NamedTuple):
     rest = [n for n in self.left_over if '/.OPTIMIZER_SLOT/' not in n]
     momentum = f' and {slots} of momentum' if slots else ''
     return (
-      f'{self.matched} tensors matched, missing {some(self.missing)}, '
-      f'left over {some(rest)}{momentum}'
+      f'{self.matched} tensors matched, missing 0, left over {some(rest)}'
+      f'{momentum}'
     )
 
 
@@ -361,17 +360,17 @@ def _wanted(parts, optimizer, shapes):
   return wanted
 
 
-def load(path, parts, optimizer=None, optional=()):
+def load(path, parts, optimizer=None):
   """Reads the parts (see parts_of), and momentum and step -> Report.
 
-  Nothing is assigned unless all of it fits. optional: names of parts that may
-  be missing from the file and then keep their values.
+  Nothing is assigned unless all of it is there and fits.
   """
   shapes = _shapes(path)
   wanted = _wanted(parts, optimizer, shapes)
-  missing = sorted(wanted.keys() - shapes.keys())
-  may_miss = tuple(f'{PARTS[name]}/' for name in optional)
-  gone = [name for name in missing if not name.startswith(may_miss or '\0')]
+  gone = [
+    f'{name} {wanted[name].shape.as_list()}'
+    for name in sorted(wanted.keys() - shapes.keys())
+  ]
   other = [
     f'{name} {list(shapes[name])} for {variable.shape.as_list()}'
     for name, variable in wanted.items()
@@ -386,15 +385,14 @@ def load(path, parts, optimizer=None, optional=()):
       )
     )
   reader = tf.train.load_checkpoint(path)
-  found = wanted.keys() & shapes.keys()
-  values = {name: reader.get_tensor(name + _VALUE) for name in found}
+  values = {name: reader.get_tensor(name + _VALUE) for name in wanted}
   for name, value in values.items():
     wanted[name].assign(value)
-  read = set(found)
+  read = set(wanted)
   if optimizer is not None:
     optimizer.iterations.assign(step(path))
     read |= {'global_step', 'finetune_global_step'}
-  return Report(len(found), missing, sorted(shapes.keys() - read))
+  return Report(len(wanted), sorted(shapes.keys() - read))
 
 
 def _tree(flat):

@@ -18,6 +18,7 @@ import released_names
 import run
 from checkpoint_files import CheckpointError
 from test_released import SMALL, features, read, values, write
+from test_run import QUICK
 
 LOSS = {'simclr': 'contrastive_ceb', 'byol': 'byol', 'cbyol': 'byol_ceb'}
 SIZES = {**SMALL, 'probe': (16, 3)}  # As many classes as the folder has.
@@ -214,7 +215,7 @@ def test_finetuning_and_going_on_from_a_released_checkpoint(
 ):
   source, tensors = folder_of(tmp_path / 'source', 'cbyol')
   data = [f'--dataset=folder:{folder}', '--image_size=16', '--mode=train']
-  data += ['--train_batch_size=8', '--warmup_epochs=0']
+  data += ['--train_batch_size=8', '--warmup_epochs=0', *QUICK]
   out = tmp_path / 'linear'
   assert (
     call(
@@ -308,6 +309,7 @@ def test_finetuning_on_two_replicas_is_finetuning_on_one(
   flags = [f'--dataset=folder:{folder}', '--image_size=16', '--mode=train']
   flags += [f'--checkpoint={source}', '--train_mode=finetune']
   flags += ['--train_batch_size=8', '--warmup_epochs=0', '--train_steps=2']
+  flags += QUICK
   flags += ['--fine_tune_after_block=2', '--learning_rate=0.5']
   assert call(*flags, f'--model_dir={tmp_path}/one') == 0
   on_two_replicas()

@@ -76,6 +76,8 @@ def assert_same_bits(first, second):
     np.testing.assert_array_equal(value, b[name], err_msg=name)
 
 
+# They take long to trace, and not every test is about them.
+QUICK = ('--no_augmentation', '--use_blur=false')
 C_BYOL = ('--pretrain_loss=byol_ceb', '--ceb_beta=1', '--kappa_e=64')
 
 
@@ -116,7 +118,8 @@ def test_resume_is_bit_identical_and_goes_on_after_ctrl_c(
   images, tmp_path, capsys, monkeypatch
 ):
   whole, broken = tmp_path / 'whole', tmp_path / 'broken'
-  more = (*C_BYOL, '--mode=train', '--checkpoint_steps=100')
+  # SIGKILL, with a teacher and noise, is in test_faults.py.
+  more = ('--mode=train', '--checkpoint_steps=100')
   assert run.main(flags(images, whole, *more)) == 0
 
   stops = iter([signal.SIGINT, None, signal.SIGTERM])
@@ -159,6 +162,7 @@ def test_two_workers_train_and_resume_as_one_process_does(images, tmp_path):
       '--allow_config_change',
       '--optimizer=momentum', '--learning_rate=0.1', '--ceb_beta=1',
       '--learning_rate_schedule=constant', '--pretrain_loss=contrastive_ceb',
+      *QUICK,
     )  # fmt: skip
     _, *argv = flags(images, model_dir, *more)
     return [sys.executable, 'tests/tiny_run.py', *argv]
@@ -281,9 +285,11 @@ def test_refusals_are_one_line_with_the_next_step(
 
 
 def test_another_architecture_is_refused(images, tmp_path, capsys):
-  assert run.main(flags(images, tmp_path, '--train_steps=1')) == 0
+  more = ('--mode=train', *QUICK)
+  assert run.main(flags(images, tmp_path, '--train_steps=1', *more)) == 0
   before = (tmp_path / 'config.json').read_text()
-  argv = flags(images, tmp_path, '--train_steps=2', '--proj_out_dim=4')
+  changed = ('--train_steps=2', '--proj_out_dim=4')
+  argv = flags(images, tmp_path, *changed, *more)
   assert run.main(argv) == 2
   err = capsys.readouterr().err
   assert '--proj_out_dim=4, was 8; --train_steps=2, was 1. ' in err
@@ -294,7 +300,7 @@ def test_another_architecture_is_refused(images, tmp_path, capsys):
 
 
 def test_resume_policies(images, tmp_path, capsys):
-  argv = flags(images, tmp_path, '--mode=train', '--train_steps=1')
+  argv = flags(images, tmp_path, '--mode=train', '--train_steps=1', *QUICK)
   assert run.main(argv) == 0
   assert run.main([*argv, '--resume=never']) == 2
   assert 'up to step 1' in capsys.readouterr().err
