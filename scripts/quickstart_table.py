@@ -17,13 +17,14 @@ def measure(model_dir):
   run.quiet_start()
   import tensorflow as tf
 
+  import checkpoint_files
   import checkpoints
   import config
   import data_sources
   import evaluate
   import train
 
-  steps = checkpoints.steps(model_dir)
+  steps = checkpoint_files.steps(model_dir)
   if not steps or steps[0] != 0:
     sys.exit(f'{model_dir} holds no checkpoint of the untrained encoder')
   argv = ['run.py', '--mode=eval', f'--model_dir={model_dir}']
@@ -41,7 +42,7 @@ def measure(model_dir):
   accuracies = []
   for step in (steps[0], steps[-1]):
     checkpoints.load_parts(
-      checkpoints.prefix(model_dir, step), method=state.method
+      checkpoint_files.prefix(model_dir, step), method=state.method
     )
     features = [
       evaluate.extract(
@@ -55,8 +56,8 @@ def measure(model_dir):
   return len(eval_info.class_names), steps, accuracies
 
 
-def main():
-  classes, steps, (before, after) = measure(sys.argv[1])
+def main(model_dir):
+  classes, steps, (before, after) = measure(model_dir)
   print(f"""
 accuracy on test, logistic probe    step    top-1
 --------------------------------  ------  -------
@@ -67,4 +68,4 @@ trained encoder                   {steps[-1]:6d}  {100 * after:6.1f}%
 
 
 if __name__ == '__main__':
-  main()
+  main(sys.argv[1])

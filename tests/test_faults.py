@@ -552,7 +552,7 @@ def whole_state(state):
     ({'resnet_depth': 34}, r'10 missing: method/encoder/stages/4/blocks/1/'),
     ({'width_multiplier': 2}, r'of another shape: method/encoder/stages/0'),
     ({'proj_out_dim': 4}, r'1 of another shape: method/projector/layers_out/'),
-    ({'optimizer': 'adam'}, rr'3 missing: optimizer/beta_1 \[\], optimizer/beta_2'),
+    ({'optimizer': 'adam'}, r'3 missing: optimizer/beta_1 \[\], opt'),
     ({'optimizer': 'momentum'}, r'optimizer'),
     ({'pretrain_loss': 'byol'}, r'missing: method/predictor'),
   ],

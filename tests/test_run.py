@@ -3,6 +3,8 @@
 import contextlib
 import json
 import os
+import re
+import runpy
 import signal
 import socket
 import subprocess
@@ -149,6 +151,12 @@ def test_resume_is_bit_identical_and_goes_on_after_ctrl_c(
   # Nothing is left to do: the same command says so and trains no step.
   assert run.main(argv) == 0
   assert 'Resuming from step 6' in capsys.readouterr().out
+  # What the quickstart ends with: the encoder before and after.
+  runpy.run_path('scripts/quickstart_table.py')['main'](str(whole))
+  rows = re.findall(
+    r'(\w+) encoder +(\d+) +(\d+\.\d)%', capsys.readouterr().out
+  )
+  assert [row[:2] for row in rows] == [('untrained', '0'), ('trained', '6')]
 
 
 def test_two_workers_train_and_resume_as_one_process_does(images, tmp_path):
