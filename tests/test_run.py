@@ -152,7 +152,7 @@ def test_resume_is_bit_identical_and_goes_on_after_ctrl_c(
   assert run.main(argv) == 0
   assert 'Resuming from step 6' in capsys.readouterr().out
   # What the quickstart ends with: the encoder before and after.
-  runpy.run_path('scripts/quickstart_table.py')['main'](str(whole))
+  runpy.run_path(f'{ROOT}/scripts/quickstart_table.py')['main'](str(whole))
   rows = re.findall(
     r'(\w+) encoder +(\d+) +(\d+\.\d)%', capsys.readouterr().out
   )
