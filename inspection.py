@@ -1,8 +1,11 @@
 """What a checkpoint is, in words."""
 
+import textwrap
+
 import numpy as np
 import tensorflow as tf
 
+import config
 import pretrained
 
 _VALUE = '/.ATTRIBUTES/VARIABLE_VALUE'
@@ -36,6 +39,11 @@ def _training(record):
     classes, argv = _plain(record['class_names']), _plain(record['argv'])
     (git,) = _plain([record['git'] or 'no git'])
     (version,) = _plain([record['versions']['tensorflow']])
+    settings = _plain(
+      f'--{name}={config.show(value)}'
+      for name, value in record['config'].items()
+      if value != config.FIELDS[name].default
+    )
   except (LookupError, TypeError):
     return ['training      config.json beside it is not what a run writes']
   shown = ', '.join(classes[:5]) + (', ...' if len(classes) > 5 else '')
@@ -43,6 +51,13 @@ def _training(record):
     f'classes       {len(classes)}: {shown}',
     f'command       {" ".join(argv)}',
     f'code          {git}, TensorFlow {version}',
+    *textwrap.wrap(
+      f'settings      {" ".join(settings)}',
+      79,
+      subsequent_indent=' ' * 14,
+      break_long_words=False,
+      break_on_hyphens=False,
+    ),
   ]
 
 

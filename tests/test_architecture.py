@@ -15,7 +15,7 @@ ROOMS = dict.fromkeys(LEAVES.split(), '') | {
   'checkpoint_files': '',
   'checkpoints': 'checkpoint_files released',
   'pretrained': 'checkpoint_files checkpoints config released',
-  'inspection': 'pretrained',
+  'inspection': 'config pretrained',
   'torch_names': '',
   'keras_twin': 'data_util resnet',
   'export': 'checkpoint_files data_util keras_twin released torch_names',

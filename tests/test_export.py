@@ -416,3 +416,5 @@ def test_exporting_a_run(tmp_path, tiny_encoder, capsys):
   assert run.main(['run.py', '--mode=inspect', f'--checkpoint={where}']) == 0
   shown = capsys.readouterr().out
   assert 'ours: byol, step 1' in shown and '3: a, b, c' in shown
+  assert '--pretrain_loss=byol' in shown and '--precision=bf16' in shown
+  assert '--kappa_e' not in shown  # At its default.
