@@ -6,11 +6,8 @@ makes TensorFlow start from step 0 without a word, and paths in it are followed.
 """
 
 import contextlib
-import fcntl
 import os
 import re
-import socket
-import time
 
 import tensorflow as tf
 
@@ -140,32 +137,6 @@ def to_disk(paths):
         raise
     finally:
       os.close(handle)
-
-
-@contextlib.contextmanager
-def locked(directory):
-  """One run at a time in a local directory; the lock dies with its process."""
-  if '://' in directory:
-    yield
-    return
-  with open(os.path.join(directory, '.lock'), 'a+') as file:
-    try:
-      fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-      file.seek(0)
-      raise CheckpointError(
-        f'{directory} is in use by {file.read().strip()}. Wait for it, or name '
-        'another --model_dir.'
-      ) from None
-    except OSError:  # A file system without locks.
-      pass
-    file.truncate(0)
-    file.write(
-      f'pid {os.getpid()} on {socket.gethostname()} since '
-      f'{time.strftime("%Y-%m-%d %H:%M:%S")}\n'
-    )
-    file.flush()
-    yield
 
 
 def latest_or_prefix(path):

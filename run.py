@@ -239,14 +239,14 @@ def _check_changes(cfg, say):
 
 
 def _train(cfg, argv, strategy, monitor):
-  import checkpoint_files
   import evaluate
+  import locks
   import train
 
   with contextlib.ExitStack() as held:
     # Other workers of the same run share the folder.
     if monitor.chief:
-      held.enter_context(checkpoint_files.locked(cfg.model_dir))
+      held.enter_context(locks.locked(cfg.model_dir))
     _check_changes(cfg, monitor.say)
     info = train.describe(cfg)
     record = _record(cfg, argv) | {'class_names': info.class_names}

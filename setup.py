@@ -37,6 +37,7 @@ setup(
     'inspection',
     'keras_twin',
     'lars_optimizer',
+    'locks',
     'loop',
     'methods',
     'model',

@@ -13,6 +13,7 @@ ROOMS = dict.fromkeys(LEAVES.split(), '') | {
   'resnet': 'distributed',
   'released': 'resnet',
   'checkpoint_files': '',
+  'locks': 'checkpoint_files',
   'checkpoints': 'checkpoint_files released',
   'pretrained': 'checkpoint_files checkpoints config released',
   'inspection': 'config pretrained',

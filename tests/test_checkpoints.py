@@ -564,13 +564,3 @@ def test_nothing_is_deleted_before_the_new_one_was_read_back(
   monkeypatch.undo()
   assert read_back == [str(tmp_path / 'ckpt-10')]
   assert checkpoint_files.steps(tmp_path) == [5] and restore(tmp_path)[0] == 5
-
-
-def test_one_run_at_a_time(tmp_path):
-  with checkpoint_files.locked(tmp_path.as_posix()):
-    with pytest.raises(CheckpointError) as error:
-      with checkpoint_files.locked(tmp_path.as_posix()):
-        pass
-    assert f'in use by pid {os.getpid()} on' in str(error.value)
-  with checkpoint_files.locked(tmp_path.as_posix()):
-    pass
