@@ -564,3 +564,17 @@ def test_nothing_is_deleted_before_the_new_one_was_read_back(
   monkeypatch.undo()
   assert read_back == [str(tmp_path / 'ckpt-10')]
   assert checkpoint_files.steps(tmp_path) == [5] and restore(tmp_path)[0] == 5
+
+
+@pytest.mark.parametrize(
+  'text, silent',
+  [
+    ('Error executing an HTTP request: HTTP response code 503', True),
+    ('Error executing an HTTP request: HTTP response code 429', True),
+    ('Error executing an HTTP request: HTTP response code 404', False),
+    ('Checksum does not match', False),
+  ],
+)
+def test_a_store_that_is_busy_says_nothing_of_what_it_holds(text, silent):
+  error = tf.errors.FailedPreconditionError(None, None, text)
+  assert checkpoint_files.out_of_reach(error) == silent

@@ -8,9 +8,10 @@ import tensorflow as tf
 import tf_keras as keras
 
 import methods
+import pretrained
 import resnet
 import train
-from config import Config
+from config import Config, ConfigError
 
 SMALL = {
   'image_size': 16,
@@ -165,3 +166,13 @@ def test_bfloat16_keeps_weights_and_losses_in_float32(state_of):
   # bfloat16 has 8 bits: the same loss to a percent or so, and not the same.
   assert float(output.loss) == pytest.approx(float(expected.loss), rel=0.03)
   assert float(output.loss) != float(expected.loss)
+
+
+def test_reading_a_model_asks_for_no_optimizer(tiny_encoder):
+  """LAMB is not on this stack, but what it trained can be read here."""
+  cfg = Config(optimizer='lamb', **SMALL)
+  found = pretrained.Found('a/ckpt-1', False, {}, (), 3, 1, {})
+  state = train.untrained(cfg, tf.distribute.get_strategy(), found)
+  assert state.probe.dense.units == 3
+  with pytest.raises(ConfigError, match='tensorflow-addons'):
+    train.untrained(cfg, tf.distribute.get_strategy(), found, optimizing=True)
