@@ -253,7 +253,7 @@ class Checkpoints:
         f'{path} was written at step {said}: rename its files to ckpt-{said}.*'
       )
     try:
-      report = released.load(path, parts, items['optimizer'])
+      report = released.load(path, parts, items['optimizer'], resuming=True)
     except released.Mismatch as error:
       raise CheckpointError(
         f'{path} has the released layout and another architecture ({error}).'

@@ -78,6 +78,8 @@ def _released(folder, model):
     released.parts_of(state.method, state.probe),
     state.optimizer,
     model.found.save_counter,
+    finetuned=model.found.finetuned,
+    like=model.found.path if model.found.released else None,
   )
 
   state = model.again()

@@ -82,7 +82,7 @@ class LARS(keras.optimizers.legacy.Optimizer):
   """lars_update for every variable; the state is one slot named Momentum."""
 
   def __init__(
-    self, learning_rate, *, weight_decay, decayed, name='LARS', **rule
+    self, learning_rate, *, weight_decay=0.0, decayed=(), name='LARS', **rule
   ):
     """decayed: the variables that get weight decay and a trust ratio."""
     super().__init__(name)

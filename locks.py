@@ -9,16 +9,18 @@ import fcntl
 import json
 import os
 import socket
+import sys
 import threading
 import time
 import uuid
 
 import tensorflow as tf
 
-from checkpoint_files import CheckpointError, NotSaved
+from checkpoint_files import CheckpointError
 
-_BEAT = 20.0  # Seconds between two signs of life in a bucket,
-_DEAD = 90.0  # and without one until a run counts as dead.
+# Seconds between two signs of life in a bucket, without one until a run counts
+# as dead, and between two looks at somebody else's.
+_BEAT, _DEAD, _LOOK = 20.0, 60.0, 2.0
 
 
 def _who():
@@ -27,10 +29,10 @@ def _who():
 
 
 @contextlib.contextmanager
-def locked(directory):
+def locked(directory, say=print):
   """Refuses a directory that another run writes to."""
   path = os.path.join(directory, '.lock')
-  with _beating(path) if '://' in directory else _flocked(path):
+  with _beating(path, say) if '://' in directory else _flocked(path):
     yield
 
 
@@ -54,44 +56,67 @@ def _flocked(path):
 
 
 def _holder(path):
-  """-> {run, who, seen} of whoever wrote the object last."""
+  """-> {run, who, beat} of whoever wrote the object last."""
   try:
     with tf.io.gfile.GFile(path) as file:
       held = json.load(file)
-    return {'run': held['run'], 'who': held['who'], 'seen': float(held['seen'])}
+    return {name: held[name] for name in ('run', 'who', 'beat')}
   except (tf.errors.NotFoundError, ValueError, LookupError, TypeError):
-    return {'run': None, 'who': 'nobody', 'seen': float('-inf')}
+    return {'run': None, 'who': 'nobody', 'beat': 0}
 
 
-def _sign(path, run, who):
+def _sign(path, run, who, beat):
   with tf.io.gfile.GFile(path, 'w') as file:
-    file.write(json.dumps({'run': run, 'who': who, 'seen': time.time()}))
-
-
-def _beat(path, run, who, stop):
-  while not stop.wait(_BEAT):
-    # A store that does not answer is for the next checkpoint to report.
-    with contextlib.suppress(tf.errors.OpError):
-      _sign(path, run, who)
+    file.write(json.dumps({'run': run, 'who': who, 'beat': beat}))
 
 
 def _refuse(path, other):
-  age = max(0.0, time.time() - other['seen'])
-  raise NotSaved(
-    f'{os.path.dirname(path)} is in use by {other["who"]}, seen {age:.0f} s '
-    f'ago. If it is dead, try again in {_DEAD - age:.0f} s'
+  raise CheckpointError(
+    f'{os.path.dirname(path)} is in use by {other["who"]}. Wait for it, or '
+    'name another --model_dir.'
   )
 
 
+def _await_death(path, other, say):
+  """Refuses if the other run signs again; clocks of two machines may differ."""
+  say(
+    f'{os.path.dirname(path)} was last used by {other["who"]}, which did not '
+    f'end by itself: looking for {_DEAD:.0f} s whether it still lives'
+  )
+  for _ in range(int(_DEAD / _LOOK)):
+    time.sleep(_LOOK)
+    now = _holder(path)
+    if now['run'] is None:
+      return
+    if now != other:
+      _refuse(path, now)
+
+
+def _beat(path, run, who, stop):
+  beat = 0
+  while not stop.wait(_BEAT):
+    beat += 1
+    # A store that does not answer is for the next checkpoint to report.
+    with contextlib.suppress(tf.errors.OpError):
+      other = _holder(path)
+      if other['run'] not in (run, None):
+        # Frozen for so long that it was taken for dead, or overtaken in the
+        # moment when both began. Not one more checkpoint may be written.
+        message = f'{os.path.dirname(path)} was taken over by {other["who"]}.'
+        print(f'\nrun.py: {message}', file=sys.stderr, flush=True)
+        os._exit(2)
+      _sign(path, run, who, beat)
+
+
 @contextlib.contextmanager
-def _beating(path):
+def _beating(path, say=print):
   other = _holder(path)
-  if time.time() - other['seen'] < _DEAD:
-    _refuse(path, other)
+  if other['run'] is not None:
+    _await_death(path, other, say)
   run, who, stop = uuid.uuid4().hex, _who(), threading.Event()
-  _sign(path, run, who)
-  # Of two that begin at once the one who signed last goes on. What is left is
-  # the moment between this look and the other's signature.
+  _sign(path, run, who, 0)
+  # Of two that begin at once the one who signed last goes on.
+  time.sleep(_LOOK)
   other = _holder(path)
   if other['run'] != run:
     _refuse(path, other)

@@ -37,6 +37,7 @@ class Found(NamedTuple):
   num_classes: int  # of its probe; 0 without one
   step: int
   record: dict  # config.json, or {}
+  finetuned: bool
   save_counter: int = 1
 
   def describe(self):
@@ -122,6 +123,7 @@ def identify(path):
         found.num_classes,
         found.step,
         {},
+        found.finetuned,
         released.counter(prefix, 'save_counter', default=1),
       )
     shapes = tf.train.load_checkpoint(prefix).get_variable_to_shape_map()
@@ -142,6 +144,7 @@ def identify(path):
     shapes.get(_BIAS, [0])[0],
     int(step) if step.isdigit() else 0,
     record,
+    settings.get('train_mode') == 'finetune',
   )
 
 

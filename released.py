@@ -10,6 +10,7 @@ from typing import NamedTuple
 
 import tensorflow as tf
 
+from lars_optimizer import LARS
 from resnet import BLOCKS
 
 _VALUE = '/.ATTRIBUTES/VARIABLE_VALUE'
@@ -156,6 +157,12 @@ def variables(parts):
 # What a file says of the model in it ---------------------------------------
 
 
+def _finetuned(shapes):
+  """Whether finetuning wrote it: it calls step and optimizer otherwise."""
+  slots = '/.OPTIMIZER_SLOT/finetune_optimizer/'
+  return any(n == 'finetune_global_step' or slots in n for n in shapes)
+
+
 def _shapes(path):
   reader = tf.train.load_checkpoint(path)
   return {
@@ -250,6 +257,7 @@ class Inferred(NamedTuple):
   methods: tuple  # the values of --pretrain_loss that it may belong to
   num_classes: int  # 0 without a probe
   step: int
+  finetuned: bool
 
   def describe(self):
     """One line for users."""
@@ -273,7 +281,8 @@ class Inferred(NamedTuple):
         reads, f'layer {reads} of the projection head'
       )
       text += f', probe of {self.num_classes} classes on {layer}'
-    return f'{text}, step {self.step}'
+    finetuned = ', finetuned' if self.finetuned else ''
+    return f'{text}{finetuned}, step {self.step}'
 
 
 def infer(path):
@@ -298,7 +307,11 @@ def infer(path):
       )
     settings['ft_proj_selector'] = layers[kernel[0]]
   return Inferred(
-    settings, _family(shapes), kernel[-1] if kernel else 0, step(path)
+    settings,
+    _family(shapes),
+    kernel[-1] if kernel else 0,
+    step(path),
+    _finetuned(shapes),
   )
 
 
@@ -339,34 +352,42 @@ class Report(NamedTuple):
     )
 
 
-def _slot(name, optimizer='optimizer'):
+def _slot(name, finetuned):
+  optimizer = 'finetune_optimizer' if finetuned else 'optimizer'
   return f'{name}/.OPTIMIZER_SLOT/{optimizer}/Momentum'
 
 
-def _wanted(parts, optimizer, shapes):
-  """{name: variable} of the parts and, for a resumed run, of LARS."""
+def _momentum(optimizer, variable):
+  """LARS' slot of a variable; None where there is none."""
+  try:
+    return optimizer.get_slot(variable, 'Momentum')
+  except (KeyError, AttributeError):  # Not trained, or not by LARS.
+    return None
+
+
+def _wanted(parts, optimizer, shapes, resuming):
+  """{name: variable} of the parts and of LARS, if there is one."""
   wanted = variables(parts)
   if optimizer is None:
     return wanted
-  saved = 'optimizer'
-  if any('/.OPTIMIZER_SLOT/finetune_optimizer/' in name for name in shapes):
-    saved = 'finetune_optimizer'
+  finetuned = _finetuned(shapes)
   for name, variable in variables(parts).items():
-    try:
-      slot = optimizer.get_slot(variable, 'Momentum')
-    except (KeyError, AttributeError):  # Not trained, or not by LARS.
-      continue
-    wanted[_slot(name, saved)] = slot
+    momentum, saved = _momentum(optimizer, variable), _slot(name, finetuned)
+    # Finetuning wrote momentum for what it trained alone.
+    needed = resuming or not finetuned or saved in shapes
+    if momentum is not None and needed:
+      wanted[saved] = momentum
   return wanted
 
 
-def load(path, parts, optimizer=None):
+def load(path, parts, optimizer=None, resuming=False):
   """Reads the parts (see parts_of), and momentum and step -> Report.
 
+  resuming: all that the optimizer trains needs its momentum.
   Nothing is assigned unless all of it is there and fits.
   """
   shapes = _shapes(path)
-  wanted = _wanted(parts, optimizer, shapes)
+  wanted = _wanted(parts, optimizer, shapes, resuming)
   gone = [
     f'{name} {wanted[name].shape.as_list()}'
     for name in sorted(wanted.keys() - shapes.keys())
@@ -409,10 +430,27 @@ def _tree(flat):
   )
 
 
-def write(path, parts, optimizer, save_counter=1):
+def _finetuning(parts, optimizer, like):
+  """An optimizer with the momentum of what was trained: as in `like`, or all.
+
+  Slots that the optimizer has beyond that would be zeros nobody trained.
+  """
+  shapes, held = _shapes(like) if like else None, LARS(0.0)
+  for name, variable in variables(parts).items():
+    momentum = _momentum(optimizer, variable)
+    kept = shapes is None or _slot(name, finetuned=True) in shapes
+    if momentum is not None and kept:
+      held.add_slot(variable, 'Momentum').assign(momentum)
+  held.iterations = optimizer.iterations
+  return held
+
+
+def write(path, parts, optimizer, save_counter=1, finetuned=False, like=None):
   """Writes the parts, momentum and step as the published code does.
 
   By name and by object: the containers have the published attributes.
+  finetuned: under the names of finetuning, with momentum for the variables
+  that have it in the file `like`, where one is given.
   """
   for layer in parts.values():
     if any(type(m).__name__ == 'SqueezeExcite' for m in layer.submodules):
@@ -420,7 +458,11 @@ def write(path, parts, optimizer, save_counter=1):
   root = tf.Module()
   root.model = _tree(variables(parts)).model
   # Before the optimizer: its counter is stored under the shorter name.
-  root.global_step = optimizer.iterations
-  root.optimizer = optimizer
+  if finetuned:
+    root.finetune_global_step = optimizer.iterations
+    root.finetune_optimizer = _finetuning(parts, optimizer, like)
+  else:
+    root.global_step = optimizer.iterations
+    root.optimizer = optimizer
   root.save_counter = tf.Variable(save_counter, dtype=tf.int64)
   tf.train.Checkpoint(root=root).write(path)

@@ -246,7 +246,7 @@ def _train(cfg, argv, strategy, monitor):
   with contextlib.ExitStack() as held:
     # Other workers of the same run share the folder.
     if monitor.chief:
-      held.enter_context(locks.locked(cfg.model_dir))
+      held.enter_context(locks.locked(cfg.model_dir, monitor.say))
     _check_changes(cfg, monitor.say)
     info = train.describe(cfg)
     record = _record(cfg, argv) | {'class_names': info.class_names}

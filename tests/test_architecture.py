@@ -11,7 +11,7 @@ ROOMS = dict.fromkeys(LEAVES.split(), '') | {
   'command_line': 'config presets',
   'data_util': 'randomness',
   'resnet': 'distributed',
-  'released': 'resnet',
+  'released': 'lars_optimizer resnet',
   'checkpoint_files': '',
   'locks': 'checkpoint_files',
   'checkpoints': 'checkpoint_files released',

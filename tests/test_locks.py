@@ -1,25 +1,46 @@
 """One run at a time: locks of files, signs of life in buckets."""
 
-import json
 import os
 
 import pytest
 import tensorflow as tf
 
 import locks
-from checkpoint_files import CheckpointError, NotSaved
+from checkpoint_files import CheckpointError
 
 KINDS = {'file': locks._flocked, 'bucket': locks._beating}
 
 
+@pytest.fixture(autouse=True)
+def waits(monkeypatch):
+  """Seconds that would have been slept; `meanwhile` happens then, if set."""
+
+  class Waits(list):
+    def meanwhile(self):
+      pass
+
+    def sleep(self, seconds):
+      self.append(seconds)
+      self.meanwhile()
+
+  waits = Waits()
+  monkeypatch.setattr(locks.time, 'sleep', waits.sleep)
+  return waits
+
+
 @pytest.mark.parametrize('kind', KINDS)
-def test_the_second_is_refused_and_the_next_is_not(tmp_path, kind):
-  path = str(tmp_path / '.lock')
+def test_the_second_is_refused_and_the_next_is_not(tmp_path, kind, waits):
+  path, beats = str(tmp_path / '.lock'), iter(range(1, 99))
   with KINDS[kind](path):
-    with pytest.raises((CheckpointError, NotSaved)) as error:
+    if kind == 'bucket':
+      run = locks._holder(path)['run']
+      who = locks._holder(path)['who']
+      waits.meanwhile = lambda: locks._sign(path, run, who, next(beats))
+    with pytest.raises(CheckpointError) as error:
       with KINDS[kind](path):
         pass
     assert f'{tmp_path} is in use by pid {os.getpid()} on' in str(error.value)
+  waits.meanwhile = lambda: None
   with KINDS[kind](path):
     pass
 
@@ -27,14 +48,14 @@ def test_the_second_is_refused_and_the_next_is_not(tmp_path, kind):
 def test_where_a_directory_lies_decides(tmp_path, monkeypatch):
   seen = []
 
-  def noted(path):
-    seen.append(path)
+  def noted(path, say):
+    seen.append((path, say))
     return locks.contextlib.nullcontext()
 
   monkeypatch.setattr(locks, '_beating', noted)
-  with locks.locked('gs://bucket/run'), locks.locked(str(tmp_path)):
+  with locks.locked('gs://bucket/run', 'say'), locks.locked(str(tmp_path)):
     pass
-  assert seen == ['gs://bucket/run/.lock']
+  assert seen == [('gs://bucket/run/.lock', 'say')]
 
 
 class Stop:
@@ -48,11 +69,10 @@ class Stop:
     return len(self.waits) == 3
 
 
-def test_signs_of_life_go_on_until_the_end(tmp_path, monkeypatch):
-  path, now, stop = str(tmp_path / '.lock'), iter([7.0, 8.0, 9.0]), Stop()
-  monkeypatch.setattr(locks.time, 'time', lambda: next(now))
+def test_signs_of_life_go_on_until_the_end(tmp_path):
+  path, stop = str(tmp_path / '.lock'), Stop()
   locks._beat(path, 'a', 'me', stop)
-  assert json.loads((tmp_path / '.lock').read_text())['seen'] == 8.0
+  assert locks._holder(path) == {'run': 'a', 'who': 'me', 'beat': 2}
   assert stop.waits == [locks._BEAT] * 3
 
 
@@ -66,45 +86,76 @@ def test_a_store_that_does_not_answer_does_not_end_the_signs(monkeypatch):
   assert len(stop.waits) == 3
 
 
-@pytest.mark.parametrize(
-  'age, free', [(0, False), (89, False), (91, True), (-30, False)]
-)
-def test_who_is_not_heard_of_is_dead(tmp_path, monkeypatch, age, free):
-  """-30: the other's clock is ahead."""
+def test_who_is_silent_for_a_minute_is_dead(tmp_path, waits):
+  path, said = str(tmp_path / '.lock'), []
+  locks._sign(path, 'other', 'pid 1 on far since ever', 7)
+  with locks._beating(path, said.append):
+    assert sum(waits) == locks._DEAD + locks._LOOK
+    assert locks._holder(path)['run'] != 'other'
+  assert not os.path.exists(path)
+  assert 'was last used by pid 1 on far since ever' in said[0]
+
+
+@pytest.mark.parametrize('beat', [0, 8])
+def test_who_signs_again_is_alive_whatever_the_clocks_say(
+  tmp_path, waits, beat
+):
+  """beat 0: another run, which found the dead one before."""
   path = str(tmp_path / '.lock')
-  monkeypatch.setattr(locks.time, 'time', lambda: 1000.0)
-  locks._sign(path, 'other', 'pid 1 on far since ever')
-  monkeypatch.setattr(locks.time, 'time', lambda: 1000.0 + age)
-  if free:
-    with locks._beating(path):
-      assert locks._holder(path)['run'] != 'other'
-    assert not os.path.exists(path)
-    return
-  with pytest.raises(NotSaved, match='pid 1 on far since ever, seen'):
+  locks._sign(path, 'other', 'pid 1 on far', 7)
+
+  def meanwhile():
+    if len(waits) == 10:
+      locks._sign(path, 'other' if beat else 'third', 'pid 1 on far', beat)
+
+  waits.meanwhile = meanwhile
+  with pytest.raises(CheckpointError, match='in use by pid 1 on far'):
     with locks._beating(path):
       pass
-  assert locks._holder(path)['run'] == 'other'
+  assert len(waits) == 10
+  assert locks._holder(path)['beat'] == beat
 
 
-def test_of_two_that_begin_at_once_one_goes_on(tmp_path, monkeypatch):
-  path, sign = str(tmp_path / '.lock'), locks._sign
+def test_who_ends_while_it_is_looked_at_leaves_the_place(tmp_path, waits):
+  path = tmp_path / '.lock'
+  locks._sign(str(path), 'other', 'pid 1 on far', 7)
+  waits.meanwhile = lambda: len(waits) == 1 and path.unlink()
+  with locks._beating(str(path)):
+    assert len(waits) == 2
 
-  def overtaken(path, run, who):
-    sign(path, run, who)
-    sign(path, 'other', 'the other')
 
-  monkeypatch.setattr(locks, '_sign', overtaken)
-  with pytest.raises(NotSaved, match='the other'):
+def test_of_two_that_begin_at_once_one_goes_on(tmp_path, waits):
+  path = str(tmp_path / '.lock')
+  waits.meanwhile = lambda: locks._sign(path, 'other', 'the other', 0)
+  with pytest.raises(CheckpointError, match='the other'):
     with locks._beating(path):
       pass
   # And the one who lost takes nothing away from the one who won.
   assert locks._holder(path)['run'] == 'other'
 
 
+def test_who_was_taken_for_dead_writes_nothing_more(
+  tmp_path, monkeypatch, capsys
+):
+  class Ended(BaseException):
+    pass
+
+  def end(status):
+    raise Ended(status)
+
+  path = str(tmp_path / '.lock')
+  locks._sign(path, 'other', 'the other', 3)
+  monkeypatch.setattr(locks.os, '_exit', end)
+  with pytest.raises(Ended, match='2'):
+    locks._beat(path, 'a', 'me', Stop())
+  assert f'{tmp_path} was taken over by the other' in capsys.readouterr().err
+  assert locks._holder(path)['run'] == 'other'
+
+
 @pytest.mark.parametrize(
-  'content', ['', '[]', '{"run": 1}', 'x', '{"seen": {}}']
+  'content', ['', '[]', '{"run": 1}', 'x', '{"beat": {}}']
 )
-def test_a_lock_that_nobody_can_read_holds_nobody(tmp_path, content):
+def test_a_lock_that_nobody_can_read_holds_nobody(tmp_path, content, waits):
   (tmp_path / '.lock').write_text(content)
   with locks._beating(str(tmp_path / '.lock')):
-    pass
+    assert waits == [locks._LOOK]

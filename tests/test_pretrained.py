@@ -17,7 +17,7 @@ import pretrained
 import released_names
 import run
 from checkpoint_files import CheckpointError
-from test_released import SMALL, features, read, values, write
+from test_released import SMALL, features, finetuned, read, values, write
 from test_run import QUICK
 
 LOSS = {'simclr': 'contrastive_ceb', 'byol': 'byol', 'cbyol': 'byol_ceb'}
@@ -331,18 +331,49 @@ def test_finetuning_on_two_replicas_is_finetuning_on_one(
   assert 'probe/dense/kernel' in moved
 
 
-def test_export_gives_back_what_was_released(tmp_path, capsys):
-  source, tensors = folder_of(tmp_path / 'source', 'cbyol')
-  out = tmp_path / 'out'
+def exported(source, out, capsys):
+  """The tensors of a checkpoint after --mode=export --format=released."""
   flags = ['--mode=export', '--format=released', f'--checkpoint={source}']
-  assert call(*flags, f'--output={out}', '--image_size=16') == 0
-  assert f'-> {out}/ckpt-40' in capsys.readouterr().out
-  again = read(out / 'ckpt-40')
+  flags += ['--image_size=16']
+  assert call(*flags, f'--output={out}') == 0
+  (index,) = out.glob('ckpt-*.index')
+  assert f'-> {out}/{index.stem}' in capsys.readouterr().out
+  assert call(*flags, f'--output={out}') == 2
+  assert 'is there already' in capsys.readouterr().err
+  return read(out / index.stem)
+
+
+@pytest.mark.parametrize('trained', [None, 'model/supervised_head'])
+def test_export_gives_back_what_was_released(tmp_path, capsys, trained):
+  source, tensors = folder_of(tmp_path / 'source', 'cbyol')
+  if trained:
+    tensors = finetuned(tensors, trained)
+    write(f'{source}/ckpt-40', tensors)
+  again = exported(source, tmp_path / 'out', capsys)
   assert again.keys() == tensors.keys()
   for name, value in tensors.items():
     np.testing.assert_array_equal(again[name], value, err_msg=name)
-  assert call(*flags, f'--output={source}', '--image_size=16') == 2
-  assert 'is there already' in capsys.readouterr().err
+
+
+def test_what_we_finetune_is_exported_as_finetuned(tmp_path, folder, capsys):
+  source, tensors = folder_of(tmp_path / 'source', 'simclr')
+  status = call(
+    *QUICK,
+    f'--dataset=folder:{folder}',
+    f'--model_dir={tmp_path}/run',
+    f'--checkpoint={source}',
+    '--image_size=16',
+    '--train_mode=finetune',
+    '--fine_tune_after_block=4',
+    '--train_batch_size=8',
+    '--train_steps=1',
+  )
+  assert status == 0
+  capsys.readouterr()
+  again = exported(f'{tmp_path}/run', tmp_path / 'out', capsys)
+  expected = finetuned(tensors, 'model/supervised_head').keys()
+  assert again.keys() == expected
+  assert again['finetune_global_step'] == 1
 
 
 def test_inspect_says_what_a_checkpoint_is(tmp_path, capsys):

@@ -385,24 +385,55 @@ def test_what_we_write_is_restored_by_object_too(tmp_path):
   np.testing.assert_array_equal(dense.kernel, tensors[name])
 
 
-def test_a_finetuned_checkpoint_has_other_names_for_its_step(tmp_path):
-  tensors = values(released_names.tensors('simclr', **SMALL))
-  renamed = {
-    name.replace('global_step', 'finetune_global_step').replace(
-      '/optimizer/', '/finetune_optimizer/'
-    ): value
-    for name, value in tensors.items()
-  }
-  path = write(tmp_path / 'ckpt-1', renamed)
+def finetuned(tensors, trained):
+  """The tensors as finetuning writes them: momentum of what it trained."""
+  renamed = {}
+  for name, value in tensors.items():
+    if name.endswith(SLOT):
+      if not name.startswith(trained):
+        continue
+      name = name.replace('/optimizer/', '/finetune_optimizer/')
+    renamed[name.replace('global_step', 'finetune_global_step')] = value
+  return renamed
+
+
+@pytest.mark.parametrize(
+  'family, trained',
+  [
+    ('simclr', 'model/supervised_head'),
+    ('byol', ('model/_resnet/block_groups/3', 'model/supervised_head')),
+    ('cbyol', 'model/supervised_head'),
+  ],
+)
+def test_a_finetuned_checkpoint_keeps_its_names_and_every_bit(
+  tmp_path, family, trained
+):
+  tensors = values(released_names.tensors(family, **SMALL))
+  tensors = finetuned(tensors, trained)
+  path = write(tmp_path / 'ckpt-1', tensors)
   method, probe, parts = build(path)
-  optimizer = lars(probe.trainable_variables)
-  released.load(path, parts, optimizer)
-  assert int(optimizer.iterations) == tensors['global_step']
-  (kernel, _) = probe.trainable_variables
-  name = 'model/supervised_head/linear_layer/dense/kernel' + SLOT
-  np.testing.assert_array_equal(
-    optimizer.get_slot(kernel, 'Momentum'), tensors[name]
+  assert (
+    released.infer(path)
+    .describe()
+    .endswith(f', finetuned, step {tensors["finetune_global_step"]}')
   )
+  # As for pretraining: most of its momentum is not in the file.
+  body = [v for layer in method.trained() for v in layer.trainable_variables]
+  optimizer = lars(body + probe.trainable_variables)
+  report = released.load(path, parts, optimizer)
+  assert report.left_over == ['save_counter']
+  assert int(optimizer.iterations) == tensors['finetune_global_step']
+  # Nobody goes on pretraining with momentum that is not there.
+  with pytest.raises(released.Mismatch, match='finetune_optimizer/Momentum'):
+    released.load(path, parts, optimizer, resuming=True)
+  out = str(tmp_path / 'out')
+  released.write(
+    out, parts, optimizer, int(tensors['save_counter']), True, like=path
+  )
+  again = read(out)
+  assert again.keys() == tensors.keys()
+  for name, value in tensors.items():
+    np.testing.assert_array_equal(again[name], value, err_msg=name)
 
 
 # What is refused --------------------------------------------------------------
