@@ -37,7 +37,7 @@ class Found(NamedTuple):
   num_classes: int  # of its probe; 0 without one
   step: int
   record: dict  # config.json, or {}
-  finetuned: bool
+  finetuned: bool = False
   save_counter: int = 1
 
   def describe(self):
