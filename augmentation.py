@@ -3,52 +3,61 @@
 import tensorflow as tf
 
 import data_util
-import distributed
 import randomness
 
 
 def per_image(recipe, views):
-  """-> augment(image, seed) -> views: what happens to one decoded image."""
-  if not recipe.random_crop:
-    return lambda image, seed: (
-      (data_util.eval_image(image, recipe.image_size),) * views
-    )
+  """-> augment(image, seed) -> {'views': crops, 'draws': what follows takes}.
+
+  Crops travel as bytes, unless the recipe keeps what a bicubic resize leaves
+  beyond [0, 1].
+  """
 
   def augment(image, seed):
-    return tuple(
-      data_util.augment_view(
-        image,
-        randomness.fold_in(seed, i),
-        size=recipe.image_size,
-        area_lower=recipe.area_lower,
-        sampling=recipe.sampling,
-        brightness=recipe.brightness,
-        contrast=recipe.contrast,
-        saturation=recipe.saturation,
-        hue=recipe.hue,
-        brightness_fn=recipe.brightness_fn,
-        jitter_prob=recipe.jitter_prob,
-        gray_prob=recipe.gray_prob,
-        clip_after_resize=recipe.clip_after_resize,
-        clip_after_gray=recipe.clip_after_gray,
+    draws = randomness.uniform([views, len(data_util.DRAWS)], seed)
+    if not recipe.random_crop:
+      crop = data_util.eval_image(image, recipe.image_size)
+      return {'views': (data_util.to_bytes(crop),) * views, 'draws': draws}
+    crops = [
+      data_util.crop(image, box, recipe.image_size)
+      for box in data_util.crop_boxes(
+        tf.shape(image), draws, recipe.area_lower, recipe.sampling
       )
-      for i in range(views)
-    )
+    ]
+    if recipe.clip_after_resize:
+      crops = [data_util.to_bytes(crop) for crop in crops]
+    return {'views': tuple(crops), 'draws': draws}
 
   return augment
 
 
-def per_batch(recipe, seed, global_batch, views, step):
-  """Blur, solarize and normalise a batch of views, inside of the step."""
-  return tuple(
+def per_batch(recipe, batch):
+  """A batch of per_image -> the same one with its views finished.
+
+  It runs in the step, or in the input pipeline: then the step finds no draws.
+  """
+  if 'draws' not in batch:
+    return batch
+  views = tuple(
     data_util.augment_batch(
       view,
-      tf.stack([seed * 1013 + 97 + i, tf.cast(step, tf.int32)]),
+      batch['draws'][:, i],
+      strengths=(
+        recipe.brightness,
+        recipe.contrast,
+        recipe.saturation,
+        recipe.hue,
+      ),
+      brightness_fn=recipe.brightness_fn,
+      jitter_prob=recipe.jitter_prob,
+      gray_prob=recipe.gray_prob,
+      clip_after_gray=recipe.clip_after_gray,
       blur_prob=recipe.blur[i],
       solarize_prob=recipe.solarize[i],
       mean_std=recipe.mean_std,
-      global_batch=global_batch,
-      rows=distributed.local_rows,
+      flip_prob=0.5 if recipe.random_crop else 0.0,
     )
-    for i, view in enumerate(views)
+    for i, view in enumerate(batch['views'])
   )
+  rest = {name: value for name, value in batch.items() if name != 'draws'}
+  return rest | {'views': views}

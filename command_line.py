@@ -69,7 +69,7 @@ def changes(stored, cfg):
   What a call does, where and how often it writes may differ when it resumes.
   """
   harmless = ['data_dir', 'eval_split', 'eval_batch_size', 'cache_dataset']
-  harmless += ['checkpoint', 'deterministic']
+  harmless += ['checkpoint', 'deterministic', 'augment_on']
   for title in (*_OF_ONE_CALL, 'Checkpoints and summaries'):
     harmless += sections()[title]
   found = {

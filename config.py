@@ -153,6 +153,10 @@ class Config:
     'probability (1, 0.1) and solarization with (0, 0.2) on the two views, '
     'pixels normalized by mean and deviation. simclr: blur with 0.5 on both.',
     ('byol', 'simclr'))
+  augment_on: str = opt('auto', 'Where crops are flipped, coloured, blurred '
+    'and normalized: in the step on its device (auto, device), or in the input '
+    'pipeline (host), which pays where host cores idle and the device does '
+    'not.', ('auto', 'host', 'device'))
   use_blur: bool = opt(True, 'Gaussian blur. Turn it off for small images.')
   blur_probability: str = opt('', "Probabilities 'p1,p2' for the two views, "
     'instead of those of --batch_image_augmentation_type.')

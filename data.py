@@ -245,7 +245,7 @@ def _in_order(info, fetch):
   return records.map(lambda _, data, label: (data, label))
 
 
-def _finish(dataset, example, per_replica_batch):
+def _finish(dataset, example, per_replica_batch, finish=None):
   options = tf.data.Options()
   options.deterministic = True
   # The hosts' parts are cut here.
@@ -256,6 +256,10 @@ def _finish(dataset, example, per_replica_batch):
     example, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True
   )
   dataset = dataset.batch(per_replica_batch, drop_remainder=True)
+  if finish:
+    dataset = dataset.map(
+      finish, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True
+    )
   return dataset.prefetch(tf.data.AUTOTUNE).with_options(options)
 
 
@@ -291,6 +295,7 @@ def train_batches(
   host=0,
   shuffle_buffer=10_000,
   cache=False,
+  finish=None,
 ):
   """Endless batches of augmented views, from start_step on.
 
@@ -299,13 +304,14 @@ def train_batches(
   straddle epochs; in an epoch of a host every example of it comes once.
 
   Args:
-    augment: (uint8 [H, W, 3], seed [2]) -> a view or a tuple of views, of
-      static shapes. The seed belongs to (seed, epoch, index).
+    augment: (uint8 [H, W, 3], seed [2]) -> {'views': a tuple, ...}, of static
+      shapes. The seed belongs to (seed, epoch, index).
     shuffle_buffer: undecoded records; folders and cached sets need none.
     cache: keeps the whole split in memory, undecoded. (A set of records then
       comes in another order, that of random access.)
+    finish: what is done to whole batches, here on the host.
 
-  Returns: a dataset of {'views': tuple of float32 [b, ...], 'label': int32
+  Returns: a dataset of what augment gives, as [b, ...], and {'label': int32
     [b] (-1 without labels), 'index': int64 [b], 'bad': int32 [b], 1 where
     another example replaces one that cannot be decoded}.
   """
@@ -328,14 +334,10 @@ def train_batches(
     index = record[0]
     image, label, bad = _decode_or_replace(*load(*record), spare)
     views = augment(image, fold_in(fold_in(view_seed, epoch), index))
-    return {
-      'views': views if isinstance(views, tuple) else (views,),
-      'label': tf.cast(label, tf.int32),
-      'index': index,
-      'bad': bad,
-    }
+    label = tf.cast(label, tf.int32)
+    return views | {'label': label, 'index': index, 'bad': bad}
 
-  batches = _finish(examples, example, per_replica_batch)
+  batches = _finish(examples, example, per_replica_batch, finish)
   # Said, because between several workers a data set that might end loses the
   # static shape of its batches.
   endless = tf.data.experimental.assert_cardinality(

@@ -1,21 +1,54 @@
 """Image operations, pure: every one takes its own numbers.
 
-Those named *_image, *_view or random_* work on one image inside tf.data and
-take a stateless seed, int32 [2]. Those on images [B, H, W, 3] work inside the
-train step: static shapes, no resize (bicubic does not compile under XLA).
-The published order is crop, flip, colour jitter, grayscale on the host, then
-blur, solarise, clip, normalise on the device (BYOL, Table 6).
+A view is made in two places. On the host, image by image: crop and resize
+(bicubic does not compile under XLA). Then batch by batch, on the device or on
+the host: flip, colour jitter, grayscale, blur, solarise, clip, normalise (BYOL,
+Table 6). All random numbers of a view are drawn beforehand, DRAWS of them, and
+travel with its image: where an operation runs changes nothing.
+
+Batches are planes here, [3, B, H, W]: the three colours of a pixel meet in
+every operation, and so each of them is a vector.
 """
 
+import functools
 import math
 
 import tensorflow as tf
 
-from randomness import split_seed, uniform
-
+# What the numbers in [0, 1) of a view decide. The operations of the colour
+# jitter come in the order of their `turn`.
+DRAWS = (
+  'area',
+  'aspect',
+  'top',
+  'left',
+  'flip',
+  'jitter',
+  'brightness',
+  'contrast',
+  'saturation',
+  'hue',
+  'brightness_turn',
+  'contrast_turn',
+  'saturation_turn',
+  'hue_turn',
+  'gray',
+  'blur',
+  'sigma',
+  'solarize',
+)
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
 ASPECT_RANGE = (3 / 4, 4 / 3)
+
+
+def named(draws):
+  """[..., DRAWS] -> {name: [...]}."""
+  return dict(zip(DRAWS, tf.unstack(draws, axis=-1), strict=True))
+
+
+def _between(draw, low, high):
+  return low + draw * (high - low)
 
 
 def clip(images):
@@ -25,28 +58,32 @@ def clip(images):
 # One image, inside tf.data.
 
 
-def crop_box(height, width, seed, area_lower, sampling):
-  """Random crop -> int32 (top, left, height, width).
+def crop_boxes(shape, draws, area_lower, sampling):
+  """Random crops of an image [H, W, 3] -> [views] of (top, left, h, w).
 
   Area u * H * W with u ~ U(area_lower, 1), aspect w / h in [3/4, 4/3], its
   logarithm uniform ('logarithmic', BYOL) or itself ('uniform', SimCLR). A
   side that does not fit is cut to the image's: there are no retries.
+
+  Args:
+    shape: int32 [3] or [2].
+    draws: [views, DRAWS].
   """
-  area_seed, aspect_seed, top_seed, left_seed = split_seed(seed, 4)
-  full = tf.cast(tf.stack([height, width]), tf.float32)
-  area = uniform([], area_seed, area_lower, 1.0) * full[0] * full[1]
+  u = named(draws)
+  full = tf.cast(shape[:2], tf.float32)
+  area = _between(u['area'], area_lower, 1.0) * full[0] * full[1]
   low, high = ASPECT_RANGE
   if sampling == 'logarithmic':
-    low, high = math.log(low), math.log(high)
-  aspect = uniform([], aspect_seed, low, high)
-  if sampling == 'logarithmic':
-    aspect = tf.exp(aspect)
-  sides = tf.round(tf.sqrt(tf.stack([area / aspect, area * aspect])))
+    aspect = tf.exp(_between(u['aspect'], math.log(low), math.log(high)))
+  else:
+    aspect = _between(u['aspect'], low, high)
+  sides = tf.round(tf.sqrt(tf.stack([area / aspect, area * aspect], 1)))
   sides = tf.minimum(tf.maximum(sides, 1.0), full)
-  where = tf.stack([uniform([], top_seed), uniform([], left_seed)])
+  where = draws[:, 2:4]  # top, left
   # Rounding in float32 can reach full - sides + 1, which is outside.
   corner = tf.minimum(tf.floor(where * (full - sides + 1.0)), full - sides)
-  return tf.unstack(tf.cast(tf.concat([corner, sides], 0), tf.int32))
+  boxes = tf.cast(tf.concat([corner, sides], 1), tf.int32)
+  return tf.unstack(boxes, draws.shape[0])
 
 
 def resize(image, size):
@@ -55,105 +92,16 @@ def resize(image, size):
   return tf.image.resize(image, [size, size], method='bicubic')
 
 
-def random_crop(image, seed, size, area_lower, sampling, clip_after=True):
-  """Random crop of an image [H, W, 3], resized to [size, size, 3]."""
-  shape = tf.shape(image)
-  top, left, height, width = crop_box(
-    shape[0], shape[1], seed, area_lower, sampling
-  )
-  crop = tf.slice(image, [top, left, 0], [height, width, 3])
-  crop = resize(crop, size)
-  return clip(crop) if clip_after else crop
+def crop(image, box, size):
+  """A box of an image, resized to float32 [size, size, 3]."""
+  height, width = box[2], box[3]
+  part = tf.slice(image, [box[0], box[1], 0], [height, width, 3])
+  return resize(part, size)
 
 
-def random_flip(image, seed):
-  """Mirrors left and right with probability one half."""
-  return tf.where(uniform([], seed) < 0.5, tf.reverse(image, [1]), image)
-
-
-def _around_one(strength, seed):
-  return uniform([], seed, max(0.0, 1.0 - strength), 1.0 + strength)
-
-
-def color_jitter(
-  image, seed, brightness, contrast, saturation, hue, brightness_fn='simclrv1'
-):
-  """Brightness, contrast, saturation, hue in random order, each clipped.
-
-  The strengths are the half-widths of the factors' ranges. Brightness is
-  added ('simclrv1') or multiplied ('simclrv2').
-  """
-  order_seed, *seeds = split_seed(seed, 5)
-
-  def brighten():
-    if brightness_fn == 'simclrv1':
-      return image + uniform([], seeds[0], -brightness, brightness)
-    return image * _around_one(brightness, seeds[0])
-
-  def contrasted():
-    return tf.image.adjust_contrast(image, _around_one(contrast, seeds[1]))
-
-  def saturated():
-    return tf.image.adjust_saturation(image, _around_one(saturation, seeds[2]))
-
-  def rotated():
-    return tf.image.adjust_hue(image, uniform([], seeds[3], -hue, hue))
-
-  order = tf.argsort(uniform([4], order_seed))
-  for k in tf.unstack(order):
-    # The closures above read the image as it is by now.
-    image = clip(tf.switch_case(k, [brighten, contrasted, saturated, rotated]))
-  return image
-
-
-def to_grayscale(image):
-  return tf.tile(tf.image.rgb_to_grayscale(image), [1, 1, 3])
-
-
-def augment_view(
-  image,
-  seed,
-  *,
-  size,
-  area_lower,
-  sampling,
-  brightness,
-  contrast,
-  saturation,
-  hue,
-  brightness_fn,
-  jitter_prob=0.8,
-  gray_prob=0.2,
-  clip_after_resize=True,
-  clip_after_gray=True,
-):
-  """The host's part of a view: crop, flip, jitter, grayscale (1.9).
-
-  Args:
-    image: uint8 or float [H, W, 3].
-    seed: int32 [2].
-
-  Returns: float32 [size, size, 3].
-  """
-  crop, flip, jitter, colors, gray = split_seed(seed, 5)
-  view = random_crop(image, crop, size, area_lower, sampling, clip_after_resize)
-  view = random_flip(view, flip)
-  if jitter_prob > 0:
-    view = tf.cond(
-      uniform([], jitter) < jitter_prob,
-      lambda: color_jitter(
-        view, colors, brightness, contrast, saturation, hue, brightness_fn
-      ),
-      lambda: view,
-    )
-  if gray_prob > 0:
-    colored = view
-    view = tf.cond(
-      uniform([], gray) < gray_prob,
-      lambda: to_grayscale(colored),
-      lambda: colored,
-    )
-  return clip(view) if clip_after_gray else view
+def to_bytes(image):
+  """[0, 1] -> uint8, rounded: a quarter of the memory on every way."""
+  return tf.cast(clip(image) * 255.0 + 0.5, tf.uint8)
 
 
 def eval_image(image, size, crop_proportion=0.875):
@@ -166,76 +114,240 @@ def eval_image(image, size, crop_proportion=0.875):
   return clip(resize(crop, size))
 
 
-# A batch of images, inside the train step.
+# A batch of images, as planes.
+
+# Compiled one by one: fused into one program, the CPU's XLA computes what two
+# operations need twice, and takes three times as long. Inside of a compiled
+# step these are parts of it.
+_compiled = functools.partial(tf.function, jit_compile=True, autograph=False)
 
 
-def _blur_matrix(length, radius, sigma):
-  """[B] -> [B, length, length]: a banded matrix, one Gaussian a row."""
-  offset = tf.range(length)[:, None] - tf.range(length)[None]
-  offset = tf.cast(offset, tf.float32)
-  scale = -0.5 / tf.square(sigma)[:, None]
+def _each(numbers):
+  """[B] -> [B, 1, 1], to meet [B, H, W]."""
+  return numbers[:, None, None]
+
+
+@_compiled
+def to_planes(images, mirrored):
+  """uint8 or float [B, H, W, 3] -> [3, B, H, W]; mirrored: bool [B]."""
+  scale = 1 / 255 if images.dtype == tf.uint8 else 1.0
+  planes = tf.cast(tf.transpose(images, [3, 0, 1, 2]), tf.float32) * scale
+  return tf.where(_each(mirrored), tf.reverse(planes, [3]), planes)
+
+
+@_compiled
+def brightness_contrast(planes, before, factor, after):
+  """Brightness, contrast, brightness again, each clipped.
+
+  Args:
+    before, after: (multiplied, added), float [B] each.
+    factor: [B], of the distance to each colour's mean.
+  """
+
+  def brightness(x, pair):
+    return clip(x * _each(pair[0]) + _each(pair[1]))
+
+  planes = brightness(planes, before)
+  mean = tf.reduce_mean(planes, [2, 3], keepdims=True)
+  planes = clip((planes - mean) * _each(factor) + mean)
+  return brightness(planes, after)
+
+
+@_compiled
+def hue_saturation(planes, turn, factor):
+  """Moves every pixel's hue by `turn` circles, and scales its saturation.
+
+  As through HSV: there saturation is chroma / value, and the three colours are
+  one piecewise linear function of the hue, a third of the circle apart.
+  """
+  red, green, blue = tf.unstack(planes)
+  value = tf.reduce_max(planes, 0)
+  chroma = value - tf.reduce_min(planes, 0)
+  share = 1.0 / tf.where(chroma > 0, chroma, 1.0)
+  # No equality with `value`: a compiler may compute a colour twice, and not
+  # the same to the last digit. At a tie the formulas agree.
+  sixths = tf.where(
+    (red >= green) & (red >= blue),
+    (green - blue) * share,
+    tf.where(
+      green >= blue, 2.0 + (blue - red) * share, 4.0 + (red - green) * share
+    ),
+  )
+  chroma = tf.minimum(chroma * _each(factor), value)
+  offsets = tf.constant([5.0, 3.0, 1.0])[:, None, None, None]
+  place = sixths + 6.0 * _each(turn) + offsets
+  place -= 6.0 * tf.floor(place / 6.0)
+  return clip(value - chroma * clip(tf.minimum(place, 4.0 - place)))
+
+
+def _strengths(u, on, strengths, brightness_fn):
+  """-> brightness (multiplied, added), factors and turn, off where not on."""
+  b, c, s, h = strengths
+
+  def around_one(draw, strength):
+    return tf.where(
+      on, _between(draw, max(0.0, 1.0 - strength), 1.0 + strength), 1.0
+    )
+
+  if brightness_fn == 'simclrv1':
+    added = tf.where(on, _between(u['brightness'], -b, b), 0.0)
+    brightness = (tf.ones_like(added), added)
+  else:
+    multiplied = around_one(u['brightness'], b)
+    brightness = (multiplied, tf.zeros_like(multiplied))
+  return (
+    brightness,
+    around_one(u['contrast'], c),
+    around_one(u['saturation'], s),
+    tf.where(on, _between(u['hue'], -h, h), 0.0),
+  )
+
+
+def color_jitter(planes, u, on, strengths, brightness_fn='simclrv1'):
+  """Brightness, contrast, saturation, hue in random order, each clipped.
+
+  Whatever the order, hue and saturation are two turns, and brightness and
+  contrast come before, between or behind them: five passes serve all images.
+
+  Args:
+    u: the draws by their names, [B] each.
+    on: bool [B].
+    strengths: half-widths of the ranges, in the order above. Brightness is
+      added ('simclrv1') or multiplied ('simclrv2').
+  """
+  brightness, contrast, saturation, hue = _strengths(
+    u, on, strengths, brightness_fn
+  )
+  hue_first = u['hue_turn'] < u['saturation_turn']
+  first = tf.minimum(u['hue_turn'], u['saturation_turn'])
+  second = tf.maximum(u['hue_turn'], u['saturation_turn'])
+  brighter_first = u['brightness_turn'] < u['contrast_turn']
+
+  def place(turn):
+    return tf.cast(turn > first, tf.int32) + tf.cast(turn > second, tf.int32)
+
+  def brightness_where(here):
+    here &= place(u['brightness_turn']) == i
+    return tf.where(here, brightness[0], 1.0), tf.where(
+      here, brightness[1], 0.0
+    )
+
+  for i in range(3):
+    here = place(u['contrast_turn']) == i
+    planes = brightness_contrast(
+      planes,
+      brightness_where(brighter_first),
+      tf.where(here, contrast, 1.0),
+      brightness_where(~brighter_first),
+    )
+    if i < 2:
+      turns = hue_first == (i == 0)
+      planes = hue_saturation(
+        planes, tf.where(turns, hue, 0.0), tf.where(turns, 1.0, saturation)
+      )
+  return planes
+
+
+@_compiled
+def to_grayscale(planes, chosen):
+  """Luminance in all three planes where chosen [B]."""
+  weights = tf.constant([0.2989, 0.587, 0.114])[:, None, None, None]
+  gray = tf.reduce_sum(planes * weights, 0, keepdims=True)
+  return tf.where(_each(chosen), gray, planes)
+
+
+_BLOCK = 32  # Rows of a blur's output that are computed together.
+
+
+def _blur_bands(sigma, radius):
+  """[B] -> [B, _BLOCK, _BLOCK + 2 radius]: one Gaussian a row."""
   taps = tf.range(-radius, radius + 1, dtype=tf.float32)
-  total = tf.reduce_sum(tf.exp(scale * tf.square(taps)), -1)
-  band = tf.exp(scale[..., None] * tf.square(offset))
-  band = tf.where(tf.abs(offset) <= radius, band, 0.0)
-  return band / total[:, None, None]
+  weights = tf.exp(-0.5 * tf.square(taps / sigma[:, None]))
+  weights /= tf.reduce_sum(weights, -1, keepdims=True)
+  # Row i has the weights in columns i, i + 1, ...
+  rows = [tf.pad(weights, [[0, 0], [i, _BLOCK - 1 - i]]) for i in range(_BLOCK)]
+  return tf.stack(rows, 1)
 
 
-def gaussian_blur(images, sigma):
-  """Blurs each image [B, H, W, 3] with its own sigma [B].
+def _blur_rows(planes, bands, radius):
+  """Each column of [3, B, H, W] times its image's bands; zeros outside."""
+  height = planes.shape[2]
+  padded = tf.pad(planes, [[0, 0], [0, 0], [radius, radius], [0, 0]])
+  parts = []
+  for top in range(0, height, _BLOCK):
+    rows = min(_BLOCK, height - top)
+    width = rows + 2 * radius
+    # One product per image and colour: matmul repeats no band for the colours.
+    band = tf.tile(bands[None, :, :rows, :width], [3, 1, 1, 1])
+    parts.append(tf.matmul(band, padded[:, :, top : top + width]))
+  return tf.concat(parts, 2)
+
+
+def gaussian_blur(planes, sigma):
+  """Blurs each image of [3, B, H, W] with its own sigma [B].
 
   2 * (H // 10 // 2) + 1 taps (23 at 224 px), zeros beyond the border. As
-  products with banded matrices: a depthwise convolution is twice as fast on
-  the CPU, but seventy times slower there once XLA compiles it.
+  products with banded matrices, cut where the bands end: a depthwise
+  convolution is slower on the CPU, and seventy times slower once XLA compiles
+  it there.
   """
-  height, width = images.shape[1:3]
-  radius = height // 10 // 2
-  rows = _blur_matrix(height, radius, sigma)
-  columns = rows if height == width else _blur_matrix(width, radius, sigma)
-  return tf.einsum('bhk,bkwc,bvw->bhvc', rows, images, columns)
-
-
-def solarize(images):
-  """Inverts what is brighter than one half."""
-  return tf.where(images < 0.5, images, 1.0 - images)
+  radius = planes.shape[2] // 10 // 2
+  bands = _blur_bands(sigma, radius)
+  blurred = _blur_rows(planes, bands, radius)
+  swapped = _blur_rows(tf.transpose(blurred, [0, 1, 3, 2]), bands, radius)
+  return tf.transpose(swapped, [0, 1, 3, 2])
 
 
 def normalize(images, mean=IMAGENET_MEAN, std=IMAGENET_STD):
+  """[..., 3], from [0, 1]."""
   return (images - tf.constant(mean)) / tf.constant(std)
+
+
+@_compiled
+def finish(planes, inverted, mean_std):
+  """Solarises where inverted [B], clips, normalises -> [B, H, W, 3]."""
+  dark = _each(~inverted) | (planes < 0.5)
+  planes = clip(tf.where(dark, planes, 1.0 - planes))
+  images = tf.transpose(planes, [1, 2, 3, 0])
+  return normalize(images) if mean_std else images
 
 
 def augment_batch(
   images,
-  seed,
+  draws,
   *,
+  strengths,
+  brightness_fn='simclrv1',
+  jitter_prob=0.8,
+  gray_prob=0.2,
+  clip_after_gray=True,
   blur_prob,
   solarize_prob,
   mean_std,
-  global_batch,
-  rows=lambda x: x,
+  flip_prob=0.5,
   sigma_range=(0.1, 2.0),
 ):
-  """The device's part of a view: blur, solarise, clip, normalise (1.9).
+  """What happens to a view after its crop (1.9).
 
   Args:
-    images: float32 [b, H, W, 3] in [0, 1], this replica's.
-    seed: int32 [2], of the step and the view.
+    images: uint8 or float [B, H, W, 3].
+    draws: [B, DRAWS].
+    strengths: of the colour jitter.
     mean_std: whether ImageNet's mean and deviation are taken out.
-    global_batch: images of all replicas; the random numbers are drawn for
-      all of them, so that two replicas equal one big batch.
-    rows: cuts a [global_batch] tensor to this replica's rows.
+
+  Returns: float32 [B, H, W, 3].
   """
-  pick, width, invert = split_seed(seed, 3)
-
-  def chosen(prob, seed):
-    return rows(uniform([global_batch], seed) < prob)[:, None, None, None]
-
+  u = named(draws)
+  planes = to_planes(images, u['flip'] < flip_prob)
+  if jitter_prob > 0:
+    planes = color_jitter(
+      planes, u, u['jitter'] < jitter_prob, strengths, brightness_fn
+    )
+  if gray_prob > 0:
+    planes = to_grayscale(planes, u['gray'] < gray_prob)
+  if clip_after_gray:
+    planes = clip(planes)
   if blur_prob > 0:
-    sigma = rows(uniform([global_batch], width, *sigma_range))
-    blurred = gaussian_blur(images, sigma)
-    images = tf.where(chosen(blur_prob, pick), blurred, images)
-  if solarize_prob > 0:
-    inverted = solarize(images)
-    images = tf.where(chosen(solarize_prob, invert), inverted, images)
-  images = clip(images)
-  return normalize(images) if mean_std else images
+    blurred = gaussian_blur(planes, _between(u['sigma'], *sigma_range))
+    planes = tf.where(_each(u['blur'] < blur_prob), blurred, planes)
+  return finish(planes, u['solarize'] < solarize_prob, mean_std)

@@ -190,9 +190,7 @@ def make_train_step(cfg, state, schedule):
 
   def train_step(batch):
     step = tf.identity(optimizer.iterations)
-    views = augmentation.per_batch(
-      recipe, cfg.seed, cfg.train_batch_size, batch['views'], step
-    )
+    views = augmentation.per_batch(recipe, batch)['views']
     with tf.GradientTape() as tape:
       embeddings = method.encode(views, step)
       loss, metrics, features = method.objective(embeddings, step)
@@ -298,11 +296,13 @@ def _input(cfg, info, strategy, start):
   """The distributed batches from a step on."""
 
   views = 1 if cfg.train_mode == 'finetune' else 2
+  recipe = config.augmentation(cfg)
+  on_host = cfg.augment_on == 'host'
 
   def batches(context):
     return data.train_batches(
       info,
-      augmentation.per_image(config.augmentation(cfg), views),
+      augmentation.per_image(recipe, views),
       global_batch=cfg.train_batch_size,
       per_replica_batch=cfg.train_batch_size // context.num_replicas_in_sync,
       seed=cfg.seed,
@@ -311,6 +311,9 @@ def _input(cfg, info, strategy, start):
       host=context.input_pipeline_id,
       shuffle_buffer=cfg.shuffle_buffer,
       cache=cfg.cache_dataset,
+      finish=functools.partial(augmentation.per_batch, recipe)
+      if on_host
+      else None,
     )
 
   return iter(strategy.distribute_datasets_from_function(batches))

@@ -50,6 +50,7 @@ PUBLISHED_DEFAULTS = {
   'keep_checkpoint_max': 5,
   'dataset': 'imagenet2012',
   'data_dir': '',
+  'augment_on': 'auto',
   'cache_dataset': False,
   'mode': 'train_then_eval',
   'train_mode': 'pretrain',

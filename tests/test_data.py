@@ -72,7 +72,7 @@ def augment(image, seed):
   """Two views whose pixels tell the image and the noise it got."""
   value = tf.cast(image[1, 1], tf.float32)[None, None]
   noise = [randomness.uniform([], s) for s in randomness.split_seed(seed, 2)]
-  return tuple(tf.tile(value + n, [2, 2, 1]) for n in noise)
+  return {'views': tuple(tf.tile(value + n, [2, 2, 1]) for n in noise)}
 
 
 SMALL = dict(global_batch=8, per_replica_batch=8, seed=5, shuffle_buffer=6)
@@ -402,7 +402,9 @@ def test_without_labels_the_label_is_minus_one(tmp_path):
 
 
 def crop(image, seed):
-  return data_util.random_crop(image, seed, 24, 0.08, 'uniform')
+  draws = randomness.uniform([1, len(data_util.DRAWS)], seed)
+    (box,) = data_util.crop_boxes(tf.shape(image), draws, 0.08, 'uniform')
+    return {'views': (data_util.crop(image, box, 24),)}
 
 
 def test_photo_patches_batches(data_dir):
