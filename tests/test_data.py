@@ -403,8 +403,8 @@ def test_without_labels_the_label_is_minus_one(tmp_path):
 
 def crop(image, seed):
   draws = randomness.uniform([1, len(data_util.DRAWS)], seed)
-    (box,) = data_util.crop_boxes(tf.shape(image), draws, 0.08, 'uniform')
-    return {'views': (data_util.crop(image, box, 24),)}
+  (box,) = data_util.crop_boxes(tf.shape(image), draws, 0.08, 'uniform')
+  return {'views': (data_util.crop(image, box, 24),)}
 
 
 def test_photo_patches_batches(data_dir):
