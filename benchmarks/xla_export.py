@@ -89,6 +89,13 @@ def _bare(array):
   return array.view(np.uint16) if str(array.dtype) == 'bfloat16' else array
 
 
+def _write(path, program, values, facts):
+  path.parent.mkdir(parents=True, exist_ok=True)
+  path.with_suffix('.hlo').write_bytes(program)
+  np.savez(path.with_suffix('.npz'), *map(_bare, values))
+  path.with_suffix('.json').write_text(json.dumps(facts, indent=1))
+
+
 def export(cfg, folder, with_reference=True):
   """Writes the three files of a configuration -> their common path."""
   state, step = make_step(cfg)
@@ -108,10 +115,6 @@ def export(cfg, folder, with_reference=True):
   parameters, updates = interface(ir(stage='hlo'))
   check(parameters, arrays, updates, len(names))
 
-  path = pathlib.Path(folder) / f'{cfg.pretrain_loss}_{cfg.precision}'
-  path.parent.mkdir(parents=True, exist_ok=True)
-  path.with_suffix('.hlo').write_bytes(ir(stage='hlo_serialized'))
-  np.savez(path.with_suffix('.npz'), *map(_bare, values))
   facts = {
     'method': cfg.pretrain_loss,
     'precision': cfg.precision,
@@ -127,7 +130,8 @@ def export(cfg, folder, with_reference=True):
     * flops.train_step(state.method, cfg.image_size),
     'reference': reference(step, batch, variables) if with_reference else None,
   }
-  path.with_suffix('.json').write_text(json.dumps(facts, indent=1))
+  path = pathlib.Path(folder) / f'{cfg.pretrain_loss}_{cfg.precision}'
+  _write(path, ir(stage='hlo_serialized'), values, facts)
   return path
 
 
