@@ -1,0 +1,1 @@
+"""What a step costs; programs to be run with python -m benchmarks.NAME."""
