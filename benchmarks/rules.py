@@ -28,19 +28,24 @@ def view(size, image_size, seed):
   squares = np.arange(image_size) * 4 // image_size
   coarse = uniform([size, 4, 4, 3], 0)[:, squares][:, :, squares]
   noise = uniform([size, image_size, image_size, 3], seed)
-  return np.float32(0.75) * coarse + np.float32(0.25) * noise
+  image = np.float32(0.75) * coarse + np.float32(0.25) * noise
+  return (image * np.float32(255)).astype(np.uint8)
 
 
-def batch(size, image_size, classes):
-  """What a train step reads, as a dict; sorted, it is in XLA's order."""
+def batch(size, image_size, classes, draws):
+  """What a train step reads, as a dict; sorted, it is in XLA's order.
+
+  draws: how many random numbers travel with a view.
+  """
   return {
     'bad': np.zeros(size, np.int32),
+    'draws': uniform([size, 2, draws], 4),
     'label': (bits([size], 1) % np.uint32(classes)).astype(np.int32),
     'views': (view(size, image_size, 2), view(size, image_size, 3)),
   }
 
 
-def flat_batch(size, image_size, classes):
+def flat_batch(**made):
   """The same as a list: the first parameters of an exported step."""
-  parts = batch(size, image_size, classes)
-  return [parts['bad'], parts['label'], *parts['views']]
+  parts = batch(**made)
+  return [parts['bad'], parts['draws'], parts['label'], *parts['views']]

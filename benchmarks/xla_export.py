@@ -20,6 +20,7 @@ import numpy as np  # noqa: E402
 import tensorflow as tf  # noqa: E402
 
 import config  # noqa: E402
+import data_util  # noqa: E402
 import presets  # noqa: E402
 import train  # noqa: E402
 from benchmarks import flops, rules  # noqa: E402
@@ -63,7 +64,8 @@ def interface(hlo):
 
 def check(parameters, arrays, updates, metrics):
   """Refuses a program whose order is not the one that we rely on."""
-  short = {'float32': 'f32', 'bfloat16': 'bf16', 'int32': 's32', 'int64': 's64'}
+  short = {'float32': 'f32', 'bfloat16': 'bf16', 'uint8': 'u8'}
+  short |= {'int32': 's32', 'int64': 's64'}
   ours = [(short[str(a.dtype)], list(a.shape)) for a in arrays]
   if parameters != ours:
     raise ValueError(f'XLA takes {parameters}, and we would give {ours}.')
@@ -103,6 +105,7 @@ def export(cfg, folder, with_reference=True):
     'size': cfg.train_batch_size,
     'image_size': cfg.image_size,
     'classes': CLASSES,
+    'draws': len(data_util.DRAWS),
   }
   batch = tf.nest.map_structure(tf.constant, rules.batch(**made))
   compiled = tf.function(step, jit_compile=True, autograph=False)
