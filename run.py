@@ -300,6 +300,7 @@ def _explained(error):
   import tensorflow as tf
 
   import checkpoint_files
+  import data_service
   import loop
   from data_sources import DataError
 
@@ -309,6 +310,8 @@ def _explained(error):
     return EXIT_USAGE, str(error)
   if isinstance(error, loop.NonFinite):
     return EXIT_NON_FINITE, str(error)
+  if isinstance(error, data_service.Unreachable):
+    return EXIT_RETRY, str(error)
   if isinstance(error, loop.Stopped):
     return EXIT_PREEMPTED, str(error)
   if isinstance(error, KeyboardInterrupt):
