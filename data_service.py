@@ -11,6 +11,7 @@ workers.
 import argparse
 import contextlib
 import os
+import re
 import signal
 import socket
 import sys
@@ -24,7 +25,7 @@ EXIT_RETRY = 75  # As in run.py.
 
 
 class Unreachable(Exception):
-  """Nobody answers at --data_service."""
+  """Nobody answers at --data_service, or nobody who knows of this run."""
 
 
 def shared(service):
@@ -107,8 +108,17 @@ def watched(service, say, every=60, patience=10):
 
   if service:
     threading.Thread(target=watch, daemon=True).start()
-  yield
-  over.set()
+  try:
+    yield
+  except tf.errors.OpError as error:
+    if not re.search('Failed to get (split|tasks)', str(error)):
+      raise
+    raise Unreachable(
+      f'--data_service={service} was started anew and knows nothing of this '
+      'run. The same command goes on from the last checkpoint.'
+    ) from error
+  finally:
+    over.set()
 
 
 def _own_name():

@@ -364,7 +364,7 @@ def train(cfg, strategy, info, record, monitor: Monitor):
     store.save(0)
   if start < total:
     waits = data_service.watched(cfg.data_service, monitor.say)
-    with waits, data_sources.explained(info):
+    with data_sources.explained(info), waits:
       loop.fit(
         steps,
         _input(cfg, info, strategy, start),

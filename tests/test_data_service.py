@@ -149,6 +149,26 @@ def test_a_run_does_not_wait_for_ever(monkeypatch):
   assert last.startswith('Nobody came')
 
 
+def test_a_dispatcher_that_forgot(tmp_path):
+  """A restarted one is not taken for a damaged data set."""
+  service_of = tf.data.experimental.service
+  server = service_of.DispatchServer()
+  address = server.target
+  port = int(address.rpartition(':')[2])
+  config = service_of.WorkerConfig(f'localhost:{port}')
+  worker = service_of.WorkerServer(config)
+  batches = iter(shared(info_of('folder', tmp_path), address))
+  with pytest.raises(data_service.Unreachable, match='started anew'):
+    with data_service.watched(address, print):
+      next(batches)
+      server._stop()
+      server = service_of.DispatchServer(service_of.DispatcherConfig(port=port))
+      while True:
+        next(batches)
+  worker._stop()
+  server._stop()
+
+
 # The last of those that need both.
 def test_a_killed_worker_does_not_stop_it(service, tmp_path):
   address, (worker, _) = service
