@@ -199,7 +199,8 @@ def execute(cfg, argv):
   if config.reads(cfg):
     if distributed.num_workers(strategy) > 1:
       raise config.ConfigError(
-        f'--mode={cfg.mode} runs in one process: unset TF_CONFIG.'
+        f'--mode={cfg.mode} runs in one process: unset TF_CONFIG, or '
+        'start one task.'
       )
     name = f'eval_{cfg.eval_name}' if cfg.eval_name else 'eval'
     results = os.path.join(cfg.model_dir, name)
