@@ -131,6 +131,9 @@ class Config:
   tpu_zone: str = opt('', 'The zone of that TPU, where it cannot be guessed.')
   gcp_project: str = opt('', 'The project of that TPU, likewise.')
   master: str = opt('', 'Address of a TPU worker, instead of --tpu_name.')
+  data_service: str = opt('', 'Have the training images prepared by the '
+    'processes of scripts/data_workers.sh, which prints what to give here. '
+    'Their order is then not promised, nor is exact resuming.')
 
   # Data
   dataset: str = opt('imagenet2012', 'A TFDS name (cifar10, '
@@ -406,6 +409,9 @@ def _check_names(cfg):
     refuse('dataset', cfg.dataset, why)
   for flag in ('model_dir', 'checkpoint'):
     check_place(flag, getattr(cfg, flag))
+  if not re.fullmatch(r'(grpc://[\w.-]+:\d{1,5})?', cfg.data_service, re.ASCII):
+    why = 'must be such as grpc://localhost:5050'
+    refuse('data_service', cfg.data_service, why)
   if not re.fullmatch(r'[\w-][\w.-]*|', cfg.eval_name, re.ASCII):
     why = 'must consist of letters, digits, _ - and .'
     refuse('eval_name', cfg.eval_name, why)
@@ -508,6 +514,11 @@ def warnings(cfg, num_examples=None):
     lines.append('--ceb_beta=0: no compression; the published recipes have 1')
   if cfg.train_mode == 'finetune' and cfg.mode != 'eval' and not cfg.checkpoint:
     lines.append('--train_mode=finetune: starts untrained without --checkpoint')
+  if cfg.data_service and not reads(cfg):
+    lines.append(
+      f'--data_service={cfg.data_service}: no promised order of examples; '
+      'resuming repeats or leaves out some'
+    )
   if num_examples:
     warmup = warmup_steps(cfg, num_examples)
     steps = train_steps(cfg, num_examples)

@@ -102,31 +102,61 @@ def _host_records(info, num_hosts, host, order=None):
   return records
 
 
+def _shuffled(records, buffer, seed):
+  # Dataset.shuffle mixes the global seed in: fix that of this function.
+  tf.compat.v1.set_random_seed(1)
+  seed = tf.random.stateless_uniform(
+    [], seed, 0, 2**31 - 1, tf.int64, alg='philox'
+  )
+  return records.shuffle(buffer, seed, reshuffle_each_iteration=False)
+
+
+def _of_epoch(epoch, records):
+  epochs = tf.data.Dataset.from_tensors(epoch).repeat()
+  records = tf.data.Dataset.zip((epochs, records))
+  return records.map(lambda epoch, pair: (epoch, *pair))
+
+
 def _shuffled_records(info, seed, start_step, batch, num_hosts, host, buffer):
   """Endless (epoch, index, record), files and buffer shuffled by the epoch."""
   shards, _, size = _host_part(info, num_hosts, host)
   start_epoch, seen = divmod(start_step * batch, size)
 
   def read_epoch(epoch):
-    # Dataset.shuffle mixes the global seed in: fix that of this function.
-    tf.compat.v1.set_random_seed(1)
     file_seed, buffer_seed = split_seed(fold_in(seed, epoch), 2)
     order = tf.argsort(uniform([len(shards)], file_seed))
-    records = _host_records(info, num_hosts, host, order).shuffle(
-      buffer,
-      seed=tf.random.stateless_uniform(
-        [], buffer_seed, 0, 2**31 - 1, tf.int64, alg='philox'
-      ),
-      reshuffle_each_iteration=False,
-    )
+    records = _host_records(info, num_hosts, host, order)
+    records = _shuffled(records, buffer, buffer_seed)
     first = tf.cast(epoch == start_epoch, tf.int64)
-    records = records.skip(first * seen)
-    return tf.data.Dataset.zip(
-      (tf.data.Dataset.from_tensors(epoch).repeat(), records)
-    )
+    return _of_epoch(epoch, records.skip(first * seen))
 
   epochs = tf.data.Dataset.range(start_epoch, tf.int64.max)
-  return epochs.flat_map(read_epoch).map(lambda epoch, pair: (epoch, *pair))
+  return epochs.flat_map(read_epoch)
+
+
+def _shared_records(info, seed, start_step, batch, num_hosts, host, buffer):
+  """The same for workers that share an epoch's files: each takes whole ones.
+
+  In no promised order, and after a resume from about where it was.
+  """
+  shards, strided, size = _host_part(info, num_hosts, host)
+  read = _shard_reader(shards)
+  # Files that a worker mixes: few, or it takes those of the next epochs too.
+  together = max(1, min(16, len(shards) // 16))
+
+  def read_file(epoch, k):
+    file_seed = fold_in(fold_in(seed, epoch), k)
+    records = _shuffled(read(k), max(1, buffer // together), file_seed)
+    return _of_epoch(epoch, records)
+
+  start = start_step * batch * len(shards) // size
+  files = tf.data.Dataset.range(start, tf.int64.max)
+  records = _shuffled_places(files, seed, len(shards)).interleave(
+    read_file, cycle_length=together, num_parallel_calls=tf.data.AUTOTUNE
+  )
+  if strided:
+    records = records.filter(lambda _, index, __: index % num_hosts == host)
+  return records
 
 
 def _fetcher(info, cache):
@@ -152,9 +182,13 @@ def _fetcher(info, cache):
 def _places(start, stop, global_batch, num_hosts, host):
   """The host's places in the one order of all hosts, of steps [start, stop)."""
   batch = global_batch // num_hosts
-  return tf.data.Dataset.range(start * batch, stop * batch).map(
-    lambda i: i // batch * global_batch + host * batch + i % batch
-  )
+
+  def of_step(step):
+    first = step * global_batch + host * batch
+    return tf.data.Dataset.range(first, first + batch)
+
+  # By steps, because workers ask for each element of a source.
+  return tf.data.Dataset.range(start, stop).flat_map(of_step)
 
 
 def _shuffled_places(places, seed, num_examples):
@@ -264,7 +298,7 @@ def _finish(dataset, example, per_replica_batch, finish=None):
 
 
 def _train_examples(
-  info, seed, start_step, global_batch, num_hosts, host, shuffle_buffer, cache
+  info, seed, start_step, global_batch, num_hosts, host, buffer, cache, shared
 ):
   """-> an endless dataset of (epoch, index, *record), the function
   (index, *record) -> (image's bytes, label), and the spare example.
@@ -276,9 +310,8 @@ def _train_examples(
     places = _places(start_step, last, global_batch, num_hosts, host)
     return _shuffled_places(places, seed, info.num_examples), fetch, spare
   batch = global_batch // num_hosts
-  examples = _shuffled_records(
-    info, seed, start_step, batch, num_hosts, host, shuffle_buffer
-  )
+  records = _shared_records if shared else _shuffled_records
+  examples = records(info, seed, start_step, batch, num_hosts, host, buffer)
   check = _checked(info)
   return examples, lambda *record: check(*record)[1:], spare
 
@@ -296,6 +329,7 @@ def train_batches(
   shuffle_buffer=10_000,
   cache=False,
   finish=None,
+  share=None,
 ):
   """Endless batches of augmented views, from start_step on.
 
@@ -310,6 +344,8 @@ def train_batches(
     cache: keeps the whole split in memory, undecoded. (A set of records then
       comes in another order, that of random access.)
     finish: what is done to whole batches, here on the host.
+    share: what has several workers make the elements of a dataset. Then the
+      order is not promised, nor are exactly the batches after start_step.
 
   Returns: a dataset of what augment gives, as [b, ...], and {'label': int32
     [b] (-1 without labels), 'index': int64 [b], 'bad': int32 [b], 1 where
@@ -328,6 +364,7 @@ def train_batches(
       host,
       shuffle_buffer,
       cache,
+      bool(share),
     )
 
   def example(epoch, *record):
@@ -338,6 +375,8 @@ def train_batches(
     return views | {'label': label, 'index': index, 'bad': bad}
 
   batches = _finish(examples, example, per_replica_batch, finish)
+  if share:
+    batches = batches.apply(share)
   # Said, because between several workers a data set that might end loses the
   # static shape of its batches.
   endless = tf.data.experimental.assert_cardinality(

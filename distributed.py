@@ -6,7 +6,9 @@ has one way of writing a step.
 """
 
 import importlib.util
+import json
 import os
+import re
 
 import tensorflow as tf
 
@@ -92,20 +94,65 @@ def _tpu_strategy(tpu_name, zone, project, master):
   return tf.distribute.TPUStrategy(resolver)
 
 
+def _expanded(name):
+  """SLURM's short form of names: 'a[8-9,03]' -> a8, a9, a03."""
+  found = re.fullmatch(r'([^[]*)\[([^]]*)\](.*)', name)
+  if not found:
+    return [name]
+  head, ranges, tail = found.groups()
+  names = []
+  for low, _, high in (part.partition('-') for part in ranges.split(',')):
+    for number in range(int(low), int(high or low) + 1):
+      digits = f'{number:0{len(low)}}'
+      names += [head + digits + rest for rest in _expanded(tail)]
+  return names
+
+
+def slurm_config(env):
+  """srun's tasks as a TF_CONFIG, or '' where there are not several.
+
+  SLURM_NTASKS would also be there in the shells of salloc and sbatch, where
+  one process runs alone; the variables of a step are srun's. TensorFlow's own
+  SlurmClusterResolver is of no use: it sorts nodes as text (n10, n9), takes
+  ranks for places in that list, and asks for nvidia-smi.
+  """
+  if int(env.get('SLURM_STEP_NUM_TASKS', 1)) < 2:
+    return ''
+  runs = re.findall(r'(\d+)(?:\(x(\d+)\))?', env['SLURM_STEP_TASKS_PER_NODE'])
+  tasks = [int(count) for count, times in runs for _ in range(int(times or 1))]
+  # Steps that share a node should not share ports.
+  step = int(env['SLURM_JOB_ID']) + int(env['SLURM_STEP_ID'])
+  port = 10000 + step % 1250 * 16
+  parts = re.findall(r'(?:[^,[]|\[[^]]*\])+', env['SLURM_STEP_NODELIST'])
+  nodes = [node for part in parts for node in _expanded(part)]
+  workers = [
+    f'{node}:{port + i}'
+    for node, count in zip(nodes, tasks, strict=True)
+    for i in range(count)
+  ]
+  # Not SLURM_PROCID: whether ranks go node by node is up to --distribution.
+  index = sum(tasks[: int(env['SLURM_NODEID'])]) + int(env['SLURM_LOCALID'])
+  task = {'type': 'worker', 'index': index}
+  return json.dumps({'cluster': {'worker': workers}, 'task': task})
+
+
 def make_strategy(use_tpu=None, tpu_name='', zone='', project='', master=''):
   """-> (strategy, one line that says what was chosen).
 
-  A TPU when one is named or attached, several workers when TF_CONFIG lists
-  them, else all GPUs, else the CPU. Call it before any other operation:
+  A TPU when one is named or attached, several workers when TF_CONFIG or srun
+  lists them, else all GPUs, else the CPU. Call it before any other operation:
   collectives between workers have to be set up first.
   """
   named = tpu_name or master or os.environ.get('TPU_NAME') or _tpu_attached()
   if use_tpu or (use_tpu is None and named):
     strategy = _tpu_strategy(tpu_name, zone, project, master)
     return strategy, f'{strategy.num_replicas_in_sync} TPU cores'
-  if os.environ.get('TF_CONFIG'):
+  workers = os.environ.get('TF_CONFIG') or slurm_config(os.environ)
+  if workers:
+    os.environ['TF_CONFIG'] = workers
     strategy = tf.distribute.MultiWorkerMirroredStrategy()
-    return strategy, f'{strategy.num_replicas_in_sync} replicas of TF_CONFIG'
+    replicas = strategy.num_replicas_in_sync
+    return strategy, f'{replicas} replicas on {num_workers(strategy)} workers'
   gpus = tf.config.list_logical_devices('GPU')
   if len(gpus) > 1:
     return tf.distribute.MirroredStrategy(), f'{len(gpus)} GPUs'

@@ -199,7 +199,8 @@ def execute(cfg, argv):
   if config.reads(cfg):
     if distributed.num_workers(strategy) > 1:
       raise config.ConfigError(
-        f'--mode={cfg.mode} runs in one process: unset TF_CONFIG.'
+        f'--mode={cfg.mode} runs in one process: unset TF_CONFIG, or '
+        'start one task.'
       )
     name = f'eval_{cfg.eval_name}' if cfg.eval_name else 'eval'
     results = os.path.join(cfg.model_dir, name)
@@ -300,6 +301,7 @@ def _explained(error):
   import tensorflow as tf
 
   import checkpoint_files
+  import data_service
   import loop
   from data_sources import DataError
 
@@ -309,6 +311,8 @@ def _explained(error):
     return EXIT_USAGE, str(error)
   if isinstance(error, loop.NonFinite):
     return EXIT_NON_FINITE, str(error)
+  if isinstance(error, data_service.Unreachable):
+    return EXIT_RETRY, str(error)
   if isinstance(error, loop.Stopped):
     return EXIT_PREEMPTED, str(error)
   if isinstance(error, KeyboardInterrupt):

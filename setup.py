@@ -28,6 +28,7 @@ setup(
     'command_line',
     'config',
     'data',
+    'data_service',
     'data_sources',
     'data_util',
     'distributed',

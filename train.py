@@ -12,6 +12,7 @@ import checkpoint_files
 import checkpoints
 import config
 import data
+import data_service
 import data_sources
 import distributed
 import loop
@@ -314,6 +315,7 @@ def _input(cfg, info, strategy, start):
       finish=functools.partial(augmentation.per_batch, recipe)
       if on_host
       else None,
+      share=data_service.shared(cfg.data_service) if cfg.data_service else None,
     )
 
   return iter(strategy.distribute_datasets_from_function(batches))
@@ -327,6 +329,8 @@ def describe(cfg):
   data_sources.check_batch(info, cfg.train_batch_size)
   if cfg.mode == 'train_then_eval' and info.class_names:
     data_sources.describe(cfg.dataset, cfg.data_dir, cfg.eval_split)
+  if cfg.data_service:
+    data_service.check(cfg.data_service)
   return info
 
 
@@ -362,7 +366,8 @@ def train(cfg, strategy, info, record, monitor: Monitor):
   if start == 0:
     store.save(0)
   if start < total:
-    with data_sources.explained(info):
+    waits = data_service.watched(cfg.data_service, monitor.say)
+    with data_sources.explained(info), waits:
       loop.fit(
         steps,
         _input(cfg, info, strategy, start),

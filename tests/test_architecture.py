@@ -4,7 +4,7 @@ import ast
 import pathlib
 
 LEAVES = """presets randomness schedules objectives distributions distributed
-  lars_optimizer photo_patches monitor loop"""
+  lars_optimizer photo_patches monitor loop data_service"""
 # Room -> the rooms it may import; each names only rooms above itself.
 ROOMS = dict.fromkeys(LEAVES.split(), '') | {
   'config': 'presets',
@@ -27,8 +27,8 @@ ROOMS = dict.fromkeys(LEAVES.split(), '') | {
   'data': 'data_sources randomness',
   'augmentation': 'data_util distributed randomness',
   'train': """augmentation checkpoint_files checkpoints config data
-    data_sources distributed lars_optimizer loop methods model monitor
-    objectives pretrained schedules""",
+    data_service data_sources distributed lars_optimizer loop methods model
+    monitor objectives pretrained schedules""",
   'evaluate': """checkpoint_files config data data_sources data_util objectives
     pretrained""",
 }

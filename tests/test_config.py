@@ -118,6 +118,7 @@ PUBLISHED_DEFAULTS = {
 OUR_DEFAULTS = {
   'allow_config_change': False,
   'format': 'saved_model',
+  'data_service': '',
   'output': '',
   'preset': '',
   'print_config': False,
@@ -444,6 +445,8 @@ WRONG = [
   ('--dataset=folder:/no/such', ['--dataset=folder:/no/such', 'no such']),
   ('--model_dir=run[1]', ['--model_dir=run[1]', '[ ] * ?']),
   ('--model_dir=run*', ['--model_dir=run*', '[ ] * ?']),
+  ('--data_service=localhost:5050', ['=localhost:5050', 'grpc://localhost']),
+  ('--data_service=grpc://host', ['--data_service=grpc://host', ':5050']),
   ('--eval_name=../x', ['--eval_name=../x', 'letters']),
   ('--blur_probability=0.5', ['--blur_probability=0.5', 'two']),
   ('--blur_probability=0.5,1.5', ['--blur_probability=0.5,1.5', 'two']),
@@ -523,6 +526,7 @@ def test_refused(line, parts):
     '--fresh_start --model_dir=gs://bucket/run',
     '--use_tpu=true --tpu_name=x',
     '--use_tpu=false',
+    '--data_service=grpc://my-host.lan:5050',
     f'--train_mode=finetune --fine_tune_after_block=4 --checkpoint={ROOT}',
     '--train_mode=finetune --checkpoint=gs://bucket/run',
     '--train_mode=finetune --fine_tune_after_block=4 --mode=eval --model_dir=m',
@@ -596,6 +600,7 @@ def test_check_replicas_names_both_numbers():
     ('--temperature=0.5 --preset=csimclr', '--pretrain_loss=contrastive_ceb'),
     ('--lars_nesterov --optimizer=adam', '--optimizer=adam'),
     ('--backward_view=other', '--backward_view=other'),
+    ('--data_service=grpc://host:1', 'no promised order'),
   ],
 )
 def test_one_warning(line, hint):

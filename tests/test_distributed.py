@@ -1,6 +1,9 @@
 """What replicas say to each other, over two logical CPUs."""
 
+import json
+
 import numpy as np
+import pytest
 import tensorflow as tf
 
 import distributed
@@ -60,3 +63,50 @@ def test_one_replica_has_nothing_to_say():
     distributed.cross_replica_sum,
   ):
     np.testing.assert_array_equal(function(x), x)
+
+
+STEP = {
+  'SLURM_JOB_ID': '7',
+  'SLURM_STEP_ID': '0',
+  'SLURM_STEP_NUM_TASKS': '6',
+  'SLURM_STEP_NODELIST': 'n[9-10,07],gpu-b',
+  'SLURM_STEP_TASKS_PER_NODE': '2(x2),1(x2)',
+}
+
+
+@pytest.mark.parametrize(
+  'node, local, index', [(0, 1, 1), (1, 1, 3), (3, 0, 5)]
+)
+def test_srun_tells_the_workers(node, local, index):
+  own = {'SLURM_NODEID': str(node), 'SLURM_LOCALID': str(local)}
+  config = json.loads(distributed.slurm_config(STEP | own))
+  assert config['cluster']['worker'] == [
+    'n9:10112', 'n9:10113', 'n10:10112', 'n10:10113', 'n07:10112',
+    'gpu-b:10112',
+  ]  # fmt: skip
+  assert config['task'] == {'type': 'worker', 'index': index}
+
+
+@pytest.mark.parametrize(
+  'env',
+  [
+    {},
+    {'SLURM_NTASKS': '4', 'SLURM_PROCID': '0', 'SLURM_JOB_ID': '7'},  # sbatch
+    STEP | {'SLURM_STEP_NUM_TASKS': '1'},
+  ],
+)
+def test_elsewhere_one_process_runs_alone(env):
+  assert distributed.slurm_config(env) == ''
+
+
+@pytest.mark.parametrize(
+  'short, names',
+  [
+    ('a', ['a']),
+    ('a[3]', ['a3']),
+    ('a[08-11]', ['a08', 'a09', 'a10', 'a11']),
+    ('r[1-2]n[0,3].x', ['r1n0.x', 'r1n3.x', 'r2n0.x', 'r2n3.x']),
+  ],
+)
+def test_short_names_of_nodes(short, names):
+  assert distributed._expanded(short) == names

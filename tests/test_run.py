@@ -1,12 +1,11 @@
 """The program end to end: train, stop, resume, evaluate, finetune, refuse."""
 
-import contextlib
 import json
 import os
 import re
 import runpy
+import shlex
 import signal
-import socket
 import subprocess
 import sys
 
@@ -159,60 +158,74 @@ def test_resume_is_bit_identical_and_goes_on_after_ctrl_c(
   assert [row[:2] for row in rows] == [('untrained', '0'), ('trained', '6')]
 
 
-def test_two_workers_train_and_resume_as_one_process_does(images, tmp_path):
-  """Two processes and TF_CONFIG: the losses and the files of one."""
+def by_script(argv, folder):
+  """-> (output, status) of the chief, and the output of the other worker."""
+  more = {'LOGS': str(folder), 'PROGRAM': 'tests/tiny_run.py'}
+  chief = in_a_shell(
+    f'bash scripts/multi_worker.sh 2 {shlex.join(argv)}', **more
+  )
+  other = (folder / 'worker1.log').read_text()
+  return chief.stdout + chief.stderr, chief.returncode, other
 
-  def command(model_dir, steps):
+
+def by_srun(argv):
+  """The same of what srun would start: two tasks on this machine."""
+  step = {
+    'SLURM_JOB_ID': str(os.getpid()),
+    'SLURM_STEP_ID': '0',
+    'SLURM_STEP_NUM_TASKS': '2',
+    'SLURM_STEP_NODELIST': 'localhost',
+    'SLURM_STEP_TASKS_PER_NODE': '2',
+    'SLURM_NODEID': '0',
+  }
+  started = [
+    subprocess.Popen(
+      [sys.executable, 'tests/tiny_run.py', *argv],
+      cwd=ROOT,
+      env=os.environ | step | {'PYTHONPATH': ROOT, 'SLURM_LOCALID': str(task)},
+      stdout=subprocess.PIPE,
+      stderr=subprocess.STDOUT,
+      text=True,
+    )
+    for task in range(2)
+  ]
+  chief, other = [process.communicate()[0] for process in started]
+  return chief, started[0].returncode or started[1].returncode, other
+
+
+def test_two_workers_train_and_resume_as_one_process_does(images, tmp_path):
+  """The losses of 20 steps, and the files, of one process."""
+
+  def argv(model_dir, steps):
     # Small steps: rounding is not amplified, while other data would show.
     # Nothing here may depend on the number of steps.
-    more = (
-      f'--train_steps={steps}', '--train_summary_steps=1', '--mode=train',
-      '--allow_config_change',
-      '--optimizer=momentum', '--learning_rate=0.1', '--ceb_beta=1',
+    return flags(
+      images, model_dir, f'--train_steps={steps}', '--train_summary_steps=1',
+      '--checkpoint_steps=10', '--mode=train', '--allow_config_change',
+      '--optimizer=momentum', '--learning_rate=0.0003', '--ceb_beta=1',
       '--learning_rate_schedule=constant', '--pretrain_loss=contrastive_ceb',
       *QUICK,
-    )  # fmt: skip
-    _, *argv = flags(images, model_dir, *more)
-    return [sys.executable, 'tests/tiny_run.py', *argv]
-
-  def workers(model_dir, steps):
-    with contextlib.ExitStack() as held:
-      ports = [held.enter_context(socket.socket()) for _ in range(2)]
-      for port in ports:
-        port.bind(('127.0.0.1', 0))
-      hosts = [f'127.0.0.1:{port.getsockname()[1]}' for port in ports]
-    started = []
-    for index in range(2):
-      task = {'type': 'worker', 'index': index}
-      config = json.dumps({'cluster': {'worker': hosts}, 'task': task})
-      started.append(
-        subprocess.Popen(
-          command(model_dir, steps),
-          cwd=ROOT,
-          env={**os.environ, 'PYTHONPATH': ROOT, 'TF_CONFIG': config},
-          stdout=subprocess.PIPE,
-          stderr=subprocess.STDOUT,
-          text=True,
-        )
-      )
-    return [(p.communicate()[0], p.returncode) for p in started]
+    )[1:]  # fmt: skip
 
   def losses(model_dir):
     rows = (model_dir / 'metrics.jsonl').read_text().splitlines()
     return {r['step']: r['total_loss'] for r in map(json.loads, rows)}
 
-  for steps in (2, 4):
-    (chief, status), (other, others_status) = workers(tmp_path / 'two', steps)
-    assert (status, others_status) == (0, 0), chief + other
-    # One of them talks and writes.
-    assert f'Done: {steps} steps' in chief and 'Done' not in other
-  assert 'Resuming from step 2' in chief
-  assert checkpoint_files.steps(tmp_path / 'two') == [0, 2, 4]
-  env = {**os.environ, 'PYTHONPATH': ROOT}
-  whole = subprocess.run(command(tmp_path / 'one', 4), cwd=ROOT, env=env)
-  assert whole.returncode == 0
-  one, two = losses(tmp_path / 'one'), losses(tmp_path / 'two')
-  assert sorted(one) == sorted(two) == [1, 2, 3, 4]
+  one, two = tmp_path / 'one', tmp_path / 'two'
+  chief, status, other = by_script(argv(two, 10), tmp_path)
+  assert status == 0, chief + other
+  # One of them talks and writes.
+  assert 'Done: 10 steps' in chief and 'Done' not in other
+  chief, status, other = by_srun(argv(two, 20))
+  assert status == 0, chief + other
+  assert '2 replicas on 2 workers' in chief
+  assert 'Resuming from step 10' in chief and 'Done' not in other
+  assert checkpoint_files.steps(two) == [0, 10, 20]
+  whole = [sys.executable, 'tests/tiny_run.py', *argv(one, 20)]
+  env = os.environ | {'PYTHONPATH': ROOT}
+  subprocess.run(whole, cwd=ROOT, env=env, check=True)
+  one, two = losses(one), losses(two)
+  assert sorted(one) == sorted(two) == list(range(1, 21))
   for step, loss in one.items():
     assert two[step] == pytest.approx(loss, rel=1e-4), step
 
@@ -324,7 +337,7 @@ def in_a_shell(command, **env):
     cwd=ROOT,
     capture_output=True,
     text=True,
-    env={**os.environ, 'PYTHON': sys.executable, **env},
+    env={**os.environ, 'PYTHON': sys.executable, 'PYTHONPATH': ROOT, **env},
   )
 
 

@@ -1,0 +1,165 @@
+"""The training input, prepared by other processes: TensorFlow's data service.
+
+  python -m data_service dispatcher --port=5050
+  python -m data_service worker --dispatcher=HOST:5050
+
+scripts/data_workers.sh starts both. The dispatcher hands out the parts of a
+data set, the workers turn them into batches, trainings fetch these from the
+workers.
+"""
+
+import argparse
+import contextlib
+import os
+import re
+import signal
+import socket
+import sys
+import threading
+
+import grpc
+import tensorflow as tf
+
+_SECONDS = 10  # Whoever does not answer within these does not answer.
+EXIT_RETRY = 75  # As in run.py.
+
+
+class Unreachable(Exception):
+  """Nobody answers at --data_service, or nobody who knows of this run."""
+
+
+def shared(service):
+  """-> a dataset's transformation: the workers make its elements.
+
+  Each element of its source goes to one worker, whoever asks first; what a
+  worker has when it is killed is lost.
+  """
+  service_of = tf.data.experimental.service
+  return service_of.distribute(
+    service_of.ShardingPolicy.DYNAMIC,
+    service,
+    compression=None,  # Augmented images hardly get smaller.
+  )
+
+
+def _workers(service):
+  """host:port of the workers that the dispatcher knows, dead ones too."""
+  with grpc.insecure_channel(service.removeprefix('grpc://')) as channel:
+    ask = channel.unary_unary('/tensorflow.data.DispatcherService/GetWorkers')
+    answer = ask(b'', timeout=_SECONDS)
+  found = []
+  while answer:  # Messages of one string each, behind tags and lengths.
+    found.append(answer[4 : 4 + answer[3]].decode())
+    answer = answer[2 + answer[1] :]
+  return found
+
+
+def _answers(address):
+  host, _, port = address.rpartition(':')
+  with contextlib.suppress(OSError):
+    socket.create_connection((host, int(port)), _SECONDS).close()
+    return True
+  return False
+
+
+def check(service):
+  """Raises Unreachable unless a dispatcher answers -> its workers."""
+  try:
+    return _workers(service)
+  except grpc.RpcError as error:
+    raise Unreachable(
+      f'--data_service={service} does not answer ({error.code().name}). Start '
+      'it with scripts/data_workers.sh, which prints its address, or drop the '
+      'flag; the same command then goes on where it was.'
+    ) from None
+
+
+def _trouble(service):
+  try:
+    if any(map(_answers, check(service))):
+      return ''
+  except Unreachable as error:
+    return str(error)
+  return (
+    f'--data_service={service}: no worker answers. Start some: '
+    f'DISPATCHER={service.removeprefix("grpc://")} bash scripts/data_workers.sh'
+  )
+
+
+@contextlib.contextmanager
+def watched(service, say, every=60, patience=10):
+  """Says that nobody makes batches, and ends the process if it stays so.
+
+  TensorFlow waits for ever, in a step that hears no signal either.
+  """
+  over = threading.Event()
+
+  def watch():
+    looks = 0
+    while looks <= patience:
+      trouble = _trouble(service)
+      looks = looks + 1 if trouble else 0
+      if trouble:
+        say(f'Waiting: {trouble}')
+      if over.wait(every):
+        return
+    say('Nobody came. The same command goes on from the last checkpoint.')
+    os._exit(EXIT_RETRY)
+
+  if service:
+    threading.Thread(target=watch, daemon=True).start()
+  try:
+    yield
+  except tf.errors.OpError as error:
+    if not re.search('Failed to get (split|tasks)', str(error)):
+      raise
+    raise Unreachable(
+      f'--data_service={service} was started anew and knows nothing of this '
+      'run. The same command goes on from the last checkpoint.'
+    ) from error
+  finally:
+    over.set()
+
+
+def _own_name():
+  """What other machines call this one, if that is a name at all."""
+  with contextlib.suppress(OSError):
+    socket.gethostbyname(socket.gethostname())
+    return socket.gethostname()
+  return 'localhost'
+
+
+def _serve(role, port, host, dispatcher):
+  """Starts a server -> (it, where it is reached)."""
+  service_of = tf.data.experimental.service
+  tf.config.set_visible_devices([], 'GPU')
+  if role == 'dispatcher':
+    server = service_of.DispatchServer(service_of.DispatcherConfig(port=port))
+  else:
+    settings = service_of.WorkerConfig(
+      dispatcher.removeprefix('grpc://'), f'{host}:%port%', port
+    )
+    server = service_of.WorkerServer(settings)
+  return server, f'{host}:{server._address.rpartition(":")[2]}'
+
+
+def main():
+  parser = argparse.ArgumentParser(prog='python -m data_service')
+  parser.add_argument('role', choices=('dispatcher', 'worker'))
+  parser.add_argument('--port', type=int, default=0, help='0: any free one')
+  parser.add_argument('--host', default=_own_name(), help="this machine's name")
+  parser.add_argument('--dispatcher', help='its HOST:PORT, for a worker')
+  given = parser.parse_args()
+  if given.role == 'worker' and not given.dispatcher:
+    parser.error('a worker needs --dispatcher=HOST:PORT')
+  try:
+    server, address = _serve(**vars(given))
+  except tf.errors.OpError as error:
+    sys.exit(f'data_service: {str(error).partition(chr(10))[0]}')
+  print(f'{given.role} at {address}', flush=True)
+  signal.signal(signal.SIGINT, signal.SIG_DFL)  # join() hears of none.
+  server.join()
+
+
+if __name__ == '__main__':
+  main()
