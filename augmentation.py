@@ -16,17 +16,17 @@ def per_image(recipe, views):
   def augment(image, seed):
     draws = randomness.uniform([views, len(data_util.DRAWS)], seed)
     if not recipe.random_crop:
-      crop = data_util.eval_image(image, recipe.image_size)
+      crop = data_util.eval_image(image, recipe.image_size) * 255.0
       return {'views': (data_util.to_bytes(crop),) * views, 'draws': draws}
-    crops = [
-      data_util.crop(image, box, recipe.image_size)
-      for box in data_util.crop_boxes(
-        tf.shape(image), draws, recipe.area_lower, recipe.sampling
-      )
-    ]
+    boxes = data_util.crop_boxes(
+      tf.shape(image), draws, recipe.area_lower, recipe.sampling
+    )
+    # As floats once: the crops of two views have an image's area together.
+    image = tf.cast(image, tf.float32)
+    crops = [data_util.crop(image, box, recipe.image_size) for box in boxes]
     if recipe.clip_after_resize:
-      crops = [data_util.to_bytes(crop) for crop in crops]
-    return {'views': tuple(crops), 'draws': draws}
+      return {'views': tuple(map(data_util.to_bytes, crops)), 'draws': draws}
+    return {'views': tuple(crop / 255.0 for crop in crops), 'draws': draws}
 
   return augment
 

@@ -146,8 +146,8 @@ class Config:
     'call it test.')
   image_size: int = opt(224, 'Height and width of the crops. 32 or less '
     'brings the CIFAR stem, see --stem.', '[8, inf)')
-  cache_dataset: bool = opt(False, 'Read the whole split into memory '
-    'before the first step, undecoded and on every host: for small sets.')
+  cache_dataset: bool = opt(False, 'Decode the whole split into memory '
+    'before the first step, on every host: for small sets.')
   shuffle_buffer: int = opt(16384, 'Examples among which the next one is '
     'drawn. Lower it if the host runs out of memory.', '[1, inf)')
 

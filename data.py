@@ -12,6 +12,7 @@ by the epoch, and what comes before the start is skipped undecoded.
 import contextlib
 import logging
 
+import numpy as np
 import tensorflow as tf
 
 from data_sources import DataError, check_batch
@@ -159,24 +160,10 @@ def _shared_records(info, seed, start_step, batch, num_hosts, host, buffer):
   return records
 
 
-def _fetcher(info, cache):
-  """index -> (image's bytes, label); from memory when cached."""
-  if info.paths:
-    paths, labels = tf.constant(info.paths), tf.constant(info.labels, tf.int64)
-
-    def fetch(index):
-      return tf.io.read_file(paths[index]), labels[index]
-
-    if not cache:
-      return fetch
-    examples = tf.data.Dataset.range(info.num_examples).map(fetch)
-  else:
-    examples = _host_records(info, 1, 0).map(_checked(info))
-    examples = examples.map(lambda _, data, label: (data, label))
-  parts = list(examples.batch(1024))
-  data = tf.concat([part[0] for part in parts], 0)
-  labels = tf.concat([part[1] for part in parts], 0)
-  return lambda index: (data[index], labels[index])
+def _file_reader(info):
+  """index -> (image's bytes, label), for sources of single files."""
+  paths, labels = tf.constant(info.paths), tf.constant(info.labels, tf.int64)
+  return lambda index: (tf.io.read_file(paths[index]), labels[index])
 
 
 def _places(start, stop, global_batch, num_hosts, host):
@@ -209,29 +196,26 @@ def _shuffled_places(places, seed, num_examples):
 
 def _header_pixels(data):
   """Pixels that the header of a JPEG, PNG, BMP or GIF announces."""
-  head = tf.strings.substr(tf.strings.substr(data, 0, 26) + b'\0' * 26, 0, 26)
-  head = tf.cast(tf.io.decode_raw(head, tf.uint8), tf.int64)
+  head = tf.strings.substr(data, 0, 26) + b'\0' * 26
+  kind = tf.strings.substr(head, 0, 1)
 
-  def number(at, digits):
-    return tf.reduce_sum(
-      head[at : at + len(digits)] * tf.constant(digits, tf.int64)
-    )
+  def sides(at, dtype, little_endian=True):
+    raw = tf.strings.substr(head, at, 2 * dtype.size)
+    return tf.cast(tf.io.decode_raw(raw, dtype, little_endian), tf.int64)
 
-  big, little = [2**24, 2**16, 2**8, 1], [1, 2**8, 2**16, 2**24]
+  def jpeg():
+    return tf.cast(tf.io.extract_jpeg_shape(data)[:2], tf.int64)
 
-  def others():
-    png = tf.stack([number(16, big), number(20, big)])
-    bmp = tf.stack([number(18, little), number(22, little)])
-    gif = tf.stack([number(6, little[:2]), number(8, little[:2])])
-    rest = tf.where(head[0] == ord('B'), bmp, gif)
-    return tf.where(head[0] == 0x89, png, rest)
-
-  sides = tf.cond(
-    head[0] == 0xFF,
-    lambda: tf.cast(tf.image.extract_jpeg_shape(data)[:2], tf.int64),
-    others,
+  found = tf.case(
+    [
+      (kind == b'\xff', jpeg),
+      (kind == b'\x89', lambda: sides(16, tf.int32, little_endian=False)),
+      (kind == b'B', lambda: sides(18, tf.int32)),
+    ],
+    default=lambda: sides(6, tf.uint16),
   )
-  return tf.reduce_prod(tf.minimum(sides, 2**31 - 1))
+  # A negative height is a BMP's whose first row is on top.
+  return tf.reduce_prod(tf.abs(found))
 
 
 def _decode(data):
@@ -271,12 +255,35 @@ def _decode_or_replace(data, label, spare):
   return tries.ignore_errors().take(1).get_single_element()
 
 
-def _in_order(info, fetch):
+def _in_order(info):
   """All (bytes, label) of a split, by index."""
-  if fetch:
-    return tf.data.Dataset.range(info.num_examples).map(fetch)
+  if info.paths:
+    return tf.data.Dataset.range(info.num_examples).map(_file_reader(info))
   records = _host_records(info, 1, 0).map(_checked(info))
   return records.map(lambda _, data, label: (data, label))
+
+
+def _decoded(info, spare):
+  """-> index -> (image, label, bad): the whole split, decoded, in memory."""
+  examples = _in_order(info).map(
+    lambda data, label: _decode_or_replace(data, label, spare),
+    num_parallel_calls=tf.data.AUTOTUNE,
+    deterministic=True,
+  )
+  images, labels, bad = zip(*examples.as_numpy_iterator(), strict=True)
+  shapes = tf.constant([image.shape for image in images], tf.int64)
+  ends = np.cumsum([image.size for image in images])
+  # In one piece, because images may have any shape.
+  pixels = tf.constant(np.concatenate([image.ravel() for image in images]))
+  labels, bad, ends = tf.constant(labels), tf.constant(bad), tf.constant(ends)
+
+  def fetch(index):
+    shape = shapes[index]
+    first = ends[index] - tf.reduce_prod(shape)
+    image = tf.reshape(pixels[first : ends[index]], shape)
+    return tf.ensure_shape(image, [None, None, 3]), labels[index], bad[index]
+
+  return fetch
 
 
 def _finish(dataset, example, per_replica_batch, finish=None):
@@ -300,20 +307,24 @@ def _finish(dataset, example, per_replica_batch, finish=None):
 def _train_examples(
   info, seed, start_step, global_batch, num_hosts, host, buffer, cache, shared
 ):
-  """-> an endless dataset of (epoch, index, *record), the function
-  (index, *record) -> (image's bytes, label), and the spare example.
+  """-> an endless dataset of (epoch, index, *record), and the function
+  (index, *record) -> (image, label, bad).
   """
-  fetch = _fetcher(info, cache) if info.paths or cache else None
-  spare = _find_spare(info, _in_order(info, fetch))
-  if fetch:
+  spare = _find_spare(info, _in_order(info))
+
+  def decoding(read):
+    return lambda *record: _decode_or_replace(*read(*record), spare)
+
+  if info.paths or cache:
     last = 2**62 // global_batch
     places = _places(start_step, last, global_batch, num_hosts, host)
-    return _shuffled_places(places, seed, info.num_examples), fetch, spare
+    load = _decoded(info, spare) if cache else decoding(_file_reader(info))
+    return _shuffled_places(places, seed, info.num_examples), load
   batch = global_batch // num_hosts
   records = _shared_records if shared else _shuffled_records
   examples = records(info, seed, start_step, batch, num_hosts, host, buffer)
   check = _checked(info)
-  return examples, lambda *record: check(*record)[1:], spare
+  return examples, decoding(lambda *record: check(*record)[1:])
 
 
 def train_batches(
@@ -341,7 +352,7 @@ def train_batches(
     augment: (uint8 [H, W, 3], seed [2]) -> {'views': a tuple, ...}, of static
       shapes. The seed belongs to (seed, epoch, index).
     shuffle_buffer: undecoded records; folders and cached sets need none.
-    cache: keeps the whole split in memory, undecoded. (A set of records then
+    cache: keeps the whole split in memory, decoded. (A set of records then
       comes in another order, that of random access.)
     finish: what is done to whole batches, here on the host.
     share: what has several workers make the elements of a dataset. Then the
@@ -355,7 +366,8 @@ def train_batches(
   # Captured constants have to be where the input pipeline runs.
   with tf.device('CPU:0'):
     order_seed, view_seed = split_seed([seed % 2**31, seed // 2**31], 2)
-    examples, load, spare = _train_examples(
+    view_seed = tf.cast(view_seed, tf.int64)
+    examples, load = _train_examples(
       info,
       order_seed,
       start_step,
@@ -369,8 +381,8 @@ def train_batches(
 
   def example(epoch, *record):
     index = record[0]
-    image, label, bad = _decode_or_replace(*load(*record), spare)
-    views = augment(image, fold_in(fold_in(view_seed, epoch), index))
+    image, label, bad = load(*record)
+    views = augment(image, view_seed + tf.stack([epoch, index]))
     label = tf.cast(label, tf.int32)
     return views | {'label': label, 'index': index, 'bad': bad}
 
@@ -389,8 +401,8 @@ def _eval_examples(info, global_batch, num_hosts, host):
   """-> (index, image's bytes, label) in order, padded to whole batches with
   index -1, and the spare example.
   """
-  fetch = _fetcher(info, cache=False) if info.paths else None
-  spare = _find_spare(info, _in_order(info, fetch))
+  fetch = _file_reader(info) if info.paths else None
+  spare = _find_spare(info, _in_order(info))
   size, none = info.num_examples, tf.constant(-1, tf.int64)
   if fetch:
     steps = -(-size // global_batch)

@@ -284,13 +284,12 @@ def test_undecodable_images_are_replaced_and_counted(folder, sources):
 def test_first_example_may_be_the_bad_one(folder):
   info = describe(f'folder:{folder}')
   write(info.paths[0], DAMAGED['html'])
-  fetch = data._fetcher(info, cache=False)
-  spare, label = data._find_spare(info, data._in_order(info, fetch))
+  spare, label = data._find_spare(info, data._in_order(info))
   assert spare == encoded(1) and label == 0
   for path in info.paths:
     write(path, b'not an image')
   with pytest.raises(DataError, match='none of the first 22 images'):
-    data._find_spare(info, data._in_order(info, fetch))
+    data._find_spare(info, data._in_order(info))
 
 
 def header(kind, height, width):
@@ -350,7 +349,7 @@ def rewrite(info, shard, change):
 
 
 def read(info):
-  return list(data._in_order(info, fetch=None))
+  return list(data._in_order(info))
 
 
 def flip(content):
@@ -404,6 +403,7 @@ def test_without_labels_the_label_is_minus_one(tmp_path):
 def crop(image, seed):
   draws = randomness.uniform([1, len(data_util.DRAWS)], seed)
   (box,) = data_util.crop_boxes(tf.shape(image), draws, 0.08, 'uniform')
+  image = tf.cast(image, tf.float32)
   return {'views': (data_util.crop(image, box, 24),)}
 
 
