@@ -262,27 +262,23 @@ _BLOCK = 32  # Rows of a blur's output that are computed together.
 
 
 def _blur_bands(sigma, radius):
-  """[B] -> [B, _BLOCK, _BLOCK + 2 radius]: one Gaussian a row."""
+  """[B] -> [3, B, _BLOCK, _BLOCK + 2 radius]: one Gaussian a row."""
   taps = tf.range(-radius, radius + 1, dtype=tf.float32)
   weights = tf.exp(-0.5 * tf.square(taps / sigma[:, None]))
   weights /= tf.reduce_sum(weights, -1, keepdims=True)
   # Row i has the weights in columns i, i + 1, ...
   rows = [tf.pad(weights, [[0, 0], [i, _BLOCK - 1 - i]]) for i in range(_BLOCK)]
-  return tf.stack(rows, 1)
+  # Three times: matmul is slow where it has to repeat for the colours itself.
+  return tf.tile(tf.stack(rows, 1)[None], [3, 1, 1, 1])
 
 
-def _blur_rows(planes, bands, radius):
-  """Each column of [3, B, H, W] times its image's bands; zeros outside."""
-  height = planes.shape[2]
-  padded = tf.pad(planes, [[0, 0], [0, 0], [radius, radius], [0, 0]])
-  parts = []
-  for top in range(0, height, _BLOCK):
-    rows = min(_BLOCK, height - top)
-    width = rows + 2 * radius
-    # One product per image and colour: matmul repeats no band for the colours.
-    band = tf.tile(bands[None, :, :rows, :width], [3, 1, 1, 1])
-    parts.append(tf.matmul(band, padded[:, :, top : top + width]))
-  return tf.concat(parts, 2)
+def _blocks(length, radius):
+  """-> (what a block reads, the part of its bands that is inside)."""
+  for first in range(0, length, _BLOCK):
+    rows = min(_BLOCK, length - first)
+    low, high = max(0, first - radius), min(length, first + rows + radius)
+    shift = first - radius
+    yield slice(low, high), (slice(rows), slice(low - shift, high - shift))
 
 
 def gaussian_blur(planes, sigma):
@@ -293,11 +289,23 @@ def gaussian_blur(planes, sigma):
   convolution is slower on the CPU, and seventy times slower once XLA compiles
   it there.
   """
-  radius = planes.shape[2] // 10 // 2
+  height, width = planes.shape[2:]
+  radius = height // 10 // 2
   bands = _blur_bands(sigma, radius)
-  blurred = _blur_rows(planes, bands, radius)
-  swapped = _blur_rows(tf.transpose(blurred, [0, 1, 3, 2]), bands, radius)
-  return tf.transpose(swapped, [0, 1, 3, 2])
+  planes = tf.concat(
+    [
+      tf.matmul(bands[(..., *part)], planes[:, :, reads])
+      for reads, part in _blocks(height, radius)
+    ],
+    2,
+  )
+  return tf.concat(
+    [
+      tf.matmul(planes[..., reads], bands[(..., *part)], transpose_b=True)
+      for reads, part in _blocks(width, radius)
+    ],
+    3,
+  )
 
 
 def normalize(images, mean=IMAGENET_MEAN, std=IMAGENET_STD):
