@@ -291,6 +291,13 @@ class Config:
   train_batch_size: int = opt(512, 'Examples of a step, over all replicas. '
     'Halve it if memory runs out: contrastive methods lose negatives, BYOL '
     'hardly minds.', '[1, inf)')
+  grad_cache_chunk: int = opt(0, 'Contrastive methods: pairs of views that '
+    'are in the memory of a replica at once; 0: all. Negatives and gradients '
+    'are those of the whole batch, batch normalization sees a chunk.',
+    '[0, inf)')
+  grad_accum_steps: int = opt(1, 'BYOL-like methods and finetuning: parts of '
+    'a batch that come one after the other, their gradients averaged.',
+    '[1, inf)')
   eval_batch_size: int = opt(256, 'The same for evaluation.', '[1, inf)')
   train_epochs: int = opt(100, 'Length of the training.', '[1, inf)')
   train_steps: int = opt(0, 'Length in steps; above 0 it wins over epochs.',
@@ -319,8 +326,11 @@ class Config:
 
   # Numbers and chance
   precision: str = opt('fp32', 'bf16 computes in bfloat16 and keeps weights '
-    'and losses in float32: faster on TPUs, recent GPUs and many CPUs.',
-    ('fp32', 'bf16'))
+    'and losses in float32: faster on TPUs, recent GPUs and many CPUs. '
+    'fp16 has a loss scale that finds itself: for GPUs without bfloat16.',
+    ('fp32', 'bf16', 'fp16'))
+  jit_compile: bool = opt(False, 'Make the step one XLA program: faster on '
+    'GPUs, slower on CPUs; on TPUs it always is one. One replica only.')
   seed: int = opt(0, 'Seed of everything random.', '[0, 1000000]')
   deterministic: bool = opt(False, 'The same bits at every repetition; slower '
     'on GPUs.')
@@ -346,6 +356,7 @@ class Config:
     _check_run(self)
     _check_method(self)
     _check_augmentation(self)
+    _check_chunks(self)
 
 
 FIELDS = {field.name: field for field in dataclasses.fields(Config)}
@@ -491,8 +502,30 @@ def check_surroundings(cfg):
     refuse('optimizer', 'lamb', why)
 
 
+def _check_chunks(cfg):
+  contrastive = cfg.train_mode == 'pretrain' and not has_teacher(cfg)
+  if cfg.grad_cache_chunk and not contrastive:
+    why = 'only contrastive pretraining needs it; use --grad_accum_steps'
+    refuse('grad_cache_chunk', cfg.grad_cache_chunk, why)
+  if cfg.grad_accum_steps > 1 and contrastive:
+    why = 'would lose negatives; use --grad_cache_chunk'
+    refuse('grad_accum_steps', cfg.grad_accum_steps, why)
+
+
+def _check_shares(cfg, replicas):
+  rows = cfg.train_batch_size // replicas
+  if cfg.grad_cache_chunk and rows % cfg.grad_cache_chunk:
+    why = f'must divide the {rows} examples of a replica'
+    refuse('grad_cache_chunk', cfg.grad_cache_chunk, why)
+  if rows % cfg.grad_accum_steps:
+    why = f'must divide the {rows} examples of a replica'
+    refuse('grad_accum_steps', cfg.grad_accum_steps, why)
+  if cfg.jit_compile and replicas > 1:
+    refuse('jit_compile', True, f'one replica only, and there are {replicas}')
+
+
 def check_replicas(cfg, replicas):
-  """Refuses global batches that `replicas` devices cannot share evenly."""
+  """Refuses what `replicas` devices cannot share evenly."""
   evaluation = dict.fromkeys(READING, ['eval_batch_size'])
   names = {'train': ['train_batch_size']} | evaluation
   for name in names.get(cfg.mode, ['train_batch_size', 'eval_batch_size']):
@@ -501,6 +534,8 @@ def check_replicas(cfg, replicas):
       nearest = max(1, round(batch / replicas)) * replicas
       why = f'must be a multiple of the {replicas} replicas, such as {nearest}'
       refuse(name, batch, why)
+  if cfg.mode.startswith('train'):
+    _check_shares(cfg, replicas)
 
 
 def warnings(cfg, num_examples=None):

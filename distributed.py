@@ -68,6 +68,25 @@ def local_rows(x):
   return x[replica_id() * rows : (replica_id() + 1) * rows]
 
 
+def repeat(first, last, body, state):
+  """state = body(i, state) for i in [first, last), one after the other."""
+  strategy = tf.distribute.get_strategy()
+  if getattr(strategy.extended, '_use_merge_call', lambda: False)():
+    # Such replicas meet in Python, where a loop of the graph cannot go.
+    for i in range(first, last):
+      with tf.control_dependencies(
+        [x for x in tf.nest.flatten(state) if tf.is_tensor(x)]
+      ):
+        state = body(i, state)
+    return state
+  return tf.while_loop(
+    lambda i, _: i < last,
+    lambda i, state: (i + 1, body(i, state)),
+    (tf.constant(first), state),
+    parallel_iterations=1,
+  )[1]
+
+
 def _tpu_attached():
   # Newer TPU VMs show a device that other machines have for other ends.
   shared = os.path.exists('/dev/vfio/0') and importlib.util.find_spec('libtpu')

@@ -25,8 +25,11 @@ class NonFinite(Exception):
   """The loss is no longer a number."""
 
 
-def make_loop(strategy, train_step):
-  """-> loop(iterator, n) -> means over n steps and all replicas, a dict."""
+def make_loop(strategy, train_step, jit_compile=False):
+  """-> loop(iterator, n) -> means over n steps and all replicas, a dict.
+
+  jit_compile: the step becomes one XLA program.
+  """
   names = []
 
   # Nothing in a step needs AutoGraph; without it tracing is much quicker.
@@ -36,6 +39,9 @@ def make_loop(strategy, train_step):
     names[:] = sorted(metrics)
     values = tf.stack([tf.cast(metrics[k], tf.float32) for k in names])
     return tf.pad(values, [[0, _SLOTS - len(names)]])
+
+  if jit_compile:
+    packed = tf.function(packed, jit_compile=True, autograph=False)
 
   @tf.function
   def run(iterator, n):

@@ -5,7 +5,7 @@ parts are wired, on one of two skeletons. Siamese: one encoder, the views
 concatenated. Teacher: an online encoder and its EMA twin, view by view. What
 train.py asks of a method:
 
-  encode(views, step) -> named embeddings
+  encode(views, step) -> named embeddings, a row for every pair of views
   objective(embeddings, step) -> Output(loss, metrics, features)
   trained() -> the layers that get gradients
   after_update(step): what moves without gradients (EMA twins, queues, centres)
@@ -141,7 +141,13 @@ class Siamese(Method):
     del step
     embedded = self.embed(tf.concat(views, 0), training)
     h1, h2 = tf.split(self.location(embedded['projection']), 2)
-    return {'projection': (h1, h2), 'probed': self.probed(embedded)}
+    # Each view's rows apart: what is cut into chunks stays in order.
+    probed = tf.split(self.probed(embedded), 2)
+    return {'projection': (h1, h2), 'probed': tuple(probed)}
+
+  def features(self, embeddings):
+    """What the probe reads, of both views, without gradient."""
+    return tf.stop_gradient(tf.concat(embeddings['probed'], 0))
 
   def location(self, projection):
     """A projection -> where on the sphere (or in space) its view lies."""
@@ -180,7 +186,7 @@ class SimCLR(Siamese):
       objectives.contrast(scores, h2, keys1, keys2 if double else None, offset),
     ]
     metrics = _contrast_metrics(*found)
-    features = tf.stop_gradient(embeddings['probed'])
+    features = self.features(embeddings)
     return Output(metrics['contrast_loss'], metrics, features)
 
 
@@ -247,7 +253,7 @@ class CSimCLR(Siamese):
       'h_b_zx_y': -tf.reduce_mean(first.log_b),
       'ceb_beta': beta,
     }
-    features = tf.stop_gradient(embeddings['probed'])
+    features = self.features(embeddings)
     return Output(tf.reduce_mean(first.loss + second.loss), metrics, features)
 
 

@@ -5,7 +5,9 @@ stem and shortcuts that go with them, with squeeze-and-excitation (Hu et al.,
 2018), and with stems for small images.
 """
 
+import contextlib
 import functools
+import threading
 
 import tensorflow as tf
 import tf_keras as keras
@@ -26,6 +28,20 @@ BLOCKS = {
 def global_mean(x, keepdims=False):
   """[B, H, W, C] -> the float32 mean over H and W."""
   return tf.reduce_mean(tf.cast(x, tf.float32), [1, 2], keepdims)
+
+
+# Replicas are traced in threads that take turns.
+_tracing = threading.local()
+
+
+@contextlib.contextmanager
+def still_statistics():
+  """What is computed in here uses statistics of its batch, and moves none."""
+  _tracing.still = True
+  try:
+    yield
+  finally:
+    _tracing.still = False
 
 
 class BatchNorm(keras.layers.Layer):
@@ -86,8 +102,9 @@ class BatchNorm(keras.layers.Layer):
       # The op reports the unbiased variance, times N / (N - 1).
       count = _count(x)
       variance *= (count - 1.0) / count
-    self._move(self.moving_mean, mean)
-    self._move(self.moving_variance, variance)
+    if not getattr(_tracing, 'still', False):
+      self._move(self.moving_mean, mean)
+      self._move(self.moving_variance, variance)
     return y
 
   def _move(self, moving, new):

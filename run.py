@@ -156,7 +156,11 @@ def set_precision(cfg):
   """The policy of every layer that is built from here on."""
   import tf_keras as keras
 
-  policies = {'fp32': 'float32', 'bf16': 'mixed_bfloat16'}
+  policies = {
+    'fp32': 'float32',
+    'bf16': 'mixed_bfloat16',
+    'fp16': 'mixed_float16',
+  }
   keras.mixed_precision.set_global_policy(policies[cfg.precision])
 
 

@@ -23,6 +23,7 @@ setup(
   python_requires='>=3.10,<3.14',
   py_modules=[
     'augmentation',
+    'big_batches',
     'checkpoint_files',
     'checkpoints',
     'command_line',

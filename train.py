@@ -8,6 +8,7 @@ import tensorflow as tf
 import tf_keras as keras
 
 import augmentation
+import big_batches
 import checkpoint_files
 import checkpoints
 import config
@@ -137,10 +138,26 @@ def _lamb(schedule, weight_decay, decayed):
 def apply_gradients(optimizer, gradients, variables):
   """Applies gradients that are summed over the replicas already."""
   pairs = list(zip(gradients, variables, strict=True))
-  if isinstance(optimizer, keras.optimizers.AdamW):
+  inner = getattr(optimizer, 'inner_optimizer', optimizer)  # of a loss scale
+  if isinstance(inner, keras.optimizers.AdamW):
     optimizer.apply_gradients(pairs, skip_gradients_aggregation=True)
   else:
     optimizer.apply_gradients(pairs, experimental_aggregate_gradients=False)
+
+
+def scaling(optimizer):
+  """-> (what scales a loss, what scales its gradients back), for fp16."""
+  if not isinstance(optimizer, keras.mixed_precision.LossScaleOptimizer):
+    return (lambda loss: loss), (lambda gradients: gradients)
+
+  def scale(loss):
+    def scaled(*args):
+      total, metrics = loss(*args)
+      return optimizer.get_scaled_loss(total), metrics
+
+    return scaled
+
+  return scale, optimizer.get_unscaled_gradients
 
 
 def make_state(cfg, num_classes, warmup, total):
@@ -150,6 +167,9 @@ def make_state(cfg, num_classes, warmup, total):
   probe = make_probe(cfg, method, num_classes)
   schedule = learning_rate(cfg, warmup, total)
   optimizer = make_optimizer(cfg, make_groups(method, probe), schedule)
+  if cfg.precision == 'fp16':
+    # Gradients below 6e-8 would be 0: they are taken of a larger loss.
+    optimizer = keras.mixed_precision.LossScaleOptimizer(optimizer)
   return State(method, probe, optimizer)
 
 
@@ -182,39 +202,69 @@ def _penalty(cfg, groups):
   return cfg.weight_decay * objectives.l2_loss(variables)
 
 
+def _gradients(cfg):
+  """-> the way of big_batches to a step's gradients, and its chunks."""
+  rows = cfg.train_batch_size // distributed.num_replicas()
+  if cfg.grad_cache_chunk:
+    chunks = rows // cfg.grad_cache_chunk
+    return functools.partial(big_batches.cached, chunks=chunks), chunks
+  chunks = cfg.grad_accum_steps
+  if chunks > 1:
+    return functools.partial(big_batches.accumulated, chunks=chunks), chunks
+  return big_batches.whole, 1
+
+
+def _make_loss(cfg, state, groups, step):
+  """-> loss(embeddings, batch) -> (this replica's share, metrics)."""
+  method, probe, _ = state
+
+  def loss(embeddings, batch):
+    own, metrics, features = method.objective(embeddings, step)
+    penalty = _penalty(cfg, groups)
+    total = own + penalty
+    if probe:
+      labels = tf.tile(
+        batch['label'], [features.shape[0] // batch['label'].shape[0]]
+      )
+      probe_loss, probe_acc = objectives.classification(
+        probe(features), labels, cfg.use_binary_cross_entropy
+      )
+      total += probe_loss
+      metrics |= {'supervised_loss': probe_loss, 'supervised_acc': probe_acc}
+    metrics |= {'total_loss': total, 'weight_decay': penalty}
+    # The one place where the number of replicas enters a loss.
+    return total / distributed.num_replicas(), metrics
+
+  return loss
+
+
 def make_train_step(cfg, state, schedule):
   """-> train_step(batch) -> this replica's metrics, a flat dict."""
-  method, probe, optimizer = state
-  groups = make_groups(method, probe)
+  method, _, optimizer = state
+  groups = make_groups(*state[:2])
   recipe = config.augmentation(cfg)
   replicas = distributed.num_replicas()
+  gradients_of, chunks = _gradients(cfg)
 
   def train_step(batch):
     step = tf.identity(optimizer.iterations)
-    views = augmentation.per_batch(recipe, batch)['views']
-    with tf.GradientTape() as tape:
-      embeddings = method.encode(views, step)
-      loss, metrics, features = method.objective(embeddings, step)
-      penalty = _penalty(cfg, groups)
-      total = loss + penalty
-      if probe:
-        labels = tf.tile(
-          batch['label'], [features.shape[0] // batch['label'].shape[0]]
-        )
-        probe_loss, probe_acc = objectives.classification(
-          probe(features), labels, cfg.use_binary_cross_entropy
-        )
-        total += probe_loss
-        metrics |= {'supervised_loss': probe_loss, 'supervised_acc': probe_acc}
-      # The one place where the number of replicas enters a loss.
-      shared = total / replicas
-    gradients = tape.gradient(shared, groups.trained)
-    gradients = distributed.cross_replica_sum(gradients)
+
+    def encode(i, part):
+      views = augmentation.per_batch(recipe, part)['views']
+      # No two chunks of a run get the same noise.
+      return method.encode(views, step * chunks + tf.cast(i, step.dtype))
+
+    scale, unscale = scaling(optimizer)
+    metrics, gradients = gradients_of(
+      encode,
+      scale(_make_loss(cfg, state, groups, step)),
+      batch,
+      groups.trained,
+    )
+    gradients = distributed.cross_replica_sum(unscale(gradients))
     apply_gradients(optimizer, gradients, groups.trained)
     method.after_update(step)
     return metrics | {
-      'total_loss': total,
-      'weight_decay': penalty,
       'learning_rate': schedule(step),
       'grad_norm': tf.linalg.global_norm(gradients),
       'weight_norm': tf.linalg.global_norm(groups.trained),
@@ -346,7 +396,8 @@ def train(cfg, strategy, info, record, monitor: Monitor):
   with strategy.scope():
     state = make_state(cfg, len(info.class_names), warmup, total)
     schedule = learning_rate(cfg, warmup, total)
-    steps = loop.make_loop(strategy, make_train_step(cfg, state, schedule))
+    train_step = make_train_step(cfg, state, schedule)
+    steps = loop.make_loop(strategy, train_step, cfg.jit_compile)
   store = checkpoints.Checkpoints(
     cfg.model_dir,
     cfg.keep_checkpoint_max,

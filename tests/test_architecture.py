@@ -12,6 +12,7 @@ ROOMS = dict.fromkeys(LEAVES.split(), '') | {
   'data_util': 'randomness',
   'resnet': 'distributed',
   'released': 'lars_optimizer resnet',
+  'big_batches': 'distributed resnet',
   'checkpoint_files': '',
   'locks': 'checkpoint_files',
   'checkpoints': 'checkpoint_files released',
@@ -26,7 +27,7 @@ ROOMS = dict.fromkeys(LEAVES.split(), '') | {
   'data_sources': 'photo_patches',
   'data': 'data_sources randomness',
   'augmentation': 'data_util distributed randomness',
-  'train': """augmentation checkpoint_files checkpoints config data
+  'train': """augmentation big_batches checkpoint_files checkpoints config data
     data_service data_sources distributed lars_optimizer loop methods model
     monitor objectives pretrained schedules""",
   'evaluate': """checkpoint_files config data data_sources data_util objectives

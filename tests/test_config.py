@@ -140,6 +140,9 @@ OUR_DEFAULTS = {
   'lars_classic': True,
   'lars_nesterov': False,
   'precision': 'fp32',
+  'jit_compile': False,
+  'grad_cache_chunk': 0,
+  'grad_accum_steps': 1,
   'seed': 0,
   'deterministic': False,
 }

@@ -1,0 +1,102 @@
+"""Gradients of a batch in one go, or in chunks where it does not fit.
+
+encode(i, part) maps rows of a batch to named embeddings [n, ...]; loss(
+embeddings, batch) gives a scalar and its metrics. All return (metrics, one
+gradient per variable).
+"""
+
+import tensorflow as tf
+
+import distributed
+from resnet import still_statistics
+
+_none = tf.UnconnectedGradients.ZERO
+
+
+def whole(encode, loss, batch, variables):
+  """One forward and one backward pass."""
+  with tf.GradientTape() as tape:
+    total, metrics = loss(encode(0, batch), batch)
+  return metrics, tape.gradient(total, variables)
+
+
+def _cut(batch, chunks):
+  """-> part(i) of a batch whose tensors are all [rows, ...]."""
+  stacked = tf.nest.map_structure(
+    lambda x: tf.reshape(x, [chunks, -1, *x.shape[1:]]), batch
+  )
+  return lambda i: tf.nest.map_structure(lambda x: x[i], stacked)
+
+
+def accumulated(encode, loss, batch, variables, chunks):
+  """The mean over chunks of what whole() gives: each has a loss of its own."""
+  part = _cut(batch, chunks)
+
+  def gradients(i):
+    with tf.GradientTape() as tape:
+      total, metrics = loss(encode(i, part(i)), part(i))
+    found = tape.gradient(total, variables, unconnected_gradients=_none)
+    return metrics, found
+
+  def add(i, sums):
+    return tf.nest.map_structure(tf.add, sums, gradients(i))
+
+  sums = distributed.repeat(1, chunks, add, gradients(0))
+  return tf.nest.map_structure(lambda x: x / chunks, sums)
+
+
+def _embed_all(encode, part, chunks):
+  """Embeddings of all chunks as [rows, ...]: forward passes that keep nothing
+  and leave the moving averages alone.
+  """
+  with still_statistics():
+    first = encode(0, part(0))
+    arrays = [
+      tf.TensorArray(x.dtype, chunks, element_shape=x.shape).write(0, x)
+      for x in tf.nest.flatten(first)
+    ]
+
+    def fill(i, arrays):
+      found = tf.nest.flatten(encode(i, part(i)))
+      return [a.write(i, x) for a, x in zip(arrays, found, strict=True)]
+
+    arrays = distributed.repeat(1, chunks, fill, arrays)
+  rows = [a.concat() for a in arrays]
+  for x, chunk in zip(rows, tf.nest.flatten(first), strict=True):
+    x.set_shape([chunks * chunk.shape[0], *chunk.shape[1:]])
+  return tf.nest.pack_sequence_as(first, rows)
+
+
+def cached(encode, loss, batch, variables, chunks):
+  """What whole() gives, in the memory of one chunk (Gao et al., 2021).
+
+  All embeddings first; then the loss of them all, and its gradient by each;
+  then each chunk once more, with that gradient. Exact where encode treats the
+  rows of a chunk alone: batch normalisation takes its statistics of a chunk.
+  """
+  part = _cut(batch, chunks)
+  embeddings = _embed_all(encode, part, chunks)
+  flat = tf.nest.flatten(embeddings)
+  with tf.GradientTape() as tape:
+    tape.watch(flat)
+    total, metrics = loss(embeddings, batch)
+  by_rows, direct = tape.gradient(total, [flat, variables])
+  # What a loss does not pull at (the probe's features) needs no second pass.
+  used = [k for k, gradient in enumerate(by_rows) if gradient is not None]
+  part = _cut([batch, [by_rows[k] for k in used]], chunks)
+
+  def add(i, sums):
+    rows, pulls = part(i)
+    with tf.GradientTape() as tape:
+      found = tf.nest.flatten(encode(i, rows))
+      pulled = tf.add_n(
+        [tf.reduce_sum(found[k] * g) for k, g in zip(used, pulls, strict=True)]
+      )
+    found = tape.gradient(pulled, variables, unconnected_gradients=_none)
+    return [a + g for a, g in zip(sums, found, strict=True)]
+
+  start = [
+    tf.zeros_like(v) if g is None else g
+    for v, g in zip(variables, direct, strict=True)
+  ]
+  return metrics, distributed.repeat(0, chunks, add, start)

@@ -1,0 +1,192 @@
+"""Chunks of a batch against the whole of it, and a step that uses them."""
+
+import dataclasses
+import functools
+
+import numpy as np
+import pytest
+import tensorflow as tf
+import tf_keras as keras
+
+import big_batches
+import resnet
+import train
+from test_methods import (
+  BATCH,
+  assert_same,
+  make,
+  make_batch,
+  step_weights,
+  tiny,
+  trained_variables,
+)
+
+pytestmark = pytest.mark.usefixtures('tiny_encoder')
+
+
+def close(found, expected, tolerance=1e-5):
+  """As one vector, and each tensor by its largest number."""
+
+  def norm(tensors):
+    return np.sqrt(sum(np.square(np.asarray(t)).sum() for t in tensors))
+
+  found, expected = list(found), list(expected)
+  differences = [a - b for a, b in zip(found, expected, strict=True)]
+  assert norm(differences) <= tolerance * norm(expected)
+  for difference, tensor in zip(differences, expected, strict=True):
+    largest = np.abs(tensor).max()
+    assert np.abs(difference).max() <= 20 * tolerance * largest + 1e-7
+
+
+def statistics(method):
+  norms = [m for m in method.submodules if isinstance(m, resnet.BatchNorm)]
+  return [v.numpy() for n in norms for v in (n.moving_mean, n.moving_variance)]
+
+
+def setup(loss, **changes):
+  """-> (method, variables, batch, encode, loss) as a step has them."""
+  method = make(tiny(loss, **changes))
+  variables = trained_variables(method)
+  for v in variables:
+    v.assign_add(0.01 * tf.random.normal(v.shape))
+  batch = make_batch(np.random.default_rng(6))
+  step = tf.constant(3, tf.int64)
+
+  def encode(i, part):
+    at = step * 10 + tf.cast(i, tf.int64)
+    return method.encode(part['views'], at)
+
+  def total(embeddings, batch):
+    found = method.objective(embeddings, step)
+    weights = tf.reduce_sum(batch['label']) * 0
+    return found.loss + tf.cast(weights, tf.float32), found.metrics
+
+  return method, variables, batch, encode, total
+
+
+one_go = tf.function(big_batches.whole, autograph=False)
+
+
+def rows(batch, first, last):
+  return tf.nest.map_structure(lambda x: x[first:last], batch)
+
+
+@pytest.mark.parametrize(
+  'loss, compiled', [('contrastive', False), ('contrastive_ceb', True)]
+)
+def test_cached_gradients_are_those_of_one_tape_over_all_chunks(loss, compiled):
+  method, variables, batch, encode, total = setup(loss)
+  chunks, size = 2, BATCH // 2
+  before = [v.numpy() for v in method.variables]
+
+  @tf.function(autograph=False)
+  def one_tape():
+    with tf.GradientTape() as tape:
+      parts = [
+        encode(i, rows(batch, i * size, i * size + size)) for i in range(chunks)
+      ]
+      joined = tf.nest.map_structure(lambda *x: tf.concat(x, 0), *parts)
+      return tape.gradient(total(joined, batch)[0], variables)
+
+  expected_gradients = one_tape()
+  moved = statistics(method)
+  for variable, value in zip(method.variables, before, strict=True):
+    variable.assign(value)
+
+  @tf.function(autograph=False, jit_compile=compiled)
+  def cached():
+    return big_batches.cached(encode, total, batch, variables, chunks)
+
+  metrics, gradients = cached()
+  assert float(metrics['contrast_loss']) > 0
+  close(gradients, expected_gradients)
+  # Each chunk moved the averages once, as in one pass over them.
+  close(statistics(method), moved)
+  # And the chunks matter: without them batch norm sees more.
+  other = one_go(encode, total, batch, variables)[1]
+  assert any(
+    np.abs(a - b).max() > 1e-2 * np.abs(b).max()
+    for a, b in zip(gradients, other, strict=True)
+  )
+
+
+def test_one_chunk_is_the_whole_batch():
+  method, variables, batch, encode, total = setup('contrastive_ceb')
+  cached = tf.function(big_batches.cached, autograph=False)
+  metrics, gradients = cached(encode, total, batch, variables, 1)
+  known, expected = one_go(encode, total, batch, variables)
+  close(gradients, expected)
+  close(metrics.values(), known.values())
+
+
+@pytest.mark.parametrize('loss', ['byol', 'byol_ceb'])
+def test_accumulated_gradients_are_the_mean_over_parts(loss):
+  _, variables, batch, encode, total = setup(loss)
+  found = []
+  for i in range(2):
+    part = rows(batch, i * BATCH // 2, (i + 1) * BATCH // 2)
+    numbered = functools.partial(lambda i, _, part: encode(i, part), i)
+    metrics, gradients = one_go(numbered, total, part, variables)
+    found.append([metrics['byol_loss'], *gradients])
+  loss_value, *expected = [(a + b) / 2 for a, b in zip(*found, strict=True)]
+
+  @tf.function(autograph=False)
+  def accumulated():
+    return big_batches.accumulated(encode, total, batch, variables, 2)
+
+  metrics, gradients = accumulated()
+  close(gradients, expected)
+  close([metrics['byol_loss']], [loss_value])
+  # Their noise differs: a chunk is told which one it is.
+  if loss == 'byol_ceb':
+    assert not np.allclose(found[0][0], found[1][0])
+
+
+def test_two_replicas_in_chunks_are_one_in_chunks(two_replicas):
+  """A chunk of two replicas is a chunk of both their rows."""
+  cfg = tiny('contrastive', weight_decay=1e-3, grad_cache_chunk=2)
+  batch = make_batch(np.random.default_rng(2))
+  two = step_weights(cfg, batch, strategy=two_replicas)
+  cfg = dataclasses.replace(cfg, grad_cache_chunk=4)
+  together = [0, 1, 4, 5, 2, 3, 6, 7]
+  batch = tf.nest.map_structure(lambda x: tf.gather(x, together), batch)
+  assert_same(step_weights(cfg, batch), two, 2e-4)
+
+
+def test_only_the_last_pass_moves_statistics():
+  norm = resnet.BatchNorm()
+  x = tf.random.normal([8, 3])
+  with resnet.still_statistics():
+    still = norm(x, training=True)
+  np.testing.assert_array_equal(norm.moving_mean, np.zeros(3))
+  np.testing.assert_array_equal(norm(x, training=True), still)
+  assert np.abs(norm.moving_mean).min() > 0
+
+
+def test_fp16_scales_its_loss_and_skips_what_overflows():
+  keras.mixed_precision.set_global_policy('mixed_float16')
+  try:
+    cfg = tiny('contrastive', precision='fp16', optimizer='lars')
+    state = train.make_state(cfg, 3, 0, 100)
+  finally:
+    keras.mixed_precision.set_global_policy('float32')
+  optimizer = state.optimizer
+  step = train.make_train_step(cfg, state, lambda step: 0.1)
+  step = tf.function(step, autograph=False)
+  batch = make_batch(np.random.default_rng(1))
+  before = [v.numpy() for v in trained_variables(state.method)]
+  # So large a scale that float16 overflows: nothing moves, the scale halves.
+  optimizer._loss_scale._current_loss_scale.assign(2.0**40)
+  step(batch)
+  assert float(optimizer.loss_scale) == 2.0**39
+  for v, old in zip(trained_variables(state.method), before, strict=True):
+    np.testing.assert_array_equal(v, old)
+  optimizer._loss_scale._current_loss_scale.assign(2.0**7)
+  metrics = step(batch)
+  moved = [
+    not np.array_equal(v, old)
+    for v, old in zip(trained_variables(state.method), before, strict=True)
+  ]
+  assert any(moved) and np.isfinite(float(metrics['grad_norm']))
+  # Reported as it is, not as scaled.
+  assert float(metrics['grad_norm']) < 1e3
