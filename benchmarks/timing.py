@@ -1,4 +1,4 @@
-"""Times of alternatives, taken in turns: machines change speed by the minute."""
+"""Times of alternatives, in turns: machines change their speed by the minute."""
 
 import json
 import pathlib
@@ -60,6 +60,8 @@ def _processor():
   except OSError:
     return platform.processor()
   names = [
-    l.partition(':')[2].strip() for l in text.splitlines() if 'model name' in l
+    line.partition(':')[2].strip()
+    for line in text.splitlines()
+    if 'model name' in line
   ]
   return f'{len(names)} x {names[0]}' if names else platform.processor()
