@@ -32,6 +32,7 @@ setup(
     'data_util',
     'distributed',
     'distributions',
+    'doctor',
     'evaluate',
     'export',
     'inspection',
