@@ -43,7 +43,7 @@ def seconds_per_step(steps, iterator, host_means):
     # Hosts that exchange numbers have to stop at the same chunk.
     (seconds,) = host_means([time.monotonic() - began])
     if seconds >= SECONDS or n >= LONGEST:
-      return seconds / n
+      return float(seconds) / n
 
 
 def measure(cfg, strategy, info):
