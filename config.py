@@ -93,9 +93,11 @@ class Config:
   mode: str = opt('train_then_eval', 'eval follows the run in --model_dir '
     'until the last step of the training; where there is none it evaluates '
     '--checkpoint. extract_features, export and inspect read --checkpoint, or '
-    'the newest one in --model_dir.',
+    'the newest one in --model_dir. doctor measures input and step of a run '
+    'with these flags and says which one to turn; it trains and stores '
+    'nothing.',
     ('train', 'eval', 'train_then_eval', 'extract_features', 'export',
-     'inspect'))
+     'inspect', 'doctor'))
   model_dir: str = opt('', 'Where everything of a run goes, and where it '
     'resumes from; local or gs://. Without it a new folder under ./runs is '
     'made and printed.')
@@ -527,7 +529,8 @@ def _check_shares(cfg, replicas):
 def check_replicas(cfg, replicas):
   """Refuses what `replicas` devices cannot share evenly."""
   evaluation = dict.fromkeys(READING, ['eval_batch_size'])
-  names = {'train': ['train_batch_size']} | evaluation
+  training = dict.fromkeys(('train', 'doctor'), ['train_batch_size'])
+  names = training | evaluation
   for name in names.get(cfg.mode, ['train_batch_size', 'eval_batch_size']):
     batch = getattr(cfg, name)
     if batch % replicas:

@@ -196,6 +196,13 @@ def host_means(strategy):
   return lambda values: means(tf.constant(values, tf.float32)).numpy()
 
 
+def device_type(strategy):
+  """What the replicas run on: 'CPU', 'GPU' or 'TPU'."""
+  if isinstance(strategy, tf.distribute.TPUStrategy):
+    return 'TPU'
+  return 'GPU' if tf.config.list_logical_devices('GPU') else 'CPU'
+
+
 def num_workers(strategy):
   """How many processes take part in a step."""
   resolver = strategy.cluster_resolver

@@ -25,9 +25,35 @@ class NonFinite(Exception):
   """The loss is no longer a number."""
 
 
+def _clock(after):
+  """The host's seconds once the operations or tensors `after` are done."""
+  with tf.control_dependencies(after):
+    return tf.timestamp()
+
+
+def _wait(totals, batch):
+  """Seconds from the end of the step before, which gave totals, to the batch.
+
+  A batch that came while the device still worked was not waited for. Nothing
+  waits for these clocks but the step after the next: a host may prepare a step
+  while its device does the one before.
+  """
+  # Plain operations are done when they are launched. This one needs the numbers
+  # on the host, and is not optimized away.
+  arrived = tf.raw_ops.Assert(condition=True, data=[totals])
+  free = _clock([arrived])
+  ready = _clock(tf.nest.flatten(batch, expand_composites=True))
+  # Else whatever has effects in the step would wait for them, collectives too.
+  dependencies = tf.compat.v1.get_default_graph().experimental_acd_manager
+  for op in (arrived, free.op, ready.op):
+    dependencies.run_independently(op)
+  return tf.maximum(ready - free, 0.0)
+
+
 def make_loop(strategy, train_step, jit_compile=False):
   """-> loop(iterator, n) -> means over n steps and all replicas, a dict.
 
+  With them input_seconds: how long a step waited here for its batch.
   jit_compile: the step becomes one XLA program.
   """
   names = []
@@ -45,15 +71,18 @@ def make_loop(strategy, train_step, jit_compile=False):
 
   @tf.function
   def run(iterator, n):
-    totals = tf.zeros([_SLOTS])
+    totals, waited = tf.zeros([_SLOTS]), tf.zeros([], tf.float64)
     for _ in tf.range(n):
-      values = strategy.run(packed, args=(next(iterator),))
+      batch = next(iterator)
+      waited += _wait(totals, batch)
+      values = strategy.run(packed, args=(batch,))
       totals += strategy.reduce(tf.distribute.ReduceOp.MEAN, values, axis=None)
-    return totals / tf.cast(n, tf.float32)
+    return totals / tf.cast(n, tf.float32), waited / tf.cast(n, tf.float64)
 
   def loop(iterator, n):
-    means = run(iterator, tf.constant(n)).numpy()
-    return {name: float(means[i]) for i, name in enumerate(names)}
+    means, waited = (x.numpy() for x in run(iterator, tf.constant(n)))
+    metrics = {name: float(means[i]) for i, name in enumerate(names)}
+    return metrics | {'input_seconds': float(waited)}
 
   return loop
 
@@ -102,6 +131,11 @@ class _Means:
     return means
 
 
+def _share(waited, seconds):
+  """Of a step's seconds the share waited; the clocks differ, so within 1."""
+  return min(1.0, waited / seconds)
+
+
 def _next_stop(step, total, *intervals):
   """The next step at which the host has something to do."""
   marks = [step - step % i + i for i in intervals if i > 0]
@@ -133,7 +167,8 @@ def fit(
       began = time.monotonic()
       metrics = loop(iterator, n)
       seconds = (time.monotonic() - began) / n
-      seconds, asked = host_means([seconds, stop.asked()])
+      waited = metrics.pop('input_seconds')
+      seconds, waited, asked = host_means([seconds, waited, stop.asked()])
       step += n
       # The weights too: what a bad gradient did shows in the next loss only.
       for name in ('total_loss', 'weight_norm'):
@@ -144,18 +179,21 @@ def fit(
           '--learning_rate, lengthen --warmup_epochs, or use --precision=fp32; '
           'the last checkpoint is from before.'
         )
-      means.add(metrics | {'seconds_per_step': seconds}, n)
+      means.add(metrics | {'seconds': seconds, 'waited': waited}, n)
       # The first chunk compiles; its time says nothing about the next ones.
       if step - n > start:
         pace = seconds
         chunk = max(1, min(int(_LOOK_SECONDS / pace), 2 * chunk))
       rate = batch / seconds
       eta = None if pace is None else (total - step) * pace
-      monitor.progress(step, total, metrics, rate, eta)
+      shown = metrics | {'input_wait': _share(waited, seconds)}
+      monitor.progress(step, total, shown, rate, eta)
       if intervals[0] and (step % intervals[0] == 0 or step == total):
         taken = means.take()
-        speed = batch / taken.pop('seconds_per_step')
-        monitor.summary(step, taken | {'images_per_second': speed})
+        seconds, waited = taken.pop('seconds'), taken.pop('waited')
+        taken['images_per_second'] = batch / seconds
+        taken['input_wait'] = _share(waited, seconds)
+        monitor.summary(step, taken)
       due = intervals[1] and step % intervals[1] == 0
       needed = bool(asked) or step == total
       if due or needed:

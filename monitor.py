@@ -61,16 +61,18 @@ class Monitor:
       file.write(json.dumps(row) + '\n')
 
   def progress(self, step, total, metrics, rate, eta):
-    """step, loss, probe accuracy, images/s, ETA: one line, rewritten.
+    """step, loss, probe accuracy, images/s, time waited for them, ETA.
 
-    Where nobody watches (a log file), one plain line a minute. No rate and
-    no eta (None) while the first chunk, which compiles, is all that is known.
+    One line, rewritten; where nobody watches (a log file), a plain one a
+    minute. No rates and no eta (None) while the first chunk, which compiles,
+    is all that is known.
     """
     line = f'step {step}/{total}  loss {metrics["total_loss"]:.4f}'
     if 'supervised_acc' in metrics:
       line += f'  probe acc {100 * metrics["supervised_acc"]:.1f}%'
     if eta is not None:
-      line += f'  {rate:,.0f} images/s  ETA {duration(eta)}'
+      waiting = f'{100 * metrics["input_wait"]:.0f}%'
+      line += f'  {rate:,.0f} images/s  input {waiting}  ETA {duration(eta)}'
     done = step >= total
     if self.chief and self._terminal:
       end = '\n' if done else ''

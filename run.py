@@ -195,6 +195,9 @@ def execute(cfg, argv):
     print(inspection.describe(cfg.checkpoint or cfg.model_dir))
     return
   strategy, where = _set_up(cfg)
+  if cfg.mode == 'doctor':
+    _doctor(cfg, strategy, where)
+    return
 
   import distributed
   from monitor import Monitor
@@ -215,6 +218,30 @@ def execute(cfg, argv):
   monitor.say(f'Running on {where}; results go to {cfg.output or results}')
   act = _read if config.reads(cfg) else _train
   act(cfg, argv, strategy, monitor)
+
+
+def _doctor(cfg, strategy, where):
+  """Says what holds a run up; doctor.json is the one file it may leave."""
+  import data_sources
+  import distributed
+  import doctor
+  import train
+  from monitor import Monitor
+
+  chief = distributed.is_chief(strategy)
+  if cfg.model_dir:
+    _probe_write(cfg.model_dir)
+  if chief:
+    print(f'Running on {where}; measuring, a minute or so', flush=True)
+  info = train.describe(cfg)
+  with data_sources.explained(info):
+    numbers = doctor.measure(cfg, strategy, info)
+  said = doctor.diagnose(numbers, cfg)
+  if chief:
+    print(*doctor.table(numbers), '', *said, sep='\n')
+  if cfg.model_dir:
+    content = numbers._asdict() | {'diagnosis': said}
+    Monitor(cfg.model_dir, chief).write_json('doctor.json', content)
 
 
 def _check_changes(cfg, say):
@@ -356,7 +383,7 @@ def main(argv):
   if cfg.print_config:
     _print(command_line.describe(cfg, argv))
     return 0
-  if not cfg.model_dir:
+  if not cfg.model_dir and cfg.mode != 'doctor':
     name = f'{cfg.pretrain_loss}_{time.strftime("%Y%m%d_%H%M%S")}'
     cfg = dataclasses.replace(cfg, model_dir=os.path.join('runs', name))
   quiet_start()

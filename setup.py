@@ -34,6 +34,7 @@ setup(
     'data_util',
     'distributed',
     'distributions',
+    'doctor',
     'evaluate',
     'export',
     'inspection',

@@ -343,9 +343,8 @@ def load_whole(cfg, strategy, found, optimizing, say):
   return state
 
 
-def _input(cfg, info, strategy, start):
-  """The distributed batches from a step on."""
-
+def make_input(cfg, info, strategy, start, per_image=None):
+  """The distributed batches from a step on; per_image: not the run's own."""
   views = 1 if cfg.train_mode == 'finetune' else 2
   recipe = config.augmentation(cfg)
   on_host = cfg.augment_on == 'host'
@@ -353,7 +352,7 @@ def _input(cfg, info, strategy, start):
   def batches(context):
     return data.train_batches(
       info,
-      augmentation.per_image(recipe, views),
+      per_image or augmentation.per_image(recipe, views),
       global_batch=cfg.train_batch_size,
       per_replica_batch=cfg.train_batch_size // context.num_replicas_in_sync,
       seed=cfg.seed,
@@ -384,6 +383,16 @@ def describe(cfg):
   return info
 
 
+def build(cfg, strategy, info):
+  """-> (the train step, the State that it trains)."""
+  total = config.train_steps(cfg, info.num_examples)
+  warmup = config.warmup_steps(cfg, info.num_examples)
+  with strategy.scope():
+    state = make_state(cfg, len(info.class_names), warmup, total)
+    schedule = learning_rate(cfg, warmup, total)
+    return make_train_step(cfg, state, schedule), state
+
+
 def train(cfg, strategy, info, record, monitor: Monitor):
   """Trains a run to its last step, from wherever its model_dir stands.
 
@@ -393,11 +402,8 @@ def train(cfg, strategy, info, record, monitor: Monitor):
   warmup = config.warmup_steps(cfg, info.num_examples)
   for line in config.warnings(cfg, info.num_examples):
     monitor.say(f'Note: {line}')
-  with strategy.scope():
-    state = make_state(cfg, len(info.class_names), warmup, total)
-    schedule = learning_rate(cfg, warmup, total)
-    train_step = make_train_step(cfg, state, schedule)
-    steps = loop.make_loop(strategy, train_step, cfg.jit_compile)
+  step, state = build(cfg, strategy, info)
+  steps = loop.make_loop(strategy, step, cfg.jit_compile)
   store = checkpoints.Checkpoints(
     cfg.model_dir,
     cfg.keep_checkpoint_max,
@@ -421,7 +427,7 @@ def train(cfg, strategy, info, record, monitor: Monitor):
     with data_sources.explained(info), waits:
       loop.fit(
         steps,
-        _input(cfg, info, strategy, start),
+        make_input(cfg, info, strategy, start),
         start=start,
         total=total,
         batch=cfg.train_batch_size,

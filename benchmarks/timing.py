@@ -1,4 +1,4 @@
-"""Times of alternatives, in turns: machines change their speed by the minute."""
+"""Times of alternatives, in turns: machines change speed by the minute."""
 
 import json
 import pathlib

@@ -33,6 +33,7 @@ ROOMS = dict.fromkeys(LEAVES.split(), '') | {
   'evaluate': """checkpoint_files config data data_sources data_util objectives
     pretrained""",
 }
+ROOMS['doctor'] = 'config distributed loop train'
 ROOMS['run'] = ' '.join(ROOMS)
 FILES = pathlib.Path(__file__).parents[1].glob('*.py')
 TREES = {path.stem: ast.parse(path.read_text()) for path in FILES}
@@ -79,7 +80,8 @@ def test_setup_lists_exactly_the_modules():
 def test_some_things_live_in_one_place():
   assert rooms_with('import absl.flags') == {'command_line'}
   assert rooms_with('get_replica_context') == {'distributed'}
-  openers = {'run', 'train', 'evaluate', 'methods', 'config', 'command_line'}
+  openers = {'run', 'train', 'evaluate', 'doctor', 'methods'}
+  openers |= {'config', 'command_line'}
   assert rooms_with('cfg') <= openers
   assert not rooms_with('import tensorflow.keras', 'tf.keras')
   assert rooms_with('import keras') == {'keras_twin', 'export'}

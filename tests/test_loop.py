@@ -1,5 +1,6 @@
 """The loop: where its chunks end, signals, means, two replicas."""
 
+import itertools
 import math
 import os
 import signal
@@ -18,11 +19,12 @@ class Trainer:
   at: {step: what to do inside the loop once that step is done}.
   """
 
-  def __init__(self, start=0, pace=1.0, at=None):
+  def __init__(self, start=0, pace=1.0, at=None, waiting=0.0):
     self.step, self.pace, self.at = start, pace, at or {}
+    self.waiting = waiting
     self.now, self.saving = 0.0, {}
     self.chunks, self.saves, self.summaries, self.lines = [], [], [], []
-    self.needed = []
+    self.needed, self.shown = [], []
 
   def loop(self, iterator, n):
     losses = []
@@ -32,7 +34,7 @@ class Trainer:
       self.now += self.pace
       losses[-1] += self.at.get(self.step, lambda: 0.0)() or 0.0
     self.chunks.append(n)
-    return {'total_loss': sum(losses) / n}
+    return {'total_loss': sum(losses) / n, 'input_seconds': self.waiting}
 
   def save(self, step, needed):
     assert step == self.step
@@ -44,6 +46,7 @@ class Trainer:
     self.summaries.append((step, metrics))
 
   def progress(self, step, total, metrics, rate, eta):
+    self.shown.append(metrics)
     self.lines.append((step, total, metrics['total_loss'], rate, eta))
 
   def ends(self, start=0):
@@ -127,6 +130,17 @@ def test_rate_and_time_left(fit):
     # The first chunk compiles: its pace promises nothing.
     left = None if step == 1 else pytest.approx((20 - step) * 0.5)
     assert eta == left
+
+
+@pytest.mark.parametrize('waiting, share', [(0.0, 0.0), (0.2, 0.4), (0.6, 1.0)])
+def test_the_share_of_waiting_is_within_a_step(fit, waiting, share):
+  trainer = Trainer(pace=0.5, waiting=waiting)
+  fit(trainer, 20, (10, 0))
+  told = [*trainer.shown, *(metrics for _, metrics in trainer.summaries)]
+  assert [m['input_wait'] for m in told] == pytest.approx([share] * len(told))
+  assert trainer.summaries[-1][1].keys() == {
+    *('total_loss', 'images_per_second', 'input_wait')
+  }
 
 
 def test_the_first_chunk_compiles_and_says_nothing_about_the_pace(fit):
@@ -218,6 +232,7 @@ def test_device_loop_means_over_steps_and_replicas(two_replicas, replicas):
     # [steps, replicas, numbers of one replica]
     part = rows[2 * done : 2 * (done + n)].reshape(n, replicas, -1)
     means = steps(iterator, n)
+    assert means.pop('input_seconds') >= 0
     assert set(means) == {'total_loss', 'a_square', 'count'}
     assert means['total_loss'] == pytest.approx(part.mean(), rel=1e-6)
     square = (part.mean(-1) ** 2).mean()
@@ -226,3 +241,64 @@ def test_device_loop_means_over_steps_and_replicas(two_replicas, replicas):
     done += n
   with pytest.raises(tf.errors.OutOfRangeError):
     steps(iterator, 1)
+
+
+@pytest.mark.parametrize('free, ready, waited', [(3, 7, 4.0), (7, 3, 0.0)])
+@pytest.mark.parametrize('replicas', [1, 2])
+def test_a_batch_that_came_before_it_was_needed_was_not_waited_for(
+  monkeypatch, two_replicas, replicas, free, ready, waited
+):
+  strategy = two_replicas if replicas == 2 else tf.distribute.get_strategy()
+  clocks = itertools.cycle((free, ready))  # In the order they are made.
+  monkeypatch.setattr(
+    tf, 'timestamp', lambda: tf.constant(next(clocks), tf.float64)
+  )
+  data = tf.data.Dataset.from_tensors(tf.ones([2])).repeat()
+  iterator = iter(strategy.distribute_datasets_from_function(lambda _: data))
+  steps = loop.make_loop(strategy, metrics_of)
+  assert steps(iterator, 5)['input_seconds'] == waited
+
+
+def ancestors(node, graph):
+  """The types of all operations of a graph that one of them waits for."""
+  inputs = {
+    n.name: [i.strip('^').split(':')[0] for i in n.input] for n in graph
+  }
+  found, left = {node}, [node]
+  while left:
+    new = {i for i in inputs.get(left.pop(), ()) if i not in found}
+    found |= new
+    left += new
+  return {n.op for n in graph if n.name in found - {node}}
+
+
+@pytest.mark.parametrize('compiled', [False, True])
+def test_nothing_of_a_step_waits_for_the_clocks(monkeypatch, compiled):
+  """So a device may be busy while the host prepares its next step."""
+  made, function = [], tf.function
+  monkeypatch.setattr(
+    tf, 'function', lambda f: made.append(function(f)) or made[-1]
+  )
+  total = tf.Variable(0.0)
+
+  @function(jit_compile=compiled)
+  def add(x):
+    return total.assign_add(tf.reduce_sum(x))
+
+  def step(row):
+    tf.print('an effect that is ordered after others')
+    return {'total_loss': add(row)}
+
+  data = tf.data.Dataset.from_tensors(tf.ones([2])).repeat()
+  loop.make_loop(tf.distribute.get_strategy(), step)
+  (run,) = made
+  traced = run.get_concrete_function(iter(data), tf.constant(3))
+  library = traced.graph.as_graph_def().library.function
+  (body,) = [f.node_def for f in library if '_body_' in f.signature.name]
+  # One for the end of the step before, one for the batch.
+  free, ready = (n.name for n in body if n.op == 'Timestamp')
+  assert ancestors(free, body) == {'Assert', 'Const'}
+  assert ancestors(ready, body) == {'IteratorGetNext'}
+  for kind in ('IteratorGetNext', 'PrintV2', 'StatefulPartitionedCall'):
+    (node,) = (n.name for n in body if n.op == kind)
+    assert not ancestors(node, body) & {'Timestamp', 'Assert'}

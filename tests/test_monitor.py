@@ -47,34 +47,40 @@ def test_duration(seconds, said):
 def test_a_log_gets_one_plain_line_a_minute(tmp_path, clock):
   stream = io.StringIO()
   log = Monitor(str(tmp_path), stream=stream)
-  metrics = {'total_loss': 1.23456, 'supervised_acc': 0.4567}
+  metrics = {
+    'total_loss': 1.23456,
+    'supervised_acc': 0.4567,
+    'input_wait': 0.034,
+  }
   for step in range(1, 14):
     log.progress(step, 100, metrics, 1234.5, 190)
     clock[0] += 10
   assert stream.getvalue() == ''.join(
     f'step {step}/100  loss 1.2346  probe acc 45.7%  1,234 images/s  '
-    'ETA 3m10s\n'
+    'input 3%  ETA 3m10s\n'
     for step in (1, 7, 13)
   )
   log.progress(14, 100, metrics, 1234.5, 190)
   log.progress(100, 100, metrics, 1234.5, 0)  # the last one is always told
   assert stream.getvalue().count('\n') == 4
   assert stream.getvalue().endswith(
-    'step 100/100  loss 1.2346  probe acc 45.7%  1,234 images/s  ETA 0s\n'
+    'step 100/100  loss 1.2346  probe acc 45.7%  1,234 images/s  '
+    'input 3%  ETA 0s\n'
   )
 
 
 def test_a_terminal_has_one_line_that_is_rewritten(tmp_path, clock):
   stream = Terminal()
+  waiting = {'input_wait': 0.5}
   screen = Monitor(str(tmp_path), stream=stream)
-  screen.progress(1, 2, {'total_loss': 2.0}, 10, 5)
+  screen.progress(1, 2, {'total_loss': 2.0} | waiting, 10, 5)
   screen.say('a note')
-  screen.progress(2, 2, {'total_loss': 1.0}, 10, 0)
+  screen.progress(2, 2, {'total_loss': 1.0} | waiting, 10, 0)
   clear = '\r\033[K'
   assert stream.getvalue() == (
-    f'{clear}step 1/2  loss 2.0000  10 images/s  ETA 5s'
+    f'{clear}step 1/2  loss 2.0000  10 images/s  input 50%  ETA 5s'
     f'{clear}a note\n'
-    f'{clear}step 2/2  loss 1.0000  10 images/s  ETA 0s\n'
+    f'{clear}step 2/2  loss 1.0000  10 images/s  input 50%  ETA 0s\n'
   )
 
 
@@ -159,7 +165,7 @@ def test_who_is_not_chief_says_and_writes_nothing(tmp_path, clock):
   for stream in (io.StringIO(), Terminal()):
     other = Monitor(str(tmp_path / 'run'), chief=False, stream=stream)
     other.say('hello')
-    other.progress(2, 2, {'total_loss': 1.0}, 10, 0)
+    other.progress(2, 2, {'total_loss': 1.0, 'input_wait': 0.0}, 10, 0)
     other.summary(2, {'total_loss': 1.0})
     other.write_json('result.json', {})
     assert stream.getvalue() == ''

@@ -106,6 +106,7 @@ def test_train_evaluate_and_what_is_left(images, tmp_path, capsys):
     'byol_loss', 'i_xzx_y', 'i_yzy_x', 'h_e_zx_x', 'h_b_zx_y', 'ema_alpha',
     'supervised_loss', 'supervised_acc', 'learning_rate', 'weight_norm',
     'grad_norm', 'ceb_beta', 'bad_images', 'images_per_second',
+    'input_wait',
   ):  # fmt: skip
     assert np.isfinite(rows[0][name]), name
   # A second command evaluates, without a flag about the architecture.
