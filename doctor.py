@@ -50,8 +50,9 @@ def measure(cfg, strategy, info):
   """-> Numbers of the run that cfg describes; its data set is info."""
   means = distributed.host_means(strategy)
 
-  def pace(step, iterator):
-    return seconds_per_step(loop.make_loop(strategy, step), iterator, means)
+  def pace(step, iterator, jit_compile=False):
+    steps = loop.make_loop(strategy, step, jit_compile)
+    return seconds_per_step(steps, iterator, means)
 
   def take(batch):
     return {'bad': tf.reduce_sum(batch['bad'])}
@@ -72,7 +73,7 @@ def measure(cfg, strategy, info):
   return Numbers(
     decode=decode,
     input=pulling,
-    step=pace(step, itertools.repeat(batch)),
+    step=pace(step, itertools.repeat(batch), cfg.jit_compile),
     exchange=exchange,
     batch=cfg.train_batch_size,
     replicas=strategy.num_replicas_in_sync,

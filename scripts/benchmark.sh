@@ -1,0 +1,10 @@
+#!/usr/bin/env bash
+# All figures of docs/performance.md, on this machine; about half an hour.
+set -eu
+. "$(dirname "$0")/env.sh" .venv -e '.[test]' 'tensorflow-probability>=0.25'
+"$python" -m benchmarks.step
+"$python" -m benchmarks.step --large
+"$python" -m benchmarks.pipeline
+"$python" -m benchmarks.pipeline --large
+"$python" -m benchmarks.memory
+"$python" -m benchmarks.vmf
