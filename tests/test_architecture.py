@@ -26,7 +26,7 @@ ROOMS = dict.fromkeys(LEAVES.split(), '') | {
     randomness resnet""",
   'data_sources': 'photo_patches',
   'data': 'data_sources randomness',
-  'augmentation': 'data_util distributed randomness',
+  'augmentation': 'data_util randomness',
   'train': """augmentation big_batches checkpoint_files checkpoints config data
     data_service data_sources distributed lars_optimizer loop methods model
     monitor objectives pretrained schedules""",
