@@ -6,21 +6,40 @@ import data_util
 import randomness
 
 
+def _draws(views, seed):
+  return randomness.uniform([views, len(data_util.DRAWS)], seed)
+
+
+def _boxes(recipe, shape, draws):
+  return data_util.crop_boxes(shape, draws, recipe.area_lower, recipe.sampling)
+
+
+def window(recipe, views):
+  """-> (shape, seed) -> the only crop of an image; None if it has several."""
+  if views > 1 or not recipe.random_crop:
+    return None
+  return lambda shape, seed: _boxes(recipe, shape, _draws(1, seed))[0]
+
+
 def per_image(recipe, views):
   """-> augment(image, seed) -> {'views': crops, 'draws': what follows takes}.
 
-  Crops travel as bytes, unless the recipe keeps what a bicubic resize leaves
-  beyond [0, 1].
+  Of an image, or of its window, where it has one. Crops travel as bytes, unless
+  the recipe keeps what a bicubic resize leaves beyond [0, 1].
   """
 
+  def boxes_of(image, draws):
+    shape = tf.shape(image)
+    if window(recipe, views):
+      return [[0, 0, shape[0], shape[1]]]
+    return _boxes(recipe, shape, draws)
+
   def augment(image, seed):
-    draws = randomness.uniform([views, len(data_util.DRAWS)], seed)
+    draws = _draws(views, seed)
     if not recipe.random_crop:
       crop = data_util.eval_image(image, recipe.image_size) * 255.0
       return {'views': (data_util.to_bytes(crop),) * views, 'draws': draws}
-    boxes = data_util.crop_boxes(
-      tf.shape(image), draws, recipe.area_lower, recipe.sampling
-    )
+    boxes = boxes_of(image, draws)
     # As floats once: the crops of two views have an image's area together.
     image = tf.cast(image, tf.float32)
     crops = [data_util.crop(image, box, recipe.image_size) for box in boxes]

@@ -10,6 +10,7 @@ by the epoch, and what comes before the start is skipped undecoded.
 """
 
 import contextlib
+import functools
 import logging
 
 import numpy as np
@@ -218,15 +219,35 @@ def _header_pixels(data):
   return tf.reduce_prod(tf.abs(found))
 
 
-def _decode(data):
-  """JPEG, PNG, GIF (its first frame) or BMP -> uint8 [H, W, 3]."""
+def _decode(data, window=None):
+  """JPEG, PNG, GIF (its first frame) or BMP -> uint8 [H, W, 3].
+
+  window: shape -> (top, left, height, width) of the part that is wanted.
+  """
   small = tf.debugging.Assert(
     _header_pixels(data) <= MAX_PIXELS, ['The image is too large']
   )
+
+  def whole():
+    return tf.io.decode_image(data, channels=3, expand_animations=False)
+
+  def part():
+    box = window(tf.io.extract_jpeg_shape(data))
+    return tf.io.decode_and_crop_jpeg(data, box, channels=3)
+
   with tf.control_dependencies([small]):
-    image = tf.io.decode_image(data, channels=3, expand_animations=False)
+    if window:
+      is_jpeg = tf.strings.substr(data, 0, 2) == b'\xff\xd8'
+      image = tf.cond(is_jpeg, part, lambda: _part(whole(), window))
+    else:
+      image = whole()
   image.set_shape([None, None, 3])
   return image
+
+
+def _part(image, window):
+  top, left, height, width = tf.unstack(window(tf.shape(image)))
+  return tf.slice(image, [top, left, 0], [height, width, 3])
 
 
 def _find_spare(info, examples):
@@ -245,12 +266,12 @@ def _find_spare(info, examples):
   )
 
 
-def _decode_or_replace(data, label, spare):
+def _decode_or_replace(data, label, spare, window=None):
   """-> (image, label, bad): the spare's, and bad 1, if decoding fails."""
   tries = tf.data.Dataset.from_tensor_slices(
     (tf.stack([data, spare[0]]), tf.stack([label, spare[1]]), [0, 1])
   )
-  tries = tries.map(lambda data, *rest: (_decode(data), *rest))
+  tries = tries.map(lambda data, *rest: (_decode(data, window), *rest))
   # The one way to catch an error in a graph. Files are not read in here.
   return tries.ignore_errors().take(1).get_single_element()
 
@@ -264,7 +285,7 @@ def _in_order(info):
 
 
 def _decoded(info, spare):
-  """-> index -> (image, label, bad): the whole split, decoded, in memory."""
+  """-> (window, index) -> (image, label, bad), the split in memory, decoded."""
   examples = _in_order(info).map(
     lambda data, label: _decode_or_replace(data, label, spare),
     num_parallel_calls=tf.data.AUTOTUNE,
@@ -277,11 +298,13 @@ def _decoded(info, spare):
   pixels = tf.constant(np.concatenate([image.ravel() for image in images]))
   labels, bad, ends = tf.constant(labels), tf.constant(bad), tf.constant(ends)
 
-  def fetch(index):
+  def fetch(window, index):
     shape = shapes[index]
     first = ends[index] - tf.reduce_prod(shape)
     image = tf.reshape(pixels[first : ends[index]], shape)
-    return tf.ensure_shape(image, [None, None, 3]), labels[index], bad[index]
+    image = tf.ensure_shape(image, [None, None, 3])
+    image = _part(image, window) if window else image
+    return image, labels[index], bad[index]
 
   return fetch
 
@@ -308,12 +331,14 @@ def _train_examples(
   info, seed, start_step, global_batch, num_hosts, host, buffer, cache, shared
 ):
   """-> an endless dataset of (epoch, index, *record), and the function
-  (index, *record) -> (image, label, bad).
+  (window, index, *record) -> (image, label, bad).
   """
   spare = _find_spare(info, _in_order(info))
 
   def decoding(read):
-    return lambda *record: _decode_or_replace(*read(*record), spare)
+    return lambda window, *record: _decode_or_replace(
+      *read(*record), spare, window
+    )
 
   if info.paths or cache:
     last = 2**62 // global_batch
@@ -339,6 +364,7 @@ def train_batches(
   host=0,
   shuffle_buffer=10_000,
   cache=False,
+  window=None,
   finish=None,
   share=None,
 ):
@@ -354,6 +380,8 @@ def train_batches(
     shuffle_buffer: undecoded records; folders and cached sets need none.
     cache: keeps the whole split in memory, decoded. (A set of records then
       comes in another order, that of random access.)
+    window: (shape, seed) -> (top, left, height, width), the part of an image
+      that augment gets: no more of a JPEG is decoded.
     finish: what is done to whole batches, here on the host.
     share: what has several workers make the elements of a dataset. Then the
       order is not promised, nor are exactly the batches after start_step.
@@ -381,8 +409,10 @@ def train_batches(
 
   def example(epoch, *record):
     index = record[0]
-    image, label, bad = load(*record)
-    views = augment(image, view_seed + tf.stack([epoch, index]))
+    seed = view_seed + tf.stack([epoch, index])
+    part = functools.partial(window, seed=seed) if window else None
+    image, label, bad = load(part, *record)
+    views = augment(image, seed)
     label = tf.cast(label, tf.int32)
     return views | {'label': label, 'index': index, 'bad': bad}
 

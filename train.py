@@ -361,6 +361,7 @@ def make_input(cfg, info, strategy, start, per_image=None):
       host=context.input_pipeline_id,
       shuffle_buffer=cfg.shuffle_buffer,
       cache=cfg.cache_dataset,
+      window=None if per_image else augmentation.window(recipe, views),
       finish=functools.partial(augmentation.per_batch, recipe)
       if on_host
       else None,

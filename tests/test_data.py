@@ -292,6 +292,35 @@ def test_first_example_may_be_the_bad_one(folder):
     data._find_spare(info, data._in_order(info))
 
 
+@pytest.mark.parametrize('kind', ['jpg', 'png', 'cached'])
+def test_a_window_is_that_part_of_the_image(tmp_path, kind):
+  rng = np.random.default_rng(0)
+  for i in range(8):
+    image = rng.integers(0, 256, [40, 56, 3], dtype=np.uint8)
+    encode = tf.io.encode_png if kind == 'png' else tf.io.encode_jpeg
+    write(
+      f'{tmp_path}/{i}.{"png" if kind == "png" else "jpg"}',
+      encode(image).numpy(),
+    )
+  info, cached = describe(f'folder:{tmp_path}'), kind == 'cached'
+
+  def window(shape, seed):
+    u = randomness.uniform([2], seed)
+    corner = tf.cast(u * tf.cast(shape[:2] - 16, tf.float32), tf.int32)
+    return tf.concat([corner, [16, 16]], 0)
+
+  def view(image, seed):
+    return {'views': (tf.ensure_shape(image, [16, 16, 3]),)}
+
+  def cut(image, seed):
+    return view(data._part(image, lambda s: window(s, seed)), seed)
+
+  whole = data.train_batches(info, cut, cache=cached, **SMALL)
+  part = data.train_batches(info, view, cache=cached, window=window, **SMALL)
+  for a, b in zip(whole.take(2), part.take(2), strict=True):
+    np.testing.assert_array_equal(a['views'][0], b['views'][0])
+
+
 def header(kind, height, width):
   """Bytes that announce an image of the given size and end there."""
   if kind == 'png':
