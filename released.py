@@ -357,6 +357,11 @@ def _slot(name, finetuned):
   return f'{name}/.OPTIMIZER_SLOT/{optimizer}/Momentum'
 
 
+def _bare(optimizer):
+  """The optimizer itself, without fp16's loss scale around it."""
+  return getattr(optimizer, 'inner_optimizer', optimizer)
+
+
 def _momentum(optimizer, variable):
   """LARS' slot of a variable; None where there is none."""
   try:
@@ -386,7 +391,7 @@ def load(path, parts, optimizer=None, resuming=False):
   resuming: all that the optimizer trains needs its momentum.
   Nothing is assigned unless all of it is there and fits.
   """
-  shapes = _shapes(path)
+  shapes, optimizer = _shapes(path), _bare(optimizer)
   wanted = _wanted(parts, optimizer, shapes, resuming)
   gone = [
     f'{name} {wanted[name].shape.as_list()}'
@@ -430,15 +435,15 @@ def _tree(flat):
   )
 
 
-def _finetuning(parts, optimizer, like):
-  """An optimizer with the momentum of what was trained: as in `like`, or all.
+def _with_momentum(parts, optimizer, finetuned, like):
+  """LARS with the momentum of what was trained: as in `like`, or all of it.
 
   Slots that the optimizer has beyond that would be zeros nobody trained.
   """
   shapes, held = _shapes(like) if like else None, LARS(0.0)
   for name, variable in variables(parts).items():
     momentum = _momentum(optimizer, variable)
-    kept = shapes is None or _slot(name, finetuned=True) in shapes
+    kept = shapes is None or _slot(name, finetuned) in shapes
     if momentum is not None and kept:
       held.add_slot(variable, 'Momentum').assign(momentum)
   held.iterations = optimizer.iterations
@@ -455,14 +460,17 @@ def write(path, parts, optimizer, save_counter=1, finetuned=False, like=None):
   for layer in parts.values():
     if any(type(m).__name__ == 'SqueezeExcite' for m in layer.submodules):
       raise Mismatch('squeeze-and-excitation has no place in this layout')
+  bare = _bare(optimizer)
+  if finetuned or bare is not optimizer:  # Which tracks the loss scale too.
+    bare = _with_momentum(parts, bare, finetuned, like)
   root = tf.Module()
   root.model = _tree(variables(parts)).model
   # Before the optimizer: its counter is stored under the shorter name.
   if finetuned:
-    root.finetune_global_step = optimizer.iterations
-    root.finetune_optimizer = _finetuning(parts, optimizer, like)
+    root.finetune_global_step = bare.iterations
+    root.finetune_optimizer = bare
   else:
-    root.global_step = optimizer.iterations
-    root.optimizer = optimizer
+    root.global_step = bare.iterations
+    root.optimizer = bare
   root.save_counter = tf.Variable(save_counter, dtype=tf.int64)
   tf.train.Checkpoint(root=root).write(path)
