@@ -43,7 +43,7 @@ def service():
       workers = [int(pid) for pid in file.read().split()]
     assert len(workers) == 2
     yield server.target, workers
-    script.send_signal(signal.SIGINT)
+    script.terminate()
   assert script.returncode == 143
   assert not any(os.path.exists(f'/proc/{pid}') for pid in workers)
   server._stop()
