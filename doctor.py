@@ -51,7 +51,7 @@ def measure(cfg, strategy, info):
   means = distributed.host_means(strategy)
 
   def pace(step, iterator, jit_compile=False):
-    steps = loop.make_loop(strategy, step, jit_compile)
+    steps = loop.make_loop(strategy, step, jit_compile, clocks=False)
     return seconds_per_step(steps, iterator, means)
 
   def take(batch):

@@ -50,10 +50,11 @@ def _wait(totals, batch):
   return tf.maximum(ready - free, 0.0)
 
 
-def make_loop(strategy, train_step, jit_compile=False):
+def make_loop(strategy, train_step, jit_compile=False, clocks=True):
   """-> loop(iterator, n) -> means over n steps and all replicas, a dict.
 
-  With them input_seconds: how long a step waited here for its batch.
+  With them input_seconds: how long a step waited here for its batch; not a
+  number without clocks, which TensorFlow refuses where all is deterministic.
   jit_compile: the step becomes one XLA program.
   """
   names = []
@@ -74,7 +75,8 @@ def make_loop(strategy, train_step, jit_compile=False):
     totals, waited = tf.zeros([_SLOTS]), tf.zeros([], tf.float64)
     for _ in tf.range(n):
       batch = next(iterator)
-      waited += _wait(totals, batch)
+      if clocks:
+        waited += _wait(totals, batch)
       values = strategy.run(packed, args=(batch,))
       totals += strategy.reduce(tf.distribute.ReduceOp.MEAN, values, axis=None)
     return totals / tf.cast(n, tf.float32), waited / tf.cast(n, tf.float64)
@@ -82,7 +84,7 @@ def make_loop(strategy, train_step, jit_compile=False):
   def loop(iterator, n):
     means, waited = (x.numpy() for x in run(iterator, tf.constant(n)))
     metrics = {name: float(means[i]) for i, name in enumerate(names)}
-    return metrics | {'input_seconds': float(waited)}
+    return metrics | {'input_seconds': float(waited) if clocks else math.nan}
 
   return loop
 
@@ -132,8 +134,10 @@ class _Means:
 
 
 def _share(waited, seconds):
-  """Of a step's seconds the share waited; the clocks differ, so within 1."""
-  return min(1.0, waited / seconds)
+  """{input_wait: the share of a step's seconds}, if there were clocks."""
+  if math.isnan(waited):
+    return {}
+  return {'input_wait': min(1.0, waited / seconds)}  # Two clocks may differ.
 
 
 def _next_stop(step, total, *intervals):
@@ -186,13 +190,13 @@ def fit(
         chunk = max(1, min(int(_LOOK_SECONDS / pace), 2 * chunk))
       rate = batch / seconds
       eta = None if pace is None else (total - step) * pace
-      shown = metrics | {'input_wait': _share(waited, seconds)}
+      shown = metrics | _share(waited, seconds)
       monitor.progress(step, total, shown, rate, eta)
       if intervals[0] and (step % intervals[0] == 0 or step == total):
         taken = means.take()
         seconds, waited = taken.pop('seconds'), taken.pop('waited')
         taken['images_per_second'] = batch / seconds
-        taken['input_wait'] = _share(waited, seconds)
+        taken |= _share(waited, seconds)
         monitor.summary(step, taken)
       due = intervals[1] and step % intervals[1] == 0
       needed = bool(asked) or step == total

@@ -71,8 +71,10 @@ class Monitor:
     if 'supervised_acc' in metrics:
       line += f'  probe acc {100 * metrics["supervised_acc"]:.1f}%'
     if eta is not None:
-      waiting = f'{100 * metrics["input_wait"]:.0f}%'
-      line += f'  {rate:,.0f} images/s  input {waiting}  ETA {duration(eta)}'
+      line += f'  {rate:,.0f} images/s'
+      if 'input_wait' in metrics:
+        line += f'  input {100 * metrics["input_wait"]:.0f}%'
+      line += f'  ETA {duration(eta)}'
     done = step >= total
     if self.chief and self._terminal:
       end = '\n' if done else ''

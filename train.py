@@ -404,7 +404,9 @@ def train(cfg, strategy, info, record, monitor: Monitor):
   for line in config.warnings(cfg, info.num_examples):
     monitor.say(f'Note: {line}')
   step, state = build(cfg, strategy, info)
-  steps = loop.make_loop(strategy, step, cfg.jit_compile)
+  steps = loop.make_loop(
+    strategy, step, cfg.jit_compile, clocks=not cfg.deterministic
+  )
   store = checkpoints.Checkpoints(
     cfg.model_dir,
     cfg.keep_checkpoint_max,

@@ -121,8 +121,8 @@ def training(line, argv, log):
     os.dup2(os.open(log, os.O_CREAT | os.O_WRONLY | os.O_APPEND), number)
   make_loop = loop.make_loop
 
-  def telling(*args):
-    steps = make_loop(*args)
+  def telling(*args, **settings):
+    steps = make_loop(*args, **settings)
 
     def one(iterator, n):
       metrics = steps(iterator, n)

@@ -143,6 +143,13 @@ def test_the_share_of_waiting_is_within_a_step(fit, waiting, share):
   }
 
 
+def test_without_clocks_nothing_is_said_of_waiting(fit):
+  trainer = Trainer(waiting=math.nan)
+  fit(trainer, 20, (10, 0))
+  told = [*trainer.shown, *(metrics for _, metrics in trainer.summaries)]
+  assert len(told) > 2 and not any('input_wait' in m for m in told)
+
+
 def test_the_first_chunk_compiles_and_says_nothing_about_the_pace(fit):
   trainer = Trainer(pace=0.5)
 

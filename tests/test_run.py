@@ -127,8 +127,8 @@ def test_resume_is_bit_identical_and_goes_on_after_ctrl_c(
   stops = iter([signal.SIGINT, None, signal.SIGTERM])
   make_loop = loop.make_loop
 
-  def interrupted(*args):
-    steps = make_loop(*args)
+  def interrupted(*args, **settings):
+    steps = make_loop(*args, **settings)
 
     def one(iterator, n):
       metrics = steps(iterator, n)
