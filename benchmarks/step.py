@@ -8,6 +8,7 @@ largest matmul, measured in between.
 """
 
 import argparse
+import sys
 
 import run
 
@@ -112,6 +113,7 @@ def bare_step(cfg):
 
 def measure(cfg, rounds):
   """-> a row of the table."""
+  print(f'{cfg.pretrain_loss} {cfg.precision} ...', file=sys.stderr, flush=True)
   run.set_precision(cfg)
   step, cost = whole_step(cfg)
   alone = bare_step(cfg)
@@ -149,7 +151,7 @@ def main(argv=None):
   parser.add_argument('--methods', default=','.join(PRESETS))
   parser.add_argument('--precisions', default='fp32,bf16')
   parser.add_argument('--large', action='store_true', help='R50 at 224 px')
-  parser.add_argument('--rounds', type=int, default=4)
+  parser.add_argument('--rounds', type=int, default=3)
   parser.add_argument('--out', default='runs/benchmarks')
   args = parser.parse_args(argv)
   model = (50, 224, 16) if args.large else (18, 32, 64)
