@@ -268,14 +268,12 @@ def _find_spare(info, examples):
 
 def _decode_or_replace(data, label, spare, window=None):
   """-> (image, label, bad): the spare's, and bad 1, if decoding fails."""
-
-  def tried(data, label, bad):
-    one = tf.data.Dataset.from_tensors(data)  # Not copied.
-    return one.map(lambda data: (_decode(data, window), label, bad))
-
+  tries = tf.data.Dataset.from_tensor_slices(
+    (tf.stack([data, spare[0]]), tf.stack([label, spare[1]]), [0, 1])
+  )
+  tries = tries.map(lambda data, *rest: (_decode(data, window), *rest))
   # The one way to catch an error in a graph. Files are not read in here.
-  good = tried(data, label, 0).ignore_errors()
-  return good.concatenate(tried(*spare, 1)).take(1).get_single_element()
+  return tries.ignore_errors().take(1).get_single_element()
 
 
 def _in_order(info):
