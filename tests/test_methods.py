@@ -8,7 +8,6 @@ import tensorflow as tf
 import tf_keras as keras
 
 import config
-import data_util
 import methods
 import model
 import schedules
@@ -52,9 +51,6 @@ def make_batch(rng, rows=BATCH):
     'views': tuple(
       tf.constant(rng.random((rows, SIZE, SIZE, 3)), tf.float32)
       for _ in range(2)
-    ),
-    'draws': tf.constant(
-      rng.random((rows, 2, len(data_util.DRAWS))), tf.float32
     ),
     'label': tf.constant(rng.integers(0, 3, rows), tf.int32),
     'bad': tf.zeros([rows], tf.int32),
