@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# All figures of docs/performance.md, on this machine; about half an hour.
+# The tables of docs/performance.md, on this machine.
 set -eu
 . "$(dirname "$0")/env.sh" .venv -e '.[test]' 'tensorflow-probability>=0.25'
 "$python" -m benchmarks.step
