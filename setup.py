@@ -37,6 +37,7 @@ setup(
     'doctor',
     'evaluate',
     'export',
+    'information',
     'inspection',
     'keras_twin',
     'lars_optimizer',

@@ -3,6 +3,8 @@
 Nothing here is shared with the code under test.
 """
 
+import functools
+
 import mpmath
 import numpy as np
 
@@ -97,6 +99,80 @@ def byol(p1, p2, y1, y2, weight):
       difference = a / np.linalg.norm(a) - b / np.linalg.norm(b)
       total += weight * difference @ difference / len(p)
   return total
+
+
+@functools.cache
+def _log_mass(dim, scale, alpha):
+  """log of the integral of exp(-(|x| / scale)^alpha) over R^dim, in r."""
+  mode = scale * (max(dim - 1, 0.1) / alpha) ** (1 / alpha)
+  with mpmath.workdps(30):
+    sphere = 2 * mpmath.pi ** (mpmath.mpf(dim) / 2) / mpmath.gamma(dim / 2)
+    mass = sphere * mpmath.quad(
+      lambda r: r ** (dim - 1) * mpmath.exp(-((r / scale) ** alpha)),
+      [0, *(mode * m for m in (0.25, 0.5, 1, 1.5, 2, 4, 16)), mpmath.inf],
+    )
+    return float(mpmath.log(mass))
+
+
+def log_generalized_gaussian(z, mu, scale, alpha):
+  """log density c exp(-(|z - mu| / scale)^alpha) of one point."""
+  distance = np.sqrt(np.sum((z - mu) ** 2))
+  return -((distance / scale) ** alpha) - _log_mass(len(z), scale, alpha)
+
+
+def kde_entropy(z, log_kernel, plug_in=False, leave_one_out=False):
+  """Joe's or the plug-in entropy of a kernel density estimate at its rows."""
+  log_p = []
+  for i in range(len(z)):
+    found = [
+      log_kernel(z[i], z[j])
+      for j in range(len(z))
+      if not (leave_one_out and j == i)
+    ]
+    log_p.append(np.logaddexp.reduce(found) - np.log(len(found)))
+  if not plug_in:
+    return -np.mean(log_p)
+  total = 0.0
+  for i in range(len(z)):
+    total -= np.exp(log_softmax_at(log_p, i)) * log_p[i]
+  return total
+
+
+def er(z1, z2, log_kernel, **how):
+  """Average over the branches of reconstruction less entropy."""
+  loss = 0.0
+  for z, other in ((z1, z2), (z2, z1)):
+    log_q = [log_kernel(o, a) for a, o in zip(z, other, strict=True)]
+    loss += (-np.mean(log_q) - kde_entropy(z, log_kernel, **how)) / 2
+  return loss
+
+
+def softmax(logits):
+  """[k, c] -> [k, c], row by row."""
+  return np.array(
+    [
+      [np.exp(log_softmax_at(row, c)) for c in range(len(row))]
+      for row in logits
+    ]
+  )
+
+
+def discrete_entropy(p):
+  """-sum_c p_c log p_c, 0 log 0 being 0."""
+  return -sum(float(x) * np.log(x) for x in p if x > 0)
+
+
+def entrec_discrete(logits1, logits2):
+  """EntRec, eq. 7, as it stands there: sums over branches, rows, classes."""
+  k, total = len(logits1), 0.0
+  for own, other in ((logits1, logits2), (logits2, logits1)):
+    s = softmax(own)
+    mean = [sum(s[j][c] for j in range(k)) / k for c in range(s.shape[1])]
+    for i in range(k):
+      for c in range(s.shape[1]):
+        total -= s[i][c] * np.log(mean[c])
+        total += s[i][c] * log_softmax_at(other[i], c)
+  return -total / (2 * k)
 
 
 def finite_difference(function, x, eps=1e-5):

@@ -21,6 +21,7 @@ ROOMS = dict.fromkeys(LEAVES.split(), '') | {
   'torch_names': '',
   'keras_twin': 'data_util resnet',
   'export': 'checkpoint_files data_util keras_twin released torch_names',
+  'information': 'distributions',
   'model': 'resnet distributions',
   'methods': """config model objectives distributions distributed schedules
     randomness resnet""",
