@@ -340,6 +340,12 @@ class Config:
   # Checkpoints and summaries
   train_summary_steps: int = opt(100, 'Steps between training summaries; 0: '
     'none.', '[0, inf)')
+  health_pairs: int = opt(512, 'With every training summary two views of so '
+    'many images, always the same ones, of the evaluation split if there is '
+    'one, are looked at: what they tell of each other (information/...), and '
+    'signs of collapse (health/...); 0: none.', '[0, inf)')
+  stop_on_collapse: bool = opt(False, 'End with status 3, after a checkpoint, '
+    'when two summaries in a row show a collapse.')
   checkpoint_epochs: int = opt(1, 'Epochs between checkpoints.', '[1, inf)')
   checkpoint_steps: int = opt(0, 'Steps between checkpoints; above 0 it wins '
     'over epochs.', '[0, inf)')
@@ -435,6 +441,12 @@ def _check_run(cfg):
     refuse('mode', cfg.mode, 'needs --model_dir of a run, or --checkpoint')
   if cfg.mode in ('extract_features', 'export') and not cfg.output:
     refuse('mode', cfg.mode, 'needs --output, where to write')
+  watching = cfg.health_pairs and cfg.train_summary_steps
+  if cfg.stop_on_collapse and not watching:
+    why = 'needs --health_pairs and --train_summary_steps above 0'
+    refuse('stop_on_collapse', True, why)
+  if cfg.health_pairs == 1:
+    refuse('health_pairs', 1, 'must be 0 or at least 2')
   if cfg.resume == 'must' and not cfg.model_dir:
     refuse('resume', 'must', 'needs --model_dir, the folder of the run')
   if cfg.resume == 'must' and cfg.fresh_start:

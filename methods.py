@@ -11,11 +11,15 @@ train.py asks of a method:
   after_update(step): what moves without gradients (EMA twins, queues, centres)
   embed(images) -> {'representation', 'projection', 'layers'} at evaluation
   predict_mean(projection) -> the prediction, of methods that have one
+  chance() -> {name of a metric: its value where nothing is told apart}
+  rate(embedded, views) -> I(X;Z|Y) [b], of methods that have encoders e and b
+  probabilities(projection) -> [b, ..., K], of methods that assign rows
 
 Two calls for the loss, because whoever re-uses embeddings needs them apart.
 """
 
 import functools
+import math
 from typing import NamedTuple
 
 import tensorflow as tf
@@ -121,6 +125,10 @@ class Method(tf.Module):
   def after_update(self, step):
     """Moves what gradients do not move; step is the one just taken."""
 
+  def chance(self):
+    """{metric: its value where no image is told from another}, in nats."""
+    return {}
+
   def build(self, image_size):
     """Creates every variable, by one step on black images."""
     views = [tf.zeros([2, image_size, image_size, 3])] * 2
@@ -170,8 +178,18 @@ def _contrast_metrics(*directions):
   }
 
 
+def _chance(cfg):
+  """Both directions' cross entropy where all candidates look alike."""
+  batch = cfg.train_batch_size
+  candidates = 2 * batch - 1 if cfg.double_batch_trick else batch
+  return {'contrast_loss': 2 * math.log(candidates)}
+
+
 class SimCLR(Siamese):
   """NT-Xent over both views' negatives, the two directions summed."""
+
+  def chance(self):
+    return _chance(self.cfg)
 
   def objective(self, embeddings, step):
     del step
@@ -208,6 +226,15 @@ class CSimCLR(Siamese):
 
   def location(self, projection):
     return self.ceb.location(projection)
+
+  def chance(self):
+    return _chance(self.cfg)
+
+  def rate(self, embedded, views):
+    """[b] I(X;Z|Y), the mean of both directions."""
+    del views
+    h1, h2 = (self.location(e['projection']) for e in embedded)
+    return (self.ceb.rate(h1, h2) + self.ceb.rate(h2, h1)) / 2
 
   def sample(self, mu, step, salt):
     """z ~ e(z|x), or its mean when sampling is off."""
@@ -369,6 +396,23 @@ class CBYOL(BYOL):
   def predict_mean(self, projection):
     return self.predictor(projection)['prediction']
 
+  def backward(self, target, training):
+    """A view's target -> where its b(z|y) lies."""
+    y = self.backward_encoder(target, training=training)[-1]
+    return self.ceb.location(y)
+
+  def ordered(self, backward):
+    """What the z of view 1 and that of view 2 are compared with."""
+    return backward[::-1] if self.cfg.backward_view == 'other' else backward
+
+  def rate(self, embedded, views):
+    """[b] I(X;Z|Y), the mean of both directions."""
+    mu1, mu2 = (self.predictor(e['projection'])['mu'] for e in embedded)
+    b1, b2 = self.ordered(
+      [self.backward(self.target(view, False), False) for view in views]
+    )
+    return (self.ceb.rate(mu1, b1) + self.ceb.rate(mu2, b2)) / 2
+
   def encode(self, views, step, training=True):
     online = [self.embed(view, training) for view in views]
     forward = [
@@ -376,24 +420,18 @@ class CBYOL(BYOL):
       for salt, o in enumerate(online, 1)
     ]
     target = [self.target(view, training) for view in views]
-    backward = [
-      self.ceb.location(self.backward_encoder(y, training=training)[-1])
-      for y in target
-    ]
     return {
       'mu': [f['mu'] for f in forward],
       'z': [f['z'] for f in forward],
       'prediction': [f['prediction'] for f in forward],
       'target': target,
-      'backward': backward,
+      'backward': [self.backward(y, training) for y in target],
       'probed': self.probed(online[0]),
     }
 
   def objective(self, embeddings, step):
     (z1, z2), (mu1, mu2) = embeddings['z'], embeddings['mu']
-    b1, b2 = embeddings['backward']
-    if self.cfg.backward_view == 'other':
-      b1, b2 = b2, b1
+    b1, b2 = self.ordered(embeddings['backward'])
     log_e = [self.ceb.log_e(z1, mu1), self.ceb.log_e(z2, mu2)]
     log_b = [self.ceb.log_b(z1, b1), self.ceb.log_b(z2, b2)]
     rate = [tf.reduce_mean(e - b) for e, b in zip(log_e, log_b, strict=True)]

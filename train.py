@@ -22,6 +22,7 @@ import model
 import objectives
 import pretrained
 import schedules
+import watch
 from lars_optimizer import LARS, among
 from monitor import Monitor
 
@@ -441,5 +442,8 @@ def train(cfg, strategy, info, record, monitor: Monitor):
         save=functools.partial(store.save, say=monitor.say),
         monitor=monitor,
         host_means=distributed.host_means(strategy),
+        watch=watch.make_watch(
+          cfg, strategy, state.method, info, warmup, monitor
+        ),
       )
   return state, total
