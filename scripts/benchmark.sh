@@ -10,5 +10,7 @@ for precision in fp32 bf16; do
 done
 "$python" -m benchmarks.pipeline
 "$python" -m benchmarks.pipeline --large
+"$python" -m benchmarks.parts
+"$python" -m benchmarks.parts --large
 "$python" -m benchmarks.memory
 "$python" -m benchmarks.vmf
