@@ -26,6 +26,7 @@ setup(
     'big_batches',
     'checkpoint_files',
     'checkpoints',
+    'clustering',
     'command_line',
     'config',
     'data',

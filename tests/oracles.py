@@ -148,13 +148,13 @@ def er(z1, z2, log_kernel, **how):
 
 
 def softmax(logits):
-  """[k, c] -> [k, c], row by row."""
-  return np.array(
-    [
-      [np.exp(log_softmax_at(row, c)) for c in range(len(row))]
-      for row in logits
-    ]
-  )
+  """[K] -> [K] probabilities."""
+  return np.exp([log_softmax_at(logits, k) for k in range(len(logits))])
+
+
+def softmax_rows(logits):
+  """[k, c] -> [k, c]."""
+  return np.array([softmax(row) for row in logits])
 
 
 def discrete_entropy(p):
@@ -166,13 +166,92 @@ def entrec_discrete(logits1, logits2):
   """EntRec, eq. 7, as it stands there: sums over branches, rows, classes."""
   k, total = len(logits1), 0.0
   for own, other in ((logits1, logits2), (logits2, logits1)):
-    s = softmax(own)
+    s = softmax_rows(own)
     mean = [sum(s[j][c] for j in range(k)) / k for c in range(s.shape[1])]
     for i in range(k):
       for c in range(s.shape[1]):
         total -= s[i][c] * np.log(mean[c])
         total += s[i][c] * log_softmax_at(other[i], c)
   return -total / (2 * k)
+
+
+def queue_cross_entropies(similarity, z, positive, queue):
+  """[b]: -log of the probability of the own key among it and the queue."""
+  out = []
+  for row, key in zip(z, positive, strict=True):
+    logits = [similarity(row, key)] + [similarity(row, k) for k in queue]
+    out.append(-log_softmax_at(logits, 0))
+  return np.array(out)
+
+
+def simsiam(p1, p2, z1, z2):
+  """Half of D(p1, z2) + D(p2, z1), D the negative cosine, batch mean."""
+  cosines = [
+    p @ z / np.linalg.norm(p) / np.linalg.norm(z)
+    for a, b in ((p1, z2), (p2, z1))
+    for p, z in zip(a, b, strict=True)
+  ]
+  return -np.mean(cosines)
+
+
+def cross_entropy_across_views(targets, logits):
+  """Mean over rows and pairs of a target and another view of -q.log p."""
+  total, pairs = 0.0, 0
+  for i, target in enumerate(targets):
+    for j, view in enumerate(logits):
+      if i == j:
+        continue
+      pairs += 1
+      for q, row in zip(target, view, strict=True):
+        for k in range(len(q)):
+          total -= q[k] * log_softmax_at(row, k) / len(target)
+  return total / pairs
+
+
+def dino(student, teacher, centre, student_temp, teacher_temp):
+  """DINO's loss of logits: the teacher's views are the student's first."""
+  targets = [
+    [softmax((row - centre) / teacher_temp) for row in view] for view in teacher
+  ]
+  return cross_entropy_across_views(
+    targets, [s / student_temp for s in student]
+  )
+
+
+def fixture_prototypes(dim):
+  """[5, dim]: unit rows of a fixed formula."""
+  i, j = np.arange(5.0)[:, None], np.arange(float(dim))[None]
+  c = np.cos(0.21 * (i + 1) * (j + 1))
+  return c / np.linalg.norm(c, axis=1, keepdims=True)
+
+
+def sinkhorn(scores, epsilon, iterations):
+  """Codes [B, K] of scores [B, K]: columns, then rows, again and again."""
+  q = np.exp((scores - scores.max()) / epsilon)
+  rows, columns = q.shape
+  for _ in range(iterations):
+    for k in range(columns):
+      q[:, k] /= columns * q[:, k].sum()
+    for i in range(rows):
+      q[i] /= rows * q[i].sum()
+  return q * rows
+
+
+def spherical_kmeans(rows, centroids, iterations):
+  """-> centroids [K, d], assignments [N] and, per iteration, mean cosines."""
+  cosines = []
+  for _ in range(iterations + 1):
+    nearest = [int(np.argmax([c @ row for c in centroids])) for row in rows]
+    cosines.append(
+      np.mean([centroids[k] @ x for k, x in zip(nearest, rows, strict=True)])
+    )
+    if len(cosines) > iterations:
+      return centroids, nearest, cosines
+    centroids = centroids.copy()
+    for k in range(len(centroids)):
+      members = [x for n, x in zip(nearest, rows, strict=True) if n == k]
+      if members:
+        centroids[k] = sum(members) / np.linalg.norm(sum(members))
 
 
 def finite_difference(function, x, eps=1e-5):

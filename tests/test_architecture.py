@@ -9,6 +9,7 @@ LEAVES = """presets randomness schedules objectives distributions distributed
 ROOMS = dict.fromkeys(LEAVES.split(), '') | {
   'config': 'presets',
   'command_line': 'config presets',
+  'clustering': 'distributed randomness',
   'data_util': 'randomness',
   'resnet': 'distributed',
   'released': 'lars_optimizer resnet',

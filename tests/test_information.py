@@ -83,7 +83,7 @@ def test_the_discrete_rows_of_the_fixture(dim):
   log_p = log_probabilities(logits, 'float64')
   found = er_discrete(log_p[:4], log_p[4:])
   assert float(found.reconstruction) == pytest.approx(cross_entropy, abs=5e-7)
-  mean = oracles.softmax(logits[:4]).mean(0)
+  mean = oracles.softmax_rows(logits[:4]).mean(0)
   # What 1e-7 inside a logarithm is worth.
   assert -mean @ np.log(mean + 1e-7) == pytest.approx(released, abs=1e-11)
   exact = oracles.discrete_entropy(mean)
@@ -357,7 +357,7 @@ def test_discrete_entropy_is_exact():
   value, (gradient,) = gradients(information.discrete_entropy, tf.eye(3))
   np.testing.assert_array_equal(value, np.zeros(3))
   assert np.isfinite(gradient).all()
-  p = oracles.softmax(np.random.default_rng(10).normal(size=(5, 7)))
+  p = oracles.softmax_rows(np.random.default_rng(10).normal(size=(5, 7)))
   np.testing.assert_allclose(
     information.discrete_entropy(p),
     [oracles.discrete_entropy(row) for row in p],
