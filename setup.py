@@ -13,6 +13,7 @@ def requirements(name):
   return [line for line in lines if line and not line.startswith('#')]
 
 
+PLOT = ['matplotlib>=3.7']
 EXPORT = ['safetensors>=0.4', 'tf2onnx>=1.16', 'onnxruntime>=1.17']
 
 setup(
@@ -38,6 +39,7 @@ setup(
     'doctor',
     'evaluate',
     'export',
+    'health',
     'information',
     'inspection',
     'keras_twin',
@@ -58,6 +60,7 @@ setup(
     'schedules',
     'torch_names',
     'train',
+    'watch',
   ],
   install_requires=requirements('requirements.txt'),
   extras_require={
@@ -65,6 +68,8 @@ setup(
     'quickstart': ['scikit-image>=0.21', 'scikit-learn>=1.2'],
     # --mode=export --format=safetensors and onnx.
     'export': EXPORT,
+    # scripts/plot_information.py.
+    'plot': PLOT,
     'test': [
       'scikit-image>=0.21',
       'scikit-learn>=1.2',
@@ -74,6 +79,7 @@ setup(
       'pytest-xdist>=3',
       'ruff>=0.9',
       *EXPORT,
+      *PLOT,
     ],
     # The tests of what PyTorch reads; several GB on Linux.
     'test-torch': ['torch>=2.0', 'timm>=1.0'],
