@@ -59,8 +59,9 @@ class BatchNorm(keras.layers.Layer):
     scale=True,
     gamma_init='ones',
     sync=True,
+    dtype=None,
   ):
-    super().__init__()
+    super().__init__(dtype=dtype)
     self.decay = decay
     self.epsilon = epsilon
     self.center = center

@@ -258,7 +258,8 @@ def test_heads_in_bfloat16(rng, policy):
   x = tf.cast(rng.normal(size=[4, 8]), tf.float32)
   mlp = model.MLP(2, 5, 4)
   found = mlp(x, training=True)
-  assert [f.dtype for f in found[1:]] == [tf.bfloat16, tf.float32]
+  # Rounded, what the images of a batch have in common would drown the rest.
+  assert [f.dtype for f in found[1:]] == [tf.float32] * 2
   assert model.MLP(0, 5, 4)(x)[0].dtype == tf.float32
   head = model.StochasticHead(5, 4)
   seen = head(x, training=True, sample=lambda mu: mu + 2.0**-12)
