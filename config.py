@@ -63,6 +63,7 @@ _MATTERS_WITH = {
   'sigma_e': ('ceb_distribution', ('gaussian',)),
   'sigma_b': ('ceb_distribution', ('gaussian',)),
   'gaussian_scale': ('ceb_distribution', ('gaussian',)),
+  'stop_on_collapse': ('train_mode', ('pretrain',)),
   'lars_eta': ('optimizer', ('lars',)),
   'lars_clip': ('optimizer', ('lars',)),
   'lars_classic': ('optimizer', ('lars',)),

@@ -19,20 +19,13 @@ import loop
 _TOGETHER = 64
 
 
-def held_out(cfg, info):
-  """-> two views [n, H, W, 3] of the same images, and which split has them.
-
-  The evaluation split has them, so that no step sees them; where there is none
-  it is the training split. They depend on the data, the augmentation and n.
-  """
-  with contextlib.suppress(data_sources.DataError):
-    info = data_sources.describe(cfg.dataset, cfg.data_dir, cfg.eval_split)
-  few = data_sources.a_few(info, cfg.health_pairs)
-  size = few.num_examples
-  recipe = config.augmentation(cfg)
-  with data_sources.explained(few):
+def _two_views(cfg, info):
+  """-> two views [n, H, W, 3] of images of a split, finished, on the host."""
+  info = data_sources.a_few(info, cfg.health_pairs)
+  recipe, size = config.augmentation(cfg), info.num_examples
+  with data_sources.explained(info):
     batches = data.train_batches(
-      few,
+      info,
       augmentation.per_image(recipe, 2),
       global_batch=size,
       per_replica_batch=size,
@@ -45,8 +38,19 @@ def held_out(cfg, info):
     part = tf.nest.map_structure(lambda x, i=i: x[i : i + _TOGETHER], batch)
     parts.append(augmentation.per_batch(recipe, part)['views'])
   good = batch['bad'].numpy() == 0
-  views = [np.concatenate(parts)[good] for parts in zip(*parts, strict=True)]
-  return views, info.split
+  return [np.concatenate(parts)[good] for parts in zip(*parts, strict=True)]
+
+
+def held_out(cfg, info):
+  """-> two views [n, H, W, 3] of the same images, and which split has them.
+
+  The evaluation split, so that no step sees them; where it cannot be read, the
+  training split. They depend on the data, the augmentation and n alone.
+  """
+  with contextlib.suppress(data_sources.DataError):
+    held = data_sources.describe(cfg.dataset, cfg.data_dir, cfg.eval_split)
+    return _two_views(cfg, held), held.split
+  return _two_views(cfg, info), info.split
 
 
 def _embedded(method, *views):
