@@ -22,6 +22,7 @@ import model
 import objectives
 import pretrained
 import schedules
+import skeletons
 from lars_optimizer import LARS, among
 from monitor import Monitor
 
@@ -29,7 +30,7 @@ from monitor import Monitor
 class State(NamedTuple):
   """What trains: a checkpoint holds exactly this."""
 
-  method: methods.Method
+  method: skeletons.Method
   probe: model.Classifier | None
   optimizer: keras.optimizers.Optimizer
 

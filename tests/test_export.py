@@ -21,6 +21,7 @@ import model
 import pretrained
 import resnet
 import run
+import skeletons
 import train
 
 DOCS = pathlib.Path(__file__).parents[1] / 'docs' / 'export.md'
@@ -48,7 +49,7 @@ def trained(
   def make(cfg):
     return resnet.ResNet(cfg.resnet_depth, width, **options)
 
-  monkeypatch.setattr(methods, 'make_encoder', make)
+  monkeypatch.setattr(skeletons, 'make_encoder', make)
   settings = {
     'image_size': SIZE,
     'resnet_depth': depth,
