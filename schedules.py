@@ -15,15 +15,26 @@ def _progress(step, steps):
   return tf.clip_by_value(step / max(steps, 1), 0.0, 1.0)
 
 
-def warmup_cosine(peak, warmup_steps, total_steps, constant=False):
-  """Linear from 0 to peak, then a half cosine to 0 (or constant)."""
+def cosine(start, end, steps):
+  """In a half cosine from start to end, which it has from `steps` on."""
+
+  def value(step):
+    turn = math.pi * _progress(step, steps)
+    return end + (start - end) * 0.5 * (1.0 + tf.cos(turn))
+
+  return value
+
+
+def warmup_cosine(
+  peak, warmup_steps, total_steps, constant=False, start=0.0, end=0.0
+):
+  """Linear from start to peak, then a half cosine to end (or constant)."""
+  decay = cosine(peak, peak if constant else end, total_steps - warmup_steps)
 
   def learning_rate(step):
-    warmup = peak * _progress(step, warmup_steps)
+    warmup = start + (peak - start) * _progress(step, warmup_steps)
     after = tf.cast(step, tf.float32) - warmup_steps
-    turn = math.pi * _progress(after, total_steps - warmup_steps)
-    cosine = peak if constant else peak * 0.5 * (1.0 + tf.cos(turn))
-    return tf.where(after < 0, warmup, cosine)
+    return tf.where(after < 0, warmup, decay(after))
 
   return learning_rate
 

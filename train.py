@@ -76,15 +76,34 @@ class _Rate(keras.optimizers.schedules.LearningRateSchedule):
     return {}
 
 
-def make_optimizer(cfg, groups, schedule):
-  """The optimizer that the configuration names, its slots created."""
+class _AdamW(keras.optimizers.AdamW):
+  """AdamW whose weight decay is a function of the step."""
+
+  def __init__(self, rate, decay):
+    self._decay = decay
+    super().__init__(rate, jit_compile=False)
+
+  @property
+  def weight_decay(self):
+    return self._decay(self.iterations)
+
+  @weight_decay.setter
+  def weight_decay(self, constant):
+    """Keras' default is not wanted."""
+
+
+def make_optimizer(cfg, groups, schedule, decay):
+  """The optimizer that the configuration names, its slots created.
+
+  schedule, decay: step -> learning rate, weight decay.
+  """
   rate = _Rate(schedule)
   legacy = keras.optimizers.legacy
   kernels = groups.decayed + groups.probe_kernels
   if cfg.optimizer == 'lars':
     optimizer = LARS(
       rate,
-      weight_decay=cfg.weight_decay,
+      weight_decay=decay,
       decayed=groups.decayed,
       momentum=cfg.momentum,
       eta=cfg.lars_eta,
@@ -93,15 +112,13 @@ def make_optimizer(cfg, groups, schedule):
       nesterov=cfg.lars_nesterov,
     )
   elif cfg.optimizer == 'momentum':
-    optimizer = legacy.SGD(rate, cfg.momentum, nesterov=True)
+    optimizer = legacy.SGD(rate, cfg.momentum, nesterov=cfg.momentum_nesterov)
   elif cfg.optimizer == 'adam':
     optimizer = legacy.Adam(rate)
   elif cfg.optimizer == 'lamb':
     optimizer = _lamb(schedule, cfg.weight_decay, kernels)
   else:
-    optimizer = keras.optimizers.AdamW(
-      rate, weight_decay=cfg.weight_decay, jit_compile=False
-    )
+    optimizer = _AdamW(rate, decay)
     decayed = {v.ref() for v in kernels}
     rest = [v for v in groups.trained if v.ref() not in decayed]
     optimizer.exclude_from_weight_decay(var_list=rest)
@@ -166,8 +183,12 @@ def make_state(cfg, num_classes, warmup, total):
   keras.utils.set_random_seed(cfg.seed)
   method = methods.make_method(cfg, warmup, total)
   probe = make_probe(cfg, method, num_classes)
-  schedule = learning_rate(cfg, warmup, total)
-  optimizer = make_optimizer(cfg, make_groups(method, probe), schedule)
+  optimizer = make_optimizer(
+    cfg,
+    make_groups(method, probe),
+    learning_rate(cfg, warmup, total),
+    weight_decay(cfg, total),
+  )
   if cfg.precision == 'fp16':
     # Gradients below 6e-8 would be 0: they are taken of a larger loss.
     optimizer = keras.mixed_precision.LossScaleOptimizer(optimizer)
@@ -187,12 +208,24 @@ def make_probe(cfg, method, num_classes):
 
 def learning_rate(cfg, warmup, total):
   """The run's schedule, step -> rate."""
-  constant = cfg.learning_rate_schedule == 'constant'
-  peak = config.scaled_learning_rate(cfg)
-  return schedules.warmup_cosine(peak, warmup, total, constant)
+  return schedules.warmup_cosine(
+    config.scaled_learning_rate(cfg),
+    warmup,
+    total,
+    constant=cfg.learning_rate_schedule == 'constant',
+    start=config.scaled_learning_rate(cfg, 'warmup_learning_rate'),
+    end=config.scaled_learning_rate(cfg, 'final_learning_rate'),
+  )
 
 
-def _penalty(cfg, groups):
+def weight_decay(cfg, total):
+  """The run's schedule, step -> weight decay."""
+  if not cfg.final_weight_decay:
+    return lambda step: cfg.weight_decay
+  return schedules.cosine(cfg.weight_decay, cfg.final_weight_decay, total)
+
+
+def _penalty(cfg, groups, decay):
   """Weight decay as a loss: on what the optimizer does not decay itself."""
   if cfg.optimizer in ('adamw', 'lamb'):
     return tf.constant(0.0)
@@ -200,7 +233,7 @@ def _penalty(cfg, groups):
   variables = groups.probe_kernels if decays else groups.penalised
   if not variables:
     return tf.constant(0.0)
-  return cfg.weight_decay * objectives.l2_loss(variables)
+  return decay * objectives.l2_loss(variables)
 
 
 def _gradients(cfg):
@@ -218,10 +251,11 @@ def _gradients(cfg):
 def _make_loss(cfg, state, groups, step):
   """-> loss(embeddings, batch) -> (this replica's share, metrics)."""
   method, probe, _ = state
+  decay = weight_decay(cfg, method.steps[1])
 
   def loss(embeddings, batch):
     own, metrics, features = method.objective(embeddings, step)
-    penalty = _penalty(cfg, groups)
+    penalty = _penalty(cfg, groups, decay(step))
     total = own + penalty
     if probe:
       labels = tf.tile(
@@ -263,11 +297,14 @@ def make_train_step(cfg, state, schedule):
       groups.trained,
     )
     gradients = distributed.cross_replica_sum(unscale(gradients))
+    norm = tf.linalg.global_norm(gradients)
+    if cfg.clip_norm:
+      gradients, _ = tf.clip_by_global_norm(gradients, cfg.clip_norm, norm)
     apply_gradients(optimizer, gradients, groups.trained)
     method.after_update(step)
     return metrics | {
       'learning_rate': schedule(step),
-      'grad_norm': tf.linalg.global_norm(gradients),
+      'grad_norm': norm,
       'weight_norm': tf.linalg.global_norm(groups.trained),
       'bad_images': replicas * tf.reduce_sum(tf.cast(batch['bad'], tf.float32)),
     }
