@@ -1,18 +1,24 @@
 """METHODS: what each way of learning does with a batch of views.
 
-A method is a row of the table at the end: a small class that says how its
-parts are wired, on one of two skeletons. Siamese: one encoder, the views
-concatenated. Teacher: an online encoder and its EMA twin, view by view. What
-train.py asks of a method:
+A method is a row of the table at the end: a small class of contrastive.py,
+distillation.py, ... that says how its parts are wired, on one of the skeletons
+of skeletons.py. What train.py asks of a method:
 
   encode(views, step) -> named embeddings, a row for every pair of views
-  objective(embeddings, step) -> Output(loss, metrics, features)
+  objective(embeddings, step) -> Output(loss, metrics, features, carry). Among
+    the embeddings is then 'index', int64 [b]: which examples they are of
   trained() -> the layers that get gradients
-  after_update(step): what moves without gradients (EMA twins, queues, centres)
+  held(step) -> those of them that do not move yet
+  after_update(step, carry): what moves without gradients (EMA twins, queues,
+    centres), once per step, after the optimizer
+  on_epoch(epoch): what is done before the first step of an epoch
+  observe(embeddings): every example once before step 0, if needs_first_pass
   embed(images) -> {'representation', 'projection', 'layers'} at evaluation
   predict_mean(projection) -> the prediction, of methods that have one
 
-Two calls for the loss, because whoever re-uses embeddings needs them apart.
+Two calls for the loss, because whoever re-uses embeddings needs them apart. All
+of them run on every replica. What is not trained is made by
+distributed.mirrored(): each replica has a copy, and assigns the same to it.
 """
 
 import tensorflow as tf
@@ -61,11 +67,11 @@ METHODS = {
 }
 
 
-def make_method(cfg, warmup_steps, total_steps):
+def make_method(cfg, warmup_steps, total_steps, num_examples=None):
   """The method of a run, its variables built. Call it inside the scope."""
   kind = METHODS[cfg.pretrain_loss]
   if cfg.train_mode == 'finetune':
     kind = Finetune
-  method = kind(cfg, warmup_steps, total_steps)
+  method = kind(cfg, warmup_steps, total_steps, num_examples)
   method.build(cfg.image_size)
   return method

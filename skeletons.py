@@ -4,6 +4,7 @@ Siamese: one encoder, the views concatenated. Teacher: an online encoder and
 its EMA twin, view by view. methods.py says what a method has to answer.
 """
 
+import itertools
 from typing import NamedTuple
 
 import tensorflow as tf
@@ -17,11 +18,16 @@ from resnet import ResNet
 
 
 class Output(NamedTuple):
-  """loss: [] of the local rows; metrics: flat; features: for the probe."""
+  """loss: [] of the local rows; metrics: flat; features: for the probe.
+
+  carry: what after_update() needs of this step, {name: [n, ...]}. Where a batch
+  comes in chunks the rows of all are joined; what is no row is [1, ...].
+  """
 
   loss: tf.Tensor
   metrics: dict
   features: tf.Tensor
+  carry: dict = {}
 
 
 def make_encoder(cfg):
@@ -65,13 +71,38 @@ def make_ceb(cfg, dim):
   return model.GaussianCeb(dim, cfg.sigma_e, cfg.sigma_b, learned)
 
 
-class Method(tf.Module):
-  """What all methods share: an encoder, a projector, a probe's layer."""
+def by_resolution(function, views):
+  """Calls function once per resolution -> what it gives for each view, a list.
 
-  def __init__(self, cfg, warmup_steps, total_steps):
+  function: images -> any structure of tensors [n, ...]. Views of one size
+  follow each other, and are one batch to it.
+  """
+  outputs = []
+  for _, group in itertools.groupby(views, key=lambda view: view.shape[1]):
+    group = list(group)
+    found = function(tf.concat(group, 0))
+    parts = [tf.split(x, len(group)) for x in tf.nest.flatten(found)]
+    outputs += [
+      tf.nest.pack_sequence_as(found, rows) for rows in zip(*parts, strict=True)
+    ]
+  return outputs
+
+
+class Method(tf.Module):
+  """What all methods share: an encoder, a projector, a probe's layer.
+
+  num_examples: of the training split, for a memory of them. A model that is
+  read has that of its run; None where nobody knows.
+  """
+
+  # Whether observe() sees all examples once before step 0.
+  needs_first_pass = False
+
+  def __init__(self, cfg, warmup_steps, total_steps, num_examples=None):
     super().__init__()
     self.cfg = cfg
     self.steps = (warmup_steps, total_steps)
+    self.num_examples = num_examples
     self.encoder = make_encoder(cfg)
     self.projector = make_projector(cfg)
     self.make_heads(cfg)
@@ -104,8 +135,20 @@ class Method(tf.Module):
     """The layers that get gradients, each once."""
     return [self.encoder, self.projector]
 
-  def after_update(self, step):
+  def held(self, step):
+    """[(trained layer, [] bool: whether it stays as it is at this step)]."""
+    del step
+    return []
+
+  def after_update(self, step, carry):
     """Moves what gradients do not move; step is the one just taken."""
+
+  def on_epoch(self, epoch):
+    """Called before the first step of an epoch, by those who override it."""
+
+  def observe(self, embeddings):
+    """Keeps what it needs of some examples, where it needs_first_pass."""
+    raise NotImplementedError
 
   def build(self, image_size):
     """Creates every variable, by one step on black images."""
@@ -161,7 +204,8 @@ class Teacher(Method):
     y = self.target_projector(h, training=training)[-1]
     return tf.stop_gradient(tf.math.l2_normalize(y, -1))
 
-  def after_update(self, step):
+  def after_update(self, step, carry):
+    del carry
     model.update_ema(
       [self.encoder, self.projector],
       [self.target_encoder, self.target_projector],

@@ -376,6 +376,17 @@ def test_learned_deviations_have_no_place_in_the_released_layout(
     export.export('released', str(tmp_path), exported, print)
 
 
+def test_other_methods_have_no_place_in_the_released_layout(
+  monkeypatch, tmp_path
+):
+  exported = trained(monkeypatch)
+  found = exported.found._replace(methods=('moco',))
+  exported = exported._replace(found=found)
+  with pytest.raises(ValueError, match='and this checkpoint of moco'):
+    export.export('released', str(tmp_path), exported, print)
+  assert not list(tmp_path.iterdir())
+
+
 def test_a_missing_package_is_named(monkeypatch, tmp_path):
   exported = trained(monkeypatch)
   monkeypatch.setitem(sys.modules, 'tf2onnx', None)
