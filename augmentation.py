@@ -7,11 +7,19 @@ import randomness
 
 
 def _draws(views, seed):
+  # Philox: of more views the first ones get the same numbers.
   return randomness.uniform([views, len(data_util.DRAWS)], seed)
 
 
 def _boxes(recipe, shape, draws):
-  return data_util.crop_boxes(shape, draws, recipe.area_lower, recipe.sampling)
+  views = draws.shape[0]
+  return data_util.crop_boxes(
+    shape,
+    draws,
+    recipe.area_lower[:views],
+    recipe.sampling,
+    recipe.area_upper[:views],
+  )
 
 
 def window(recipe, views):
@@ -26,7 +34,10 @@ def per_image(recipe, views):
 
   Of an image, or of its window, where it has one. Crops travel as bytes, unless
   the recipe keeps what a bicubic resize leaves beyond [0, 1].
+
+  views: of those of the recipe the first ones.
   """
+  sizes = recipe.size[:views]
 
   def boxes_of(image, draws):
     shape = tf.shape(image)
@@ -37,17 +48,45 @@ def per_image(recipe, views):
   def augment(image, seed):
     draws = _draws(views, seed)
     if not recipe.random_crop:
-      crop = data_util.eval_image(image, recipe.image_size) * 255.0
-      return {'views': (data_util.to_bytes(crop),) * views, 'draws': draws}
+      made = {
+        size: data_util.to_bytes(data_util.eval_image(image, size) * 255.0)
+        for size in sorted(set(sizes))
+      }
+      return {'views': tuple(made[size] for size in sizes), 'draws': draws}
     boxes = boxes_of(image, draws)
     # As floats once: the crops of two views have an image's area together.
     image = tf.cast(image, tf.float32)
-    crops = [data_util.crop(image, box, recipe.image_size) for box in boxes]
+    crops = [
+      data_util.crop(image, box, size)
+      for box, size in zip(boxes, sizes, strict=True)
+    ]
     if recipe.clip_after_resize:
       return {'views': tuple(map(data_util.to_bytes, crops)), 'draws': draws}
     return {'views': tuple(crop / 255.0 for crop in crops), 'draws': draws}
 
   return augment
+
+
+def _finished(recipe, i, crops, draws):
+  """Crops [B, H, W, 3] as views, by the numbers that view i has."""
+  return data_util.augment_batch(
+    crops,
+    draws,
+    strengths=(
+      recipe.brightness,
+      recipe.contrast,
+      recipe.saturation,
+      recipe.hue,
+    ),
+    brightness_fn=recipe.brightness_fn,
+    jitter_prob=recipe.jitter_prob,
+    gray_prob=recipe.gray_prob,
+    clip_after_gray=recipe.clip_after_gray,
+    blur_prob=recipe.blur[i],
+    solarize_prob=recipe.solarize[i],
+    mean_std=recipe.mean_std,
+    flip_prob=0.5 if recipe.random_crop else 0.0,
+  )
 
 
 def per_batch(recipe, batch):
@@ -57,26 +96,10 @@ def per_batch(recipe, batch):
   """
   if 'draws' not in batch:
     return batch
-  views = tuple(
-    data_util.augment_batch(
-      view,
-      batch['draws'][:, i],
-      strengths=(
-        recipe.brightness,
-        recipe.contrast,
-        recipe.saturation,
-        recipe.hue,
-      ),
-      brightness_fn=recipe.brightness_fn,
-      jitter_prob=recipe.jitter_prob,
-      gray_prob=recipe.gray_prob,
-      clip_after_gray=recipe.clip_after_gray,
-      blur_prob=recipe.blur[i],
-      solarize_prob=recipe.solarize[i],
-      mean_std=recipe.mean_std,
-      flip_prob=0.5 if recipe.random_crop else 0.0,
-    )
-    for i, view in enumerate(batch['views'])
-  )
+  draws = tf.unstack(batch['draws'], axis=1)
+  views = [
+    _finished(recipe, i, *pair)
+    for i, pair in enumerate(zip(batch['views'], draws, strict=True))
+  ]
   rest = {name: value for name, value in batch.items() if name != 'draws'}
-  return rest | {'views': views}
+  return rest | {'views': tuple(views)}

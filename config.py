@@ -27,6 +27,9 @@ METHOD_SWITCHES = {
 }
 METHOD_NAMES = tuple(METHOD_SWITCHES)
 _CEB = ('contrastive_ceb', 'byol_ceb')
+# The methods that take --local_crops beside their two global ones.
+MULTI_CROP = ()
+_CROPS = range(1, 17)  # as many local ones
 
 # The first flag of each section of the help -> its title. The settings of the
 # first two sections belong to one call of the program, the others to the run.
@@ -46,6 +49,9 @@ SECTIONS = {
 
 # A flag -> (another one, the values of that with which the first has effect).
 _MATTERS_WITH = {
+  'local_crops': ('train_mode', ('pretrain',)),
+  'local_size': ('local_crops', _CROPS),
+  'local_area': ('local_crops', _CROPS),
   'temperature': ('pretrain_loss', ('contrastive',)),
   'double_batch_trick': ('pretrain_loss', ('contrastive', 'contrastive_ceb')),
   'byol_loss_weight': ('pretrain_loss', ('byol', 'byol_ceb')),
@@ -166,9 +172,13 @@ class Config:
     'not.', ('auto', 'host', 'device'))
   use_blur: bool = opt(True, 'Gaussian blur. Turn it off for small images.')
   blur_probability: str = opt('', "Probabilities 'p1,p2' for the two views, "
-    'instead of those of --batch_image_augmentation_type.')
+    "instead of those of --batch_image_augmentation_type; 'p1,p2,p3': p3 for "
+    'local crops, otherwise 0.5.')
   solarize_probability: str = opt('', "Probabilities 'p1,p2' for the two "
-    'views, instead of those of --batch_image_augmentation_type.')
+    "views, instead of those of --batch_image_augmentation_type; 'p1,p2,p3': "
+    'p3 for local crops, otherwise 0.')
+  color_jitter_probability: float = opt(0.8, 'Probability that the colours of '
+    'a view are jittered.', '[0, 1]')
   color_jitter_brightness: float = opt(0.4, 'Strength of the brightness '
     'jitter.', '[0, 1]')
   color_jitter_contrast: float = opt(0.4, 'Strength of the contrast jitter.',
@@ -176,6 +186,8 @@ class Config:
   color_jitter_saturation: float = opt(0.2, 'Strength of the saturation '
     'jitter.', '[0, 1]')
   color_jitter_hue: float = opt(0.1, 'Strength of the hue jitter.', '[0, 0.5]')
+  grayscale_probability: float = opt(0.2, 'Probability that a view becomes '
+    'gray.', '[0, 1]')
   brightness_fn: str = opt('simclrv1', 'Brightness is added (simclrv1) or '
     'multiplied (simclrv2).', ('simclrv1', 'simclrv2'))
   bbox_sampling: str = opt('logarithmic', 'How the aspect ratio of a crop is '
@@ -183,6 +195,13 @@ class Config:
     ('logarithmic', 'uniform'))
   area_range_lower_bound: float = opt(0.08, 'The smallest crop, as a share of '
     'the image.', '(0, 1]')
+  area_range_upper_bound: float = opt(1.0, 'The largest crop, likewise.',
+    '(0, 1]')
+  local_crops: int = opt(0, 'Small crops of an image beside its two views, for '
+    'methods that take them.', '[0, 16]')
+  local_size: int = opt(96, 'Height and width of local crops.', '[8, inf)')
+  local_area: str = opt('0.05,0.14', "Smallest and largest local crop 'low,"
+    "high', as shares of the image.")
   clip_by_value_after_resizing: bool = opt(True, 'Clip to [0, 1] after the '
     'crop is resized (bicubic overshoots).')
   clip_by_value_after_grayscale: bool = opt(True, 'Clip to [0, 1] after the '
@@ -488,14 +507,27 @@ def _check_method(cfg):
 def _check_augmentation(cfg):
   for name in ('blur_probability', 'solarize_probability'):
     text = getattr(cfg, name)
-    try:
-      pair = _pair(text) if text else (0.0, 0.0)
-    except ValueError:
-      pair = ()
-    if len(pair) != 2 or not all(0 <= p <= 1 for p in pair):
-      refuse(name, text, "must be two probabilities such as '1,0.1'")
+    found = _numbers(text or '0,0')
+    if len(found) not in (2, 3) or not all(0 <= p <= 1 for p in found):
+      why = "must be two probabilities such as '1,0.1', or three"
+      refuse(name, text, why)
   if cfg.blur_probability and not cfg.use_blur:
     refuse('use_blur', False, 'contradicts --blur_probability; drop one')
+  lowest = cfg.area_range_lower_bound
+  if cfg.area_range_upper_bound < lowest:
+    why = f'must be {lowest} or more, --area_range_lower_bound'
+    refuse('area_range_upper_bound', cfg.area_range_upper_bound, why)
+  _check_local_crops(cfg)
+
+
+def _check_local_crops(cfg):
+  area = _numbers(cfg.local_area)
+  if len(area) != 2 or not 0 < area[0] <= area[1] <= 1:
+    why = "must be two shares of the image such as '0.05,0.14'"
+    refuse('local_area', cfg.local_area, why)
+  if num_views(cfg) > 2 and cfg.pretrain_loss not in MULTI_CROP:
+    why = f'--pretrain_loss={cfg.pretrain_loss} learns from two views; drop it'
+    refuse('local_crops', cfg.local_crops, why)
 
 
 def check_surroundings(cfg):
@@ -577,6 +609,11 @@ def warnings(cfg, num_examples=None):
       f'--data_service={cfg.data_service}: no promised order of examples; '
       'resuming repeats or leaves out some'
     )
+  if num_views(cfg) > 2 and cfg.local_size > cfg.image_size:
+    lines.append(
+      f'--local_size={cfg.local_size}: larger than the global crops, '
+      f'--image_size={cfg.image_size}'
+    )
   if num_examples:
     warmup = warmup_steps(cfg, num_examples)
     steps = train_steps(cfg, num_examples)
@@ -636,21 +673,32 @@ def scaled_learning_rate(cfg, name='learning_rate'):
   return rate * cfg.train_batch_size / 256
 
 
-def _pair(text):
-  return tuple(float(part) for part in text.split(','))
+def num_views(cfg):
+  """Views of an image in training: two global crops, then the local ones."""
+  return 1 if cfg.train_mode == 'finetune' else 2 + cfg.local_crops
+
+
+def _numbers(text):
+  """'0.3,1' -> (0.3, 1.0); () where that is not what it says."""
+  try:
+    return tuple(float(part) for part in text.split(','))
+  except ValueError:
+    return ()
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Augmentation:
-  """What stands between a decoded image and a view; pairs: (view 1, view 2).
+  """What stands between a decoded image and its views.
 
-  Probabilities are 0 where something is switched off. Without random_crop a
-  view is the central crop of the evaluation.
+  Tuples have a number per view: two global crops, then local ones, which have
+  all of them the same. Probabilities are 0 where something is switched off.
+  Without random_crop a view is the central crop of the evaluation.
   """
 
-  image_size: int
+  size: tuple
   random_crop: bool
-  area_lower: float
+  area_lower: tuple
+  area_upper: tuple
   sampling: str
   jitter_prob: float
   brightness: float
@@ -665,31 +713,50 @@ class Augmentation:
   solarize: tuple
   mean_std: bool
 
+  @property
+  def image_size(self):
+    """Height and width of the global crops."""
+    return self.size[0]
+
+
+# --batch_image_augmentation_type -> for view 1, view 2 and every local crop.
+_BLUR = {'byol': (1.0, 0.1, 0.5), 'simclr': (0.5, 0.5, 0.5)}
+_SOLARIZE = {'byol': (0.0, 0.2, 0.0), 'simclr': (0.0, 0.0, 0.0)}
+
 
 def augmentation(cfg):
   """-> Augmentation, what the training images of this run go through."""
-  byol = cfg.batch_image_augmentation_type == 'byol'
-  blur = _pair(cfg.blur_probability or ('1,0.1' if byol else '0.5,0.5'))
-  solarize = _pair(cfg.solarize_probability or ('0,0.2' if byol else '0,0'))
+
+  def views(first, second, local):
+    return first, second, *(local,) * cfg.local_crops
+
+  def probabilities(typed, usual, on):
+    given = _numbers(typed)
+    return views(*given, *usual[kind][len(given) :]) if on else views(0, 0, 0)
+
+  kind = cfg.batch_image_augmentation_type
+  smallest, largest = cfg.area_range_lower_bound, cfg.area_range_upper_bound
+  low, high = _numbers(cfg.local_area)
   crop = not cfg.no_augmentation
   color = crop and (cfg.train_mode == 'pretrain' or cfg.ft_with_full_aug)
   return Augmentation(
-    image_size=cfg.image_size,
+    size=views(cfg.image_size, cfg.image_size, cfg.local_size),
     random_crop=crop,
-    area_lower=cfg.area_range_lower_bound,
+    area_lower=views(smallest, smallest, low),
+    area_upper=views(largest, largest, high),
     sampling=cfg.bbox_sampling,
-    jitter_prob=0.8 if color else 0.0,
+    jitter_prob=cfg.color_jitter_probability if color else 0.0,
     brightness=cfg.color_jitter_brightness,
     contrast=cfg.color_jitter_contrast,
     saturation=cfg.color_jitter_saturation,
     hue=cfg.color_jitter_hue,
     brightness_fn=cfg.brightness_fn,
-    gray_prob=0.2 if color else 0.0,
+    gray_prob=cfg.grayscale_probability if color else 0.0,
     clip_after_resize=cfg.clip_by_value_after_resizing,
     clip_after_gray=cfg.clip_by_value_after_grayscale,
-    blur=blur if color and cfg.use_blur else (0.0, 0.0),
-    solarize=solarize if color else (0.0, 0.0),
-    mean_std=byol,
+    blur=probabilities(cfg.blur_probability, _BLUR, color and cfg.use_blur),
+    solarize=probabilities(cfg.solarize_probability, _SOLARIZE, color),
+    mean_std=kind == 'byol',
   )
 
 

@@ -195,28 +195,40 @@ def _shuffled_places(places, seed, num_examples):
 # Decoding.
 
 
+# The bytes of a header that are its two sides, lowest first, by the first byte
+# of the file: PNG, BMP, and else GIF.
+_SIDES = {0x89: ((19, 18, 17, 16), (23, 22, 21, 20)),
+          0x42: ((18, 19, 20, 21), (22, 23, 24, 25)),
+          0x47: ((6, 7), (8, 9))}  # fmt: skip
+
+
+def _weights():
+  """int64 [formats, 2, 26]: bytes . weights are the sides."""
+  weights = np.zeros([len(_SIDES), 2, 26], np.int64)
+  for k, sides in enumerate(_SIDES.values()):
+    for side, places in enumerate(sides):
+      weights[k, side, list(places)] = 256 ** np.arange(len(places))
+  return weights
+
+
 def _header_pixels(data):
   """Pixels that the header of a JPEG, PNG, BMP or GIF announces."""
-  head = tf.strings.substr(data, 0, 26) + b'\0' * 26
-  kind = tf.strings.substr(head, 0, 1)
-
-  def sides(at, dtype, little_endian=True):
-    raw = tf.strings.substr(head, at, 2 * dtype.size)
-    return tf.cast(tf.io.decode_raw(raw, dtype, little_endian), tf.int64)
+  # Few operations, because this is done to every image.
+  head = tf.cast(tf.io.decode_raw(data, tf.uint8, fixed_length=26), tf.int64)
 
   def jpeg():
     return tf.cast(tf.io.extract_jpeg_shape(data)[:2], tf.int64)
 
-  found = tf.case(
-    [
-      (kind == b'\xff', jpeg),
-      (kind == b'\x89', lambda: sides(16, tf.int32, little_endian=False)),
-      (kind == b'B', lambda: sides(18, tf.int32)),
-    ],
-    default=lambda: sides(6, tf.uint16),
-  )
-  # A negative height is a BMP's whose first row is on top.
-  return tf.reduce_prod(tf.abs(found))
+  def others():
+    first = tf.constant(list(_SIDES)[:2], tf.int64)
+    kind = 2 - tf.reduce_sum(
+      tf.cast(head[0] == first, tf.int64) * tf.constant([2, 1], tf.int64)
+    )
+    sides = tf.reduce_sum(tf.constant(_weights())[kind] * head, -1)
+    # A negative height is a BMP's whose first row is on top.
+    return tf.minimum(sides, 2**32 - sides)
+
+  return tf.reduce_prod(tf.cond(head[0] == 0xFF, jpeg, others))
 
 
 def _decode(data, window=None):
@@ -224,8 +236,10 @@ def _decode(data, window=None):
 
   window: shape -> (top, left, height, width) of the part that is wanted.
   """
-  small = tf.debugging.Assert(
-    _header_pixels(data) <= MAX_PIXELS, ['The image is too large']
+  # tf.debugging.Assert has a branch, which takes as long as a small image.
+  small = tf.raw_ops.Assert(
+    condition=_header_pixels(data) <= MAX_PIXELS,
+    data=['The image is too large'],
   )
 
   def whole():
@@ -276,6 +290,22 @@ def _decode_or_replace(data, label, spare, window=None):
   return tries.ignore_errors().take(1).get_single_element()
 
 
+def _loads(read, spare):
+  """-> (quick, careful) functions (window, *record) -> (image, label, bad).
+
+  read: (*record) -> (image's bytes, label). Its errors are the data set's.
+  """
+
+  def quick(window, *record):
+    data, label = read(*record)
+    return _decode(data, window), label, tf.constant(0)
+
+  def careful(window, *record):
+    return _decode_or_replace(*read(*record), spare, window)
+
+  return quick, careful
+
+
 def _in_order(info):
   """All (bytes, label) of a split, by index."""
   if info.paths:
@@ -309,47 +339,65 @@ def _decoded(info, spare):
   return fetch
 
 
-def _finish(dataset, example, per_replica_batch, finish=None):
+def _finish(records, loads, example, per_replica_batch, finish=None):
+  """Records -> batches of example(load, *record).
+
+  loads: (quick, careful): the second is for parts of a batch in which the
+  first one fails. The graph catches errors in a dataset of its own alone, and
+  to set that up takes as long as to decode a small image: hence by parts.
+  """
   options = tf.data.Options()
   options.deterministic = True
   # The hosts' parts are cut here.
   options.experimental_distribute.auto_shard_policy = (
     tf.data.experimental.AutoShardPolicy.OFF
   )
-  dataset = dataset.map(
-    example, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True
-  )
-  dataset = dataset.batch(per_replica_batch, drop_remainder=True)
-  if finish:
-    dataset = dataset.map(
-      finish, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True
+  size = max(n for n in range(1, 17) if per_replica_batch % n == 0)
+  parts = per_replica_batch // size
+
+  def examples(*part):
+    records = tf.data.Dataset.from_tensor_slices(part)
+    quick, careful = (
+      records.map(functools.partial(example, load)) for load in loads
     )
+    quick = quick.ignore_errors().batch(size, drop_remainder=True)
+    careful = careful.batch(size, drop_remainder=True)
+    made = quick.concatenate(careful).take(1).get_single_element()
+    return finish(made) if finish else made
+
+  def joined(x):
+    shape = tf.concat([[per_replica_batch], tf.shape(x)[2:]], 0)
+    return tf.ensure_shape(
+      tf.reshape(x, shape), [per_replica_batch, *x.shape[2:]]
+    )
+
+  dataset = records.batch(size, drop_remainder=True).map(
+    examples, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True
+  )
+  dataset = dataset.batch(parts, drop_remainder=True)
+  dataset = dataset.map(lambda batch: tf.nest.map_structure(joined, batch))
   return dataset.prefetch(tf.data.AUTOTUNE).with_options(options)
 
 
 def _train_examples(
   info, seed, start_step, global_batch, num_hosts, host, buffer, cache, shared
 ):
-  """-> an endless dataset of (epoch, index, *record), and the function
-  (window, index, *record) -> (image, label, bad).
+  """-> an endless dataset of (epoch, index, *record), and (quick, careful)
+  functions (window, index, *record) -> (image, label, bad).
   """
   spare = _find_spare(info, _in_order(info))
-
-  def decoding(read):
-    return lambda window, *record: _decode_or_replace(
-      *read(*record), spare, window
-    )
-
   if info.paths or cache:
     last = 2**62 // global_batch
     places = _places(start_step, last, global_batch, num_hosts, host)
-    load = _decoded(info, spare) if cache else decoding(_file_reader(info))
-    return _shuffled_places(places, seed, info.num_examples), load
+    places = _shuffled_places(places, seed, info.num_examples)
+    if cache:
+      return places, (_decoded(info, spare),) * 2
+    return places, _loads(_file_reader(info), spare)
   batch = global_batch // num_hosts
   records = _shared_records if shared else _shuffled_records
   examples = records(info, seed, start_step, batch, num_hosts, host, buffer)
   check = _checked(info)
-  return examples, decoding(lambda *record: check(*record)[1:])
+  return examples, _loads(lambda *record: check(*record)[1:], spare)
 
 
 def train_batches(
@@ -395,7 +443,7 @@ def train_batches(
   with tf.device('CPU:0'):
     order_seed, view_seed = split_seed([seed % 2**31, seed // 2**31], 2)
     view_seed = tf.cast(view_seed, tf.int64)
-    examples, load = _train_examples(
+    records, loads = _train_examples(
       info,
       order_seed,
       start_step,
@@ -407,7 +455,7 @@ def train_batches(
       bool(share),
     )
 
-  def example(epoch, *record):
+  def example(load, epoch, *record):
     index = record[0]
     seed = view_seed + tf.stack([epoch, index])
     part = functools.partial(window, seed=seed) if window else None
@@ -416,7 +464,7 @@ def train_batches(
     label = tf.cast(label, tf.int32)
     return views | {'label': label, 'index': index, 'bad': bad}
 
-  batches = _finish(examples, example, per_replica_batch, finish)
+  batches = _finish(records, loads, example, per_replica_batch, finish)
   if share:
     batches = batches.apply(share)
   # Said, because between several workers a data set that might end loses the
@@ -462,8 +510,8 @@ def eval_batches(
   with tf.device('CPU:0'):
     examples, spare = _eval_examples(info, global_batch, num_hosts, host)
 
-  def example(index, data, label):
-    image, label, bad = _decode_or_replace(data, label, spare)
+  def example(load, index, *record):
+    image, label, bad = load(None, *record)
     real = (index >= 0) & (bad == 0)
     return {
       'views': (preprocess(image),),
@@ -473,4 +521,5 @@ def eval_batches(
       'bad': tf.where(index >= 0, bad, 0),
     }
 
-  return _finish(examples, example, per_replica_batch)
+  loads = _loads(lambda *record: record, spare)
+  return _finish(examples, loads, example, per_replica_batch)

@@ -13,6 +13,7 @@ every operation, and so each of them is a vector.
 import functools
 import math
 
+import numpy as np
 import tensorflow as tf
 
 # What the numbers in [0, 1) of a view decide. The operations of the colour
@@ -58,21 +59,24 @@ def clip(images):
 # One image, inside tf.data.
 
 
-def crop_boxes(shape, draws, area_lower, sampling):
+def crop_boxes(shape, draws, area_lower, sampling, area_upper=1.0):
   """Random crops of an image [H, W, 3] -> [views] of (top, left, h, w).
 
-  Area u * H * W with u ~ U(area_lower, 1), aspect w / h in [3/4, 4/3], its
-  logarithm uniform ('logarithmic', BYOL) or itself ('uniform', SimCLR). A
+  Area u * H * W with u ~ U(area_lower, area_upper), aspect w / h in [3/4, 4/3],
+  its logarithm uniform ('logarithmic', BYOL) or itself ('uniform', SimCLR). A
   side that does not fit is cut to the image's: there are no retries.
 
   Args:
     shape: int32 [3] or [2].
     draws: [views, DRAWS].
+    area_lower, area_upper: a number, or one per view.
   """
   # By columns, not by names: per image every operation counts.
   area, aspect, where = draws[:, 0], draws[:, 1], draws[:, 2:4]
   full = tf.cast(shape[:2], tf.float32)
-  area = _between(area, area_lower, 1.0) * tf.reduce_prod(full)
+  # Subtracted in float64, as it would be of two numbers.
+  span = np.float32(np.subtract(area_upper, area_lower))
+  area = (area * span + np.float32(area_lower)) * tf.reduce_prod(full)
   low, high = ASPECT_RANGE
   if sampling == 'logarithmic':
     aspect = tf.exp(_between(aspect, math.log(low), math.log(high)))

@@ -117,7 +117,7 @@ def _linear(x, layer):
   x = _dense(x, layer.dense)
   if layer.norm is not None:
     x = _norm(x, layer.norm)
-  return layers.ReLU()(x) if layer.relu else x
+  return layers.Activation(layer.activation)(x) if layer.activation else x
 
 
 def build(method, probe, mean_std):

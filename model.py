@@ -28,25 +28,25 @@ def _initializer(name):
 
 
 class Linear(keras.layers.Layer):
-  """Dense, then batch normalisation and ReLU as wanted.
+  """Dense, then batch normalisation and an activation as wanted.
 
   norm: a BatchNorm, or None. The bias is left to who calls: a BatchNorm that
-  follows would undo it.
+  follows would undo it. activation: the name of one that Keras knows, or None.
   """
 
-  def __init__(self, units, init, norm=None, relu=False, bias=False):
+  def __init__(self, units, init, norm=None, activation=None, bias=False):
     super().__init__()
     self.dense = keras.layers.Dense(
       units, use_bias=bias, kernel_initializer=_initializer(init)
     )
     self.norm = norm
-    self.relu = relu
+    self.activation = activation
 
   def call(self, x, training=False):
     x = self.dense(x)
     if self.norm is not None:
       x = self.norm(x, training=training)
-    return tf.nn.relu(x) if self.relu else x
+    return keras.activations.get(self.activation)(x)
 
 
 class MLP(keras.layers.Layer):
@@ -55,6 +55,7 @@ class MLP(keras.layers.Layer):
   mid_bn: batch normalisation in the hidden layers, else a bias.
   output_bn: batch normalisation, without offset, on the output.
   init: 'byol' (variance scaling) or 'simclr' (normal, 0.01).
+  activation: of the hidden layers; 'gelu' in DINO's head.
   """
 
   def __init__(
@@ -67,6 +68,7 @@ class MLP(keras.layers.Layer):
     init='byol',
     bn_decay=0.9,
     sync_bn=True,
+    activation='relu',
   ):
     super().__init__()
 
@@ -76,7 +78,7 @@ class MLP(keras.layers.Layer):
       return BatchNorm(bn_decay, center=center, sync=sync_bn)
 
     self.layers_out = [
-      Linear(hidden_dim, init, norm(mid_bn), relu=True, bias=not mid_bn)
+      Linear(hidden_dim, init, norm(mid_bn), activation, bias=not mid_bn)
       for _ in range(num_layers - 1)
     ]
     if num_layers > 0:
@@ -224,6 +226,39 @@ class Classifier(keras.layers.Layer):
     return self.dense(x)
 
 
+class Prototypes(keras.layers.Layer):
+  """[B, D] unit rows -> [B, count] cosines with unit vectors, in float32.
+
+  SwAV's prototypes, and the last layer of DINO's head: weight normalisation
+  with its length fixed at 1. The vectors are the kernel's columns as they are
+  used, whatever length the kernel's have; they start near 1.
+  """
+
+  def __init__(self, count):
+    super().__init__(dtype=tf.float32)
+    self.count = count
+
+  def build(self, shape):
+    self.kernel = self.add_weight(
+      'kernel', [shape[-1], self.count], initializer=_initializer('byol')
+    )
+    super().build(shape)
+
+  def vectors(self):
+    """[D, count], unit columns."""
+    return tf.math.l2_normalize(self.kernel, 0)
+
+  def call(self, x):
+    return tf.matmul(x, self.vectors())
+
+  def normalize(self):
+    """Back to unit length, as SwAV after every update.
+
+    Gradients are at right angles to a vector: it would grow, and turn less.
+    """
+    self.kernel.assign(self.vectors())
+
+
 @dataclasses.dataclass(frozen=True)
 class VariableGroups:
   """Trainable variables by what they do, each in one list."""
@@ -241,7 +276,8 @@ def variable_groups(*layers):
       if isinstance(module, GaussianCeb):
         # Learned deviations: decay would pull them towards softplus(0).
         kind |= {id(v): 'norms' for v in module.trainable_variables}
-      if not isinstance(module, BatchNorm | Conv | keras.layers.Dense):
+      known = BatchNorm | Conv | Prototypes | keras.layers.Dense
+      if not isinstance(module, known):
         continue
       if not module.built:
         raise ValueError(f'{module.name} has no variables yet: call it once.')

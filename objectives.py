@@ -48,6 +48,23 @@ def contrast(scores, z, keys, same_view=None, offset=0) -> Contrast:
     itself = tf.one_hot(partner, same_view.shape[0])
     logits = tf.concat([logits, scores(z, same_view) - _MASKED * itself], 1)
     candidates = 2 * candidates - 1
+  return _choice(logits, partner, candidates)
+
+
+def queue_contrast(scores, z, positive, queue) -> Contrast:
+  """Each row's own key among those of other images (MoCo, eq. 1).
+
+  scores as in contrast; z, positive [b, d]; queue [K, d], the same negatives
+  for every row.
+  """
+  own = tf.linalg.diag_part(scores(z, positive))  # [b]
+  logits = tf.concat([own[:, None], scores(z, queue)], 1)  # [b, 1 + K]
+  first = tf.zeros([z.shape[0]], tf.int32)
+  return _choice(logits, first, 1 + queue.shape[0])
+
+
+def _choice(logits, partner, candidates) -> Contrast:
+  """A softmax over candidates: logits [b, n], the right ones partner [b]."""
   found = tf.cast(tf.argmax(logits, 1), tf.int32) == partner
   log_p = tf.nn.log_softmax(logits)
   return Contrast(
@@ -83,6 +100,52 @@ def normalized_distance(prediction, target):
     target, -1
   )
   return tf.reduce_sum(tf.square(difference), -1)
+
+
+def simsiam(predictions, projections):
+  """The mean of the two orders of -cos(p, sg(z)) (SimSiam, eq. 4) -> [b].
+
+  predictions, projections: two views' [b, d] each, normalised here. -1 at its
+  best: a quarter of BYOL's sum of two distances, less 1.
+  """
+  (p1, p2), (z1, z2) = predictions, map(tf.stop_gradient, projections)
+  distances = normalized_distance(p1, z2) + normalized_distance(p2, z1)
+  return distances / 4.0 - 1.0
+
+
+def _across_views(targets, logits):
+  """Cross entropy of every target with every view but its own, mean -> [b].
+
+  targets: probabilities [b, K] of the first views, no gradient goes there;
+  logits: [b, K] of all views, of those first.
+  """
+  log_p = [tf.nn.log_softmax(view) for view in logits]
+  pairs = [
+    -tf.reduce_sum(tf.stop_gradient(target) * log_p[j], -1)
+    for i, target in enumerate(targets)
+    for j in range(len(log_p))
+    if i != j
+  ]
+  return tf.add_n(pairs) / len(pairs)
+
+
+def dino_cross_entropy(student, teacher, centre, student_temp, teacher_temp):
+  """From the centred, sharpened teacher to the student's other views -> [b].
+
+  student: logits [b, K] of all crops; teacher: of the global ones, which are
+  the student's first; centre [K] (DINO, eq. 3 with centring).
+  """
+  targets = [tf.nn.softmax((t - centre) / teacher_temp) for t in teacher]
+  return _across_views(targets, [s / student_temp for s in student])
+
+
+def swav_cross_entropy(codes, scores, temperature):
+  """From codes to the other crops' predictions of them (SwAV, eq. 2) -> [b].
+
+  codes: probabilities [b, K] of the crops that are assigned, which come first;
+  scores: prototypes times projections [b, K] of all crops.
+  """
+  return _across_views(codes, [s / temperature for s in scores])
 
 
 def classification(logits, labels, binary=False):

@@ -33,6 +33,19 @@ _SOLO_BYOL = _SOLO | {
   'learning_rate': 1.0, 'weight_decay': 1e-5, 'proj_head_hidden_dim': 4096,
   'ema_alpha': 0.99, 'use_blur': False, 'solarize_probability': '0,0.2'}
 
+# Views of recipes, for presets to build on. MoCo v2 and SimSiam share theirs.
+MOCO_V2_VIEWS = {
+  'area_range_lower_bound': 0.2, 'color_jitter_probability': 0.8,
+  'color_jitter_brightness': 0.4, 'color_jitter_contrast': 0.4,
+  'color_jitter_saturation': 0.4, 'color_jitter_hue': 0.1,
+  'brightness_fn': 'simclrv2', 'grayscale_probability': 0.2,
+  'blur_probability': '0.5,0.5', 'solarize_probability': '0,0'}
+# The colours of InfoMin, with SimCLR's strengths: its own could not be checked.
+# RandAugment and the jigsaw branch, which it has too, are not here.
+INFOMIN_VIEWS = MOCO_V2_VIEWS | {
+  'color_jitter_brightness': 0.8, 'color_jitter_contrast': 0.8,
+  'color_jitter_saturation': 0.8, 'color_jitter_hue': 0.2}
+
 PRESETS = {
   'simclr_300epochs': (
     'SimCLR, ResNet-50: 67.9 to 69.2% top-1 (repeated in the BYOL paper)',

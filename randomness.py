@@ -19,11 +19,14 @@ def uniform(shape, seed, low=0.0, high=1.0):
 
 
 def normal(shape, seed):
-  """Standard normals by Box and Muller, cut at 5.9 deviations."""
-  u, v = tf.unstack(uniform([2, *shape], seed))
+  """Standard normals by Box and Muller, both of a pair, cut at 5.9."""
+  count = math.prod(shape)
+  u, v = tf.unstack(uniform([2, -(-count // 2)], seed))
   # Half a step up: log 0 is no number.
   radius = tf.sqrt(-2.0 * tf.math.log(u + 2.0**-25))
-  return radius * tf.cos(2.0 * math.pi * v)
+  angle = 2.0 * math.pi * v
+  pairs = tf.concat([radius * tf.cos(angle), radius * tf.sin(angle)], 0)
+  return tf.reshape(pairs[:count], shape)
 
 
 def split_seed(seed, num):

@@ -15,6 +15,16 @@ def _progress(step, steps):
   return tf.clip_by_value(step / max(steps, 1), 0.0, 1.0)
 
 
+def linear(start, end, steps):
+  """In a line from start to end, which it has from `steps` on."""
+
+  def value(step):
+    line = start + (end - start) * _progress(step, steps)
+    return tf.where(tf.cast(step, tf.float32) < steps, line, end)
+
+  return value
+
+
 def cosine(start, end, steps):
   """In a half cosine from start to end, which it has from `steps` on."""
 
@@ -29,42 +39,32 @@ def warmup_cosine(
   peak, warmup_steps, total_steps, constant=False, start=0.0, end=0.0
 ):
   """Linear from start to peak, then a half cosine to end (or constant)."""
-  decay = cosine(peak, peak if constant else end, total_steps - warmup_steps)
+  before = linear(start, peak, warmup_steps)
+  after = cosine(peak, peak if constant else end, total_steps - warmup_steps)
 
   def learning_rate(step):
-    warmup = start + (peak - start) * _progress(step, warmup_steps)
-    after = tf.cast(step, tf.float32) - warmup_steps
-    return tf.where(after < 0, warmup, decay(after))
+    step = tf.cast(step, tf.float32)
+    late = step - warmup_steps
+    return tf.where(late < 0, before(step), after(late))
 
   return learning_rate
 
 
 def ema_ramp(base, total_steps):
   """The EMA coefficient: from base up to 1 by a cosine (BYOL, eq. 4)."""
-
-  def coefficient(step):
-    turn = math.pi * _progress(step, total_steps)
-    return 1.0 - (1.0 - base) * 0.5 * (1.0 + tf.cos(turn))
-
-  return coefficient
+  return cosine(base, 1.0, total_steps)
 
 
 def beta_schedule(kind, beta, warmup_steps, total_steps):
   """The weight of compression: constant, linear over warm-up, or cosine up."""
 
   def constant(step):
+    # A constant of the graph, or the last bits of its products would differ.
     del step
     return tf.constant(beta, tf.float32)
 
-  def linear_warmup(step):
-    return beta * _progress(step, warmup_steps)
-
-  def cosine(step):
-    turn = math.pi * _progress(step, total_steps)
-    return beta * 0.5 * (1.0 - tf.cos(turn))
-
   return {
     'constant': constant,
-    'linear_warmup': linear_warmup,
-    'cosine': cosine,
+    'linear_warmup': linear(0.0, beta, warmup_steps),
+    'cosine': cosine(0.0, beta, total_steps),
   }[kind]

@@ -433,7 +433,7 @@ def load_whole(cfg, strategy, found, optimizing, say):
 
 def make_input(cfg, info, strategy, start, per_image=None):
   """The distributed batches from a step on; per_image: not the run's own."""
-  views = 1 if cfg.train_mode == 'finetune' else 2
+  views = config.num_views(cfg)
   recipe = config.augmentation(cfg)
   on_host = cfg.augment_on == 'host'
 

@@ -24,7 +24,7 @@ def measure(batch, chunk, size, depth):
 
   cfg = step.make_config('contrastive', depth, size, batch, 'fp32')
   cfg = dataclasses.replace(cfg, grad_cache_chunk=chunk)
-  train_step, _ = step.whole_step(cfg)
+  train_step, *_ = step.whole_step(cfg)
   data = step.make_batch(cfg, augmented=True)
   before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
   for _ in range(2):
@@ -65,6 +65,8 @@ def main(argv=None):
         'chunk': chunk or 'all',
         'MB of a step': used,
         'MB of images': images,
+        # Of one direction of the loss, which has several such.
+        'MB of a matrix of logits': f'{4 * batch * 2 * batch / 2**20:.1f}',
       }
     )
   from benchmarks import timing

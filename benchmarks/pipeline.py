@@ -160,11 +160,12 @@ def datasets(folder, size):
 
 def rates(found, seconds, rounds):
   """Images per second of each in its best round, taken in turns."""
-  iterators = {name: iter(batches) for name, batches in found.items()}
   best = dict.fromkeys(found, 0.0)
   for _ in range(rounds):
-    for name, iterator in iterators.items():
-      for measured in (False, True):  # The first half empties what waits.
+    for name, batches in found.items():
+      # A new one each time: those that wait fill their buffers meanwhile.
+      iterator = iter(batches)
+      for measured in (False, True):  # The first half is for starting up.
         began, count = time.perf_counter(), 0
         while time.perf_counter() - began < seconds:
           next(iterator)
@@ -172,6 +173,7 @@ def rates(found, seconds, rounds):
         rate = BATCH * count / (time.perf_counter() - began)
         if measured:
           best[name] = max(best[name], rate)
+      del iterator
   return best
 
 

@@ -63,7 +63,7 @@ def make_batch(cfg, augmented):
 
 
 def whole_step(cfg):
-  """-> (run(batch), the floating point operations of a step)."""
+  """-> (run(batch), the floating point operations of a step, graph(batch))."""
   state = train.make_state(cfg, 1000, 0, 1000)
   schedule = train.learning_rate(cfg, 0, 1000)
   step = train.make_train_step(cfg, state, schedule)
@@ -72,6 +72,7 @@ def whole_step(cfg):
   return (
     lambda batch: step(batch)['total_loss'].numpy(),
     cost * cfg.train_batch_size,
+    lambda batch: step.get_concrete_function(batch).graph,
   )
 
 
@@ -115,7 +116,7 @@ def measure(cfg, rounds):
   """-> a row of the table."""
   print(f'{cfg.pretrain_loss} {cfg.precision} ...', file=sys.stderr, flush=True)
   run.set_precision(cfg)
-  step, cost = whole_step(cfg)
+  step, cost, _ = whole_step(cfg)
   alone = bare_step(cfg)
   product, product_cost = timing.matmul(DTYPES[cfg.precision])
   finished, raw = make_batch(cfg, False), make_batch(cfg, True)

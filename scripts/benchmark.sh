@@ -4,6 +4,10 @@ set -eu
 . "$(dirname "$0")/env.sh" .venv -e '.[test]' 'tensorflow-probability>=0.25'
 "$python" -m benchmarks.step
 "$python" -m benchmarks.step --large
+for precision in fp32 bf16; do
+  "$python" -m benchmarks.breakdown --precision=$precision
+  "$python" -m benchmarks.breakdown --precision=$precision --large
+done
 "$python" -m benchmarks.pipeline
 "$python" -m benchmarks.pipeline --large
 "$python" -m benchmarks.memory

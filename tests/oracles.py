@@ -3,6 +3,8 @@
 Nothing here is shared with the code under test.
 """
 
+import functools
+
 import mpmath
 import numpy as np
 
@@ -97,6 +99,159 @@ def byol(p1, p2, y1, y2, weight):
       difference = a / np.linalg.norm(a) - b / np.linalg.norm(b)
       total += weight * difference @ difference / len(p)
   return total
+
+
+@functools.cache
+def _log_mass(dim, scale, alpha):
+  """log of the integral of exp(-(|x| / scale)^alpha) over R^dim, in r."""
+  mode = scale * (max(dim - 1, 0.1) / alpha) ** (1 / alpha)
+  with mpmath.workdps(30):
+    sphere = 2 * mpmath.pi ** (mpmath.mpf(dim) / 2) / mpmath.gamma(dim / 2)
+    mass = sphere * mpmath.quad(
+      lambda r: r ** (dim - 1) * mpmath.exp(-((r / scale) ** alpha)),
+      [0, *(mode * m for m in (0.25, 0.5, 1, 1.5, 2, 4, 16)), mpmath.inf],
+    )
+    return float(mpmath.log(mass))
+
+
+def log_generalized_gaussian(z, mu, scale, alpha):
+  """log density c exp(-(|z - mu| / scale)^alpha) of one point."""
+  distance = np.sqrt(np.sum((z - mu) ** 2))
+  return -((distance / scale) ** alpha) - _log_mass(len(z), scale, alpha)
+
+
+def kde_entropy(z, log_kernel, plug_in=False, leave_one_out=False):
+  """Joe's or the plug-in entropy of a kernel density estimate at its rows."""
+  log_p = []
+  for i in range(len(z)):
+    found = [
+      log_kernel(z[i], z[j])
+      for j in range(len(z))
+      if not (leave_one_out and j == i)
+    ]
+    log_p.append(np.logaddexp.reduce(found) - np.log(len(found)))
+  if not plug_in:
+    return -np.mean(log_p)
+  total = 0.0
+  for i in range(len(z)):
+    total -= np.exp(log_softmax_at(log_p, i)) * log_p[i]
+  return total
+
+
+def er(z1, z2, log_kernel, **how):
+  """Average over the branches of reconstruction less entropy."""
+  loss = 0.0
+  for z, other in ((z1, z2), (z2, z1)):
+    log_q = [log_kernel(o, a) for a, o in zip(z, other, strict=True)]
+    loss += (-np.mean(log_q) - kde_entropy(z, log_kernel, **how)) / 2
+  return loss
+
+
+def softmax(logits):
+  """[K] -> [K] probabilities."""
+  return np.exp([log_softmax_at(logits, k) for k in range(len(logits))])
+
+
+def softmax_rows(logits):
+  """[k, c] -> [k, c]."""
+  return np.array([softmax(row) for row in logits])
+
+
+def discrete_entropy(p):
+  """-sum_c p_c log p_c, 0 log 0 being 0."""
+  return -sum(float(x) * np.log(x) for x in p if x > 0)
+
+
+def entrec_discrete(logits1, logits2):
+  """EntRec, eq. 7, as it stands there: sums over branches, rows, classes."""
+  k, total = len(logits1), 0.0
+  for own, other in ((logits1, logits2), (logits2, logits1)):
+    s = softmax_rows(own)
+    mean = [sum(s[j][c] for j in range(k)) / k for c in range(s.shape[1])]
+    for i in range(k):
+      for c in range(s.shape[1]):
+        total -= s[i][c] * np.log(mean[c])
+        total += s[i][c] * log_softmax_at(other[i], c)
+  return -total / (2 * k)
+
+
+def queue_cross_entropies(similarity, z, positive, queue):
+  """[b]: -log of the probability of the own key among it and the queue."""
+  out = []
+  for row, key in zip(z, positive, strict=True):
+    logits = [similarity(row, key)] + [similarity(row, k) for k in queue]
+    out.append(-log_softmax_at(logits, 0))
+  return np.array(out)
+
+
+def simsiam(p1, p2, z1, z2):
+  """Half of D(p1, z2) + D(p2, z1), D the negative cosine, batch mean."""
+  cosines = [
+    p @ z / np.linalg.norm(p) / np.linalg.norm(z)
+    for a, b in ((p1, z2), (p2, z1))
+    for p, z in zip(a, b, strict=True)
+  ]
+  return -np.mean(cosines)
+
+
+def cross_entropy_across_views(targets, logits):
+  """Mean over rows and pairs of a target and another view of -q.log p."""
+  total, pairs = 0.0, 0
+  for i, target in enumerate(targets):
+    for j, view in enumerate(logits):
+      if i == j:
+        continue
+      pairs += 1
+      for q, row in zip(target, view, strict=True):
+        for k in range(len(q)):
+          total -= q[k] * log_softmax_at(row, k) / len(target)
+  return total / pairs
+
+
+def dino(student, teacher, centre, student_temp, teacher_temp):
+  """DINO's loss of logits: the teacher's views are the student's first."""
+  targets = [
+    [softmax((row - centre) / teacher_temp) for row in view] for view in teacher
+  ]
+  return cross_entropy_across_views(
+    targets, [s / student_temp for s in student]
+  )
+
+
+def fixture_prototypes(dim):
+  """[5, dim]: unit rows of a fixed formula."""
+  i, j = np.arange(5.0)[:, None], np.arange(float(dim))[None]
+  c = np.cos(0.21 * (i + 1) * (j + 1))
+  return c / np.linalg.norm(c, axis=1, keepdims=True)
+
+
+def sinkhorn(scores, epsilon, iterations):
+  """Codes [B, K] of scores [B, K]: columns, then rows, again and again."""
+  q = np.exp((scores - scores.max()) / epsilon)
+  rows, columns = q.shape
+  for _ in range(iterations):
+    for k in range(columns):
+      q[:, k] /= columns * q[:, k].sum()
+    for i in range(rows):
+      q[i] /= rows * q[i].sum()
+  return q * rows
+
+
+def spherical_kmeans(rows, centroids, iterations):
+  """-> centroids [K, d], assignments [N] and, per iteration, mean cosines."""
+  cosines = []
+  for _ in range(iterations + 1):
+    nearest = [int(np.argmax([c @ row for c in centroids])) for row in rows]
+    cosines.append(
+      np.mean([centroids[k] @ x for k, x in zip(nearest, rows, strict=True)])
+    )
+    if len(cosines) > iterations:
+      return centroids, nearest, cosines
+    centroids = centroids.copy()
+    for k in range(len(centroids)):
+      members = [x for n, x in zip(nearest, rows, strict=True) if n == k]
+      if members:
+        centroids[k] = sum(members) / np.linalg.norm(sum(members))
 
 
 def finite_difference(function, x, eps=1e-5):

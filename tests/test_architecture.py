@@ -9,6 +9,7 @@ LEAVES = """presets randomness schedules objectives distributions distributed
 ROOMS = dict.fromkeys(LEAVES.split(), '') | {
   'config': 'presets',
   'command_line': 'config presets',
+  'clustering': 'distributed randomness',
   'data_util': 'randomness',
   'resnet': 'distributed',
   'released': 'lars_optimizer resnet',
@@ -21,6 +22,7 @@ ROOMS = dict.fromkeys(LEAVES.split(), '') | {
   'torch_names': '',
   'keras_twin': 'data_util resnet',
   'export': 'checkpoint_files data_util keras_twin released torch_names',
+  'information': 'distributions',
   'model': 'resnet distributions',
   'skeletons': 'config distributed model randomness resnet schedules',
   'contrastive': 'distributions objectives schedules skeletons',

@@ -11,7 +11,7 @@ import data_util
 import methods
 import model
 import resnet
-from benchmarks import bare, flops, pipeline, step, timing
+from benchmarks import bare, breakdown, flops, pipeline, step, timing
 from config import Config
 
 
@@ -82,3 +82,37 @@ def test_the_recipes_that_are_timed_are_the_published_ones():
   cfg = step.make_config('byol_ceb', 18, 32, 64, 'bf16')
   assert (cfg.pretrain_loss, cfg.precision) == ('byol_ceb', 'bf16')
   assert cfg.optimizer == 'lars' and cfg.use_blur
+
+
+def test_a_convolution_and_its_two_gradients_cost_the_same():
+  image = tf.TensorSpec([4, 8, 8, 3])
+  kernel = tf.TensorSpec([3, 3, 3, 5])
+  matrix = tf.TensorSpec([3, 6])
+
+  @tf.function(autograph=False)
+  def gradients(x, kernel, matrix):
+    with tf.GradientTape() as tape:
+      tape.watch([x, kernel, matrix])
+      y = tf.nn.relu(tf.nn.conv2d(x, kernel, 2, 'SAME'))
+      z = tf.matmul(tf.reshape(x, [-1, 3]), matrix)
+      total = tf.reduce_sum(y * y) + tf.reduce_sum(z * z)
+    return tape.gradient(total, [x, kernel, matrix])
+
+  graph = gradients.get_concrete_function(image, kernel, matrix).graph
+  work = breakdown.written(graph)
+  convolution, product = 2 * 27 * 4 * 4 * 4 * 5, 2 * 3 * 4 * 64 * 6
+  for kind in list(breakdown.KINDS)[:3]:
+    assert work[kind][0] == convolution
+  assert work['other products'][0] == 3 * product
+  # Forward: one tensor in, one out; backward: two in, one out.
+  assert work['ReLU'] == (0, 5 * 4 * 4 * 4 * 4 * 5)
+
+
+def test_the_profile_knows_its_operations():
+  x = tf.random.uniform([1024, 1024])  # Cheap ones are not recorded.
+  call = tf.function(lambda: tf.linalg.matmul(x, x), autograph=False)
+  found = breakdown.profile(lambda: call().numpy())
+  assert found['other products'] > 0
+  assert breakdown.kind_of('_MklNativeConv2D') == 'convolutions'
+  assert breakdown.kind_of('_FusedBatchNormEx') == 'batch norm'
+  assert not set(found) - set(breakdown.KINDS) - {breakdown.REST}

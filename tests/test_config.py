@@ -129,6 +129,12 @@ OUR_DEFAULTS = {
   'shuffle_buffer': 16384,
   'blur_probability': '',
   'solarize_probability': '',
+  'color_jitter_probability': 0.8,
+  'grayscale_probability': 0.2,
+  'area_range_upper_bound': 1.0,
+  'local_crops': 0,
+  'local_size': 96,
+  'local_area': '0.05,0.14',
   'stem': 'auto',
   'ceb_distribution': 'vmf',
   'gaussian_scale': 'fixed',
@@ -456,7 +462,28 @@ WRONG = [
   ('--data_service=localhost:5050', ['=localhost:5050', 'grpc://localhost']),
   ('--data_service=grpc://host', ['--data_service=grpc://host', ':5050']),
   ('--eval_name=../x', ['--eval_name=../x', 'letters']),
+  ('--area_range_upper_bound=1.5', ['--area_range_upper_bound=1.5', '(0, 1]']),
+  (
+    '--area_range_upper_bound=0.07',
+    ['--area_range_upper_bound=0.07', '0.08', '--area_range_lower_bound'],
+  ),
+  ('--grayscale_probability=1.1', ['--grayscale_probability=1.1', '[0, 1]']),
+  ('--color_jitter_probability=-1', ['--color_jitter_probability', '[0, 1]']),
+  ('--local_crops=17', ['--local_crops=17', '[0, 16]']),
+  ('--local_size=7', ['--local_size=7', '[8, inf)']),
+  ('--local_area=0.1', ['--local_area=0.1', "'0.05,0.14'"]),
+  ('--local_area=0.2,0.1', ['--local_area=0.2,0.1', "'0.05,0.14'"]),
+  ('--local_area=0,0.1', ['--local_area=0,0.1', "'0.05,0.14'"]),
+  ('--local_area=0.5,1.1', ['--local_area=0.5,1.1', "'0.05,0.14'"]),
+  ('--local_area=nan,1', ['--local_area=nan,1', "'0.05,0.14'"]),
+  ('--local_area=small', ['--local_area=small', "'0.05,0.14'"]),
+  (
+    '--local_crops=6 --pretrain_loss=byol',
+    ['--local_crops=6', '--pretrain_loss=byol', 'two views'],
+  ),
   ('--blur_probability=0.5', ['--blur_probability=0.5', 'two']),
+  ('--blur_probability=1,0,1,0', ['--blur_probability=1,0,1,0', 'three']),
+  ('--solarize_probability=0,0,2', ['--solarize_probability=0,0,2', 'three']),
   ('--blur_probability=0.5,1.5', ['--blur_probability=0.5,1.5', 'two']),
   ('--solarize_probability=a,b', ['--solarize_probability=a,b', 'two']),
   ('--solarize_probability=nan,0', ['--solarize_probability=nan,0', 'two']),
@@ -618,6 +645,12 @@ def test_check_replicas_names_both_numbers():
       '--learning_rate_schedule=constant',
     ),
     ('--data_service=grpc://host:1', 'no promised order'),
+    ('--local_size=48', '--local_crops=0'),
+    ('--local_area=0.1,0.2', '--local_crops=0'),
+    (
+      f'--train_mode=finetune --checkpoint={ROOT} --local_crops=6',
+      '--train_mode=finetune',
+    ),
   ],
 )
 def test_one_warning(line, hint):
@@ -680,9 +713,10 @@ def test_method_facts():
 
 def test_published_augmentation():
   assert dataclasses.asdict(config.augmentation(Config())) == {
-    'image_size': 224,
+    'size': (224, 224),
     'random_crop': True,
-    'area_lower': 0.08,
+    'area_lower': (0.08, 0.08),
+    'area_upper': (1.0, 1.0),
     'sampling': 'logarithmic',
     'jitter_prob': 0.8,
     'brightness': 0.4,
@@ -720,6 +754,78 @@ def test_other_augmentations():
   assert (none.jitter_prob, none.gray_prob) == (0, 0)
   assert (none.blur, none.solarize) == ((0, 0), (0, 0))
   assert none.mean_std
+  some = resolved(
+    grayscale_probability=0.3,
+    color_jitter_probability=0.6,
+    area_range_upper_bound=0.4,
+  )
+  assert (some.gray_prob, some.jitter_prob) == (0.3, 0.6)
+  assert some.area_upper == (0.4, 0.4)
+
+
+@pytest.fixture
+def multi_crop(monkeypatch):
+  """As if BYOL took local crops."""
+  monkeypatch.setattr(config, 'MULTI_CROP', ('byol',))
+
+
+@pytest.mark.usefixtures('multi_crop')
+def test_local_crops_follow_two_global_ones():
+  line = '--pretrain_loss=byol --local_crops=3 --area_range_lower_bound=0.14'
+  cfg = parse(line)
+  recipe = config.augmentation(cfg)
+  assert config.num_views(cfg) == 5
+  assert (recipe.size, recipe.image_size) == ((224, 224, 96, 96, 96), 224)
+  assert recipe.area_lower == (0.14, 0.14, 0.05, 0.05, 0.05)
+  assert recipe.area_upper == (1.0, 1.0, 0.14, 0.14, 0.14)
+  assert recipe.blur == (1.0, 0.1, 0.5, 0.5, 0.5)
+  assert recipe.solarize == (0.0, 0.2, 0.0, 0.0, 0.0)
+  other = config.augmentation(
+    parse(
+      f'{line} --local_size=64 --local_area=0.05,0.4 '
+      '--blur_probability=0.3,0.4,0.1 --solarize_probability=0.6,0.7'
+    )
+  )
+  assert other.size == (224, 224, 64, 64, 64)
+  assert other.area_upper == (1.0, 1.0, 0.4, 0.4, 0.4)
+  assert other.blur == (0.3, 0.4, 0.1, 0.1, 0.1)
+  assert other.solarize == (0.6, 0.7, 0.0, 0.0, 0.0)
+  simclr = f'{line} --batch_image_augmentation_type=simclr'
+  assert config.augmentation(parse(simclr)).blur == (0.5,) * 5
+  sharp = config.augmentation(parse(f'{line} --use_blur=false'))
+  assert sharp.blur == (0.0,) * 5
+  assert sharp.solarize == (0.0, 0.2, 0.0, 0.0, 0.0)
+
+
+@pytest.mark.usefixtures('multi_crop')
+def test_local_crops_are_for_methods_that_take_them():
+  assert config.num_views(parse('--preset=cbyol')) == 2
+  for line in ('--preset=cbyol', '--preset=simclr'):
+    assert 'learns from two views' in refusal(f'{line} --local_crops=1')
+  tuned = parse('--train_mode=finetune --preset=byol --local_crops=6')
+  assert config.num_views(tuned) == 1
+  small = '--pretrain_loss=byol --local_crops=2 --image_size=32'
+  (warning,) = config.warnings(parse(small))
+  assert warning.startswith('--local_size=96: larger than')
+  assert config.warnings(parse(f'{small} --local_size=32')) == []
+
+
+def test_views_of_other_recipes():
+  def resolved(views):
+    return config.augmentation(Config(**views))
+
+  moco = resolved(presets.MOCO_V2_VIEWS)
+  assert moco == dataclasses.replace(
+    config.augmentation(Config()),
+    area_lower=(0.2, 0.2),
+    saturation=0.4,
+    brightness_fn='simclrv2',
+    blur=(0.5, 0.5),
+    solarize=(0.0, 0.0),
+  )
+  assert resolved(presets.INFOMIN_VIEWS) == dataclasses.replace(
+    moco, brightness=0.8, contrast=0.8, saturation=0.8, hue=0.2
+  )
 
 
 # Files and text.

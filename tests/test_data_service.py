@@ -11,6 +11,8 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+import augmentation
+import config
 import data
 import data_service
 import run
@@ -79,6 +81,33 @@ def test_every_example_of_an_epoch_arrives_once(service, tmp_path, kind):
       break
   assert wanted <= set(found)
   assert len(found) == len(set(found))
+
+
+def test_local_crops_arrive_as_they_are_made_here(
+  service, tmp_path, monkeypatch
+):
+  monkeypatch.setattr(config, 'MULTI_CROP', ('contrastive',))
+  cfg = config.Config(image_size=16, local_size=8, local_crops=2)
+  views = augmentation.per_image(config.augmentation(cfg), 4)
+  info = info_of('folder', tmp_path)
+
+  def rows(batches):
+    """What an example's draws are -> its views."""
+    return {
+      draws.tobytes(): [view[i].tobytes() for view in batch['views']]
+      for batch in batches.as_numpy_iterator()
+      for i, draws in enumerate(batch['draws'])
+    }
+
+  ours = rows(data.train_batches(info, views, **SMALL).take(33))
+  theirs = data.train_batches(
+    info, views, **SMALL, share=data_service.shared(service[0])
+  )
+  sizes = [view.shape for view in theirs.element_spec['views']]
+  assert sizes == [[8, 16, 16, 3]] * 2 + [[8, 8, 8, 3]] * 2
+  found = rows(theirs.take(4))
+  assert len(found) == 32
+  assert found == {draws: ours[draws] for draws in found}
 
 
 def test_a_host_gets_its_own_part(service, tmp_path):

@@ -329,6 +329,19 @@ def test_what_torchvision_has_no_names_for_is_refused(
 # What goes wrong -------------------------------------------------------------
 
 
+def test_the_twin_of_a_head_with_gelu():
+  import keras_twin
+
+  x = np.random.default_rng(0).normal(size=[7, 3]).astype('float32')
+  mlp = model.MLP(3, 5, 4, mid_bn=False, activation='gelu')
+  expected = mlp(x)[-1]
+  first = y = keras_twin.keras.Input([3])
+  for layer in mlp.layers_out:
+    y = keras_twin._linear(y, layer)
+  found = keras_twin.keras.Model(first, y)(x)
+  np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-6)
+
+
 def test_an_export_that_differs_is_not_delivered(monkeypatch, tmp_path):
   exported = trained(monkeypatch)
 

@@ -1,11 +1,14 @@
 """Heads: variables as in the released checkpoints, values against numpy."""
 
+import math
+
 import numpy as np
 import pytest
 import tensorflow as tf
 import tf_keras as keras
 
 import model
+import oracles
 import resnet
 
 
@@ -106,6 +109,23 @@ def test_mlp_without_normalisation(rng):
     np.testing.assert_allclose(found[2], hidden @ w2, rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.parametrize('jit', [False, True])
+def test_mlp_with_gelu(rng, jit):
+  """DINO's: the exact one, x Phi(x), in the hidden layers alone."""
+  x = rng.normal(size=[8, 3]).astype('float32')
+  mlp = model.MLP(3, 5, 4, mid_bn=False, activation='gelu')
+  mlp(x)
+  for v in mlp.trainable_variables:
+    v.assign(rng.normal(size=v.shape))
+  w1, b1, w2, b2, w3 = (v.numpy() for v in mlp.trainable_variables)
+  phi = np.vectorize(lambda t: (1 + math.erf(t / math.sqrt(2))) / 2)
+  first = (x @ w1 + b1) * phi(x @ w1 + b1)
+  second = (first @ w2 + b2) * phi(first @ w2 + b2)
+  found = tf.function(mlp, jit_compile=jit)(x, training=True)
+  for f, e in zip(found, [x, first, second, second @ w3], strict=True):
+    np.testing.assert_allclose(f, e, rtol=1e-4, atol=1e-5)
+
+
 def test_initial_kernels():
   byol, simclr = (
     model.MLP(3, 256, 256, init=init) for init in ('byol', 'simclr')
@@ -171,6 +191,68 @@ def test_classifier(rng):
   assert not model.Classifier(10, zero_init=True)(x).numpy().any()
 
 
+def prototypes_at(kernel):
+  """The layer with this kernel [D, K]."""
+  layer = model.Prototypes(kernel.shape[1])
+  layer(tf.zeros([1, kernel.shape[0]]))
+  layer.kernel.assign(kernel)
+  return layer
+
+
+def scores_oracle(x, kernel):
+  """Row times column over the column's length, one by one."""
+  return np.array(
+    [[row @ c / math.sqrt(sum(c * c)) for c in kernel.T] for row in x]
+  )
+
+
+@pytest.mark.parametrize('jit', [False, True])
+def test_prototypes_are_unit_vectors(rng, jit):
+  x, kernel = oracles.unit_rows(rng, 4, 6), 3 * rng.normal(size=[6, 5])
+  layer = prototypes_at(kernel)
+  weights = rng.normal(size=[4, 5])
+
+  @tf.function(jit_compile=jit)
+  def run(x):
+    with tf.GradientTape() as tape:
+      scores = layer(x)
+      loss = tf.reduce_sum(scores * tf.cast(weights, tf.float32))
+    return scores, tape.gradient(loss, layer.kernel)
+
+  scores, gradient = run(tf.cast(x, tf.float32))
+  np.testing.assert_allclose(scores, scores_oracle(x, kernel), atol=1e-6)
+  expected = oracles.finite_difference(
+    lambda k: (weights * scores_oracle(x, k)).sum(), kernel
+  )
+  np.testing.assert_allclose(gradient, expected, atol=1e-5)
+  # As with weight normalisation of a fixed length: none along the vectors.
+  along = (gradient.numpy() * kernel).sum(0)
+  np.testing.assert_allclose(along, 0, atol=1e-5)
+
+
+def test_prototypes_start_near_unit_length():
+  layer = model.Prototypes(300)
+  layer(tf.zeros([1, 256]))
+  lengths = np.linalg.norm(layer.kernel, axis=0)
+  assert abs(lengths.mean() - 1) < 0.01 and np.abs(lengths - 1).max() < 0.2
+
+
+def test_normalised_prototypes_are_the_same(rng, two_replicas):
+  kernel, x = rng.normal(size=[6, 5]), tf.ones([1, 6])
+  with two_replicas.scope():
+    layer = prototypes_at(kernel)
+  scores = layer(x)
+
+  @tf.function
+  def run():
+    two_replicas.run(layer.normalize)
+
+  run()
+  np.testing.assert_allclose(layer(x), scores, atol=1e-6)
+  for local in layer.kernel.values:
+    np.testing.assert_allclose(tf.norm(local, axis=0), 1, rtol=1e-6)
+
+
 @pytest.mark.parametrize('policy', ['mixed_bfloat16'], indirect=True)
 def test_heads_in_bfloat16(rng, policy):
   x = tf.cast(rng.normal(size=[4, 8]), tf.float32)
@@ -189,7 +271,13 @@ def test_heads_in_bfloat16(rng, policy):
   np.testing.assert_allclose(
     probe(x), x @ probe.dense.kernel.numpy(), rtol=1e-4, atol=1e-6
   )
-  kinds = {v.dtype for part in (mlp, head, probe) for v in part.variables}
+  prototypes = prototypes_at(rng.normal(size=[8, 3]))
+  unit = tf.math.l2_normalize(x, -1)
+  assert prototypes(unit).dtype == tf.float32
+  exact = scores_oracle(unit.numpy(), prototypes.kernel.numpy())
+  np.testing.assert_allclose(prototypes(unit), exact, atol=1e-6)
+  heads = (mlp, head, probe, prototypes)
+  kinds = {v.dtype for part in heads for v in part.variables}
   assert kinds == {tf.float32}
 
 
@@ -199,20 +287,21 @@ def test_variable_groups(policy):
   mlp = model.MLP(2, 5, 4, output_bn=True)
   plain = model.MLP(2, 5, 4, mid_bn=False)
   probe = model.Classifier(3)
+  prototypes = model.Prototypes(3)
   h = net(tf.zeros([1, 8, 8, 3]))
-  for head in (mlp, plain, probe):
+  for head in (mlp, plain, probe, prototypes):
     head(h)
-  groups = model.variable_groups(net, mlp, plain, probe)
+  parts = (net, mlp, plain, probe, prototypes)
+  groups = model.variable_groups(*parts)
   # 20 convolutions (one per block twice, a stem, three shortcuts) and two
-  # kernels in each of 8 squeeze-excites; 2 in each head, 1 in the probe.
-  assert len(groups.kernels) == 20 + 16 + 2 + 2 + 1
+  # kernels in each of 8 squeeze-excites; 2 in each head, 1 in the probe and
+  # in the prototypes.
+  assert len(groups.kernels) == 20 + 16 + 2 + 2 + 1 + 1
   assert len(groups.norms) == 2 * 20 + 2 + 1
   assert len(groups.biases) == 16 + 1 + 1
   assert all(v.shape.rank > 1 for v in groups.kernels)
   found = [*groups.kernels, *groups.norms, *groups.biases]
-  wanted = [
-    v for part in (net, mlp, plain, probe) for v in part.trainable_variables
-  ]
+  wanted = [v for part in parts for v in part.trainable_variables]
   assert {id(v) for v in found} == {id(v) for v in wanted}
   # Given twice, once whole and once in part: still once.
   again = model.variable_groups(mlp, mlp, mlp.layers_out[0])
@@ -222,15 +311,15 @@ def test_variable_groups(policy):
 
 
 def test_variable_groups_asks_about_strangers():
-  class Prototypes(keras.layers.Layer):
+  class Stranger(keras.layers.Layer):
     def build(self, shape):
       self.rows = self.add_weight('rows', [3, shape[-1]])
       self.scale = self.add_weight('scale', [3])
 
-  prototypes = Prototypes()
-  prototypes.build([1, 2])
+  stranger = Stranger()
+  stranger.build([1, 2])
   with pytest.raises(ValueError, match='rows'):
-    model.variable_groups(prototypes)
+    model.variable_groups(stranger)
   with pytest.raises(ValueError, match='no variables yet'):
     model.variable_groups(model.MLP(1, 2, 2))
 

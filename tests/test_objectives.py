@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+import clustering
 import distributions
 import objectives
 import oracles
@@ -71,6 +72,8 @@ RELEVANT = {
   256: (0.022735153367, 0.024902755061),
 }
 DISTANCE = {16: 2.016515386060, 256: 1.991075151004}
+DINO = {16: 10.966834463673, 256: 14.011660024109}
+SWAV = {16: 1.625826660413, 256: 1.615691793125}
 
 
 @pytest.mark.parametrize(
@@ -172,6 +175,18 @@ def _gradients(function, *arrays):
   return [g.numpy() for g in tape.gradient(loss, tensors)]
 
 
+def check_gradients(function, oracle, arrays):
+  """In all arrays: found in float32, expected in float64."""
+  for k, gradient in enumerate(_gradients(function, *arrays)):
+
+    def at(x, k=k):
+      return oracle(*[x if j == k else a for j, a in enumerate(arrays)])
+
+    expected = oracles.finite_difference(at, arrays[k])
+    assert np.abs(expected).max() > 1e-2
+    np.testing.assert_allclose(gradient, expected, atol=2e-5, rtol=2e-5)
+
+
 def test_gradients_match_finite_differences_of_the_transcription():
   """No stop-gradient anywhere: h1, h2, z1 and z2 all get theirs."""
   rng = np.random.default_rng(2)
@@ -194,17 +209,9 @@ def test_gradients_match_finite_differences_of_the_transcription():
       loss += 0.7 * rate + entropies.mean()
     return loss
 
-  found = _gradients(
-    lambda *a: c_simclr(*a, 0.7, vmf_terms(20.0, 4.0))[0], *arrays
+  check_gradients(
+    lambda *a: c_simclr(*a, 0.7, vmf_terms(20.0, 4.0))[0], oracle, arrays
   )
-  for k, gradient in enumerate(found):
-
-    def at(x, k=k):
-      return oracle(*[x if j == k else a for j, a in enumerate(arrays)])
-
-    expected = oracles.finite_difference(at, arrays[k])
-    assert np.abs(expected).max() > 1e-2
-    np.testing.assert_allclose(gradient, expected, atol=2e-5, rtol=2e-5)
 
 
 def test_byol_gradient_is_tangential_and_right():
@@ -243,6 +250,207 @@ def test_local_rows_of_global_keys():
   whole = objectives.contrast(scores, h1, h2, h1).cross_entropy
   part = objectives.contrast(scores, h1[4:], h2, h1, offset=4).cross_entropy
   np.testing.assert_allclose(part, whole[4:], rtol=1e-6)
+
+
+def queue_loss(z, positive, queue):
+  found = objectives.queue_contrast(vmf_scores(5.0), z, positive, queue)
+  return tf.reduce_mean(found.cross_entropy)
+
+
+def queue_oracle(*arrays):
+  return oracles.queue_cross_entropies(lambda a, b: 5.0 * a @ b, *arrays).mean()
+
+
+def test_queue_contrast_matches_the_transcription():
+  rng = np.random.default_rng(6)
+  z, positive, queue = (oracles.unit_rows(rng, n, 5) for n in (3, 3, 7))
+  found = queue_loss(*float32(z, positive, queue))
+  expected = queue_oracle(z, positive, queue)
+  assert float(found) == pytest.approx(expected, rel=1e-5)
+  check_gradients(queue_loss, queue_oracle, [z, positive, queue])
+
+
+def test_a_queue_of_the_other_keys_is_one_way_info_nce():
+  rng = np.random.default_rng(7)
+  z, keys = float32(oracles.unit_rows(rng, 6, 4), oracles.unit_rows(rng, 6, 4))
+  scores = vmf_scores(10.0)
+  whole = objectives.contrast(scores, z, keys)
+  found = [
+    objectives.queue_contrast(
+      scores,
+      z[i : i + 1],
+      keys[i : i + 1],
+      tf.concat([keys[:i], keys[i + 1 :]], 0),
+    )
+    for i in range(6)
+  ]
+  entropies = [float(one.cross_entropy[0]) for one in found]
+  np.testing.assert_allclose(entropies, whole.cross_entropy, rtol=1e-5)
+  for name in ('accuracy', 'entropy'):
+    mean = np.mean([float(getattr(one, name)) for one in found])
+    assert mean == pytest.approx(float(getattr(whole, name)), rel=1e-5)
+  assert {one.candidates for one in found} == {whole.candidates}
+
+
+def simsiam(p1, p2, z1, z2):
+  return tf.reduce_mean(objectives.simsiam((p1, p2), (z1, z2)))
+
+
+def test_simsiam_is_a_mean_of_negative_cosines():
+  rng = np.random.default_rng(8)
+  p1, p2, z1, z2 = (rng.normal(size=(4, 5)) for _ in range(4))
+  loss = float(simsiam(*float32(p1, p2, z1, z2)))
+  assert loss == pytest.approx(oracles.simsiam(p1, p2, z1, z2), abs=1e-6)
+  byol = oracles.byol(p1, p2, z1, z2, 1.0)
+  assert loss == pytest.approx(byol / 4 - 1, abs=1e-6)
+  best = objectives.simsiam(float32(p1, p2), float32(3 * p2, 0.1 * p1))
+  np.testing.assert_allclose(best, -1, atol=1e-6)
+
+
+def test_simsiam_gradients_stop_at_the_projections():
+  rng = np.random.default_rng(9)
+  arrays = [rng.normal(size=(3, 4)) for _ in range(4)]
+  projections = float32(*arrays[2:])
+  check_gradients(
+    lambda p1, p2: simsiam(p1, p2, *projections),
+    lambda p1, p2: oracles.simsiam(p1, p2, *arrays[2:]),
+    arrays[:2],
+  )
+  with tf.GradientTape() as tape:
+    tape.watch(projections)
+    loss = simsiam(*float32(*arrays[:2]), *projections)
+  assert tape.gradient(loss, projections) == [None, None]
+
+
+@pytest.mark.parametrize('dim', list(DINO))
+def test_dino_of_the_fixture(dim):
+  """The raw rows 4-7 teach 0-3, without a centre: one pair of views."""
+  h = float32(oracles.fixture(dim)[2])[0]
+  # Of the views that the student has, the teacher's own does not count.
+  found = objectives.dino_cross_entropy(
+    [tf.zeros([4, dim]), h[:4]], [h[4:]], tf.zeros([dim]), 0.1, 0.04
+  )
+  assert float(tf.reduce_mean(found)) == pytest.approx(DINO[dim], rel=1e-5)
+
+
+@pytest.mark.parametrize('dim', list(SWAV))
+def test_swav_of_the_fixture(dim):
+  """The codes of h1 (columns first, rows last) as h2 predicts them."""
+  h1, h2, _ = oracles.fixture(dim)
+  prototypes = oracles.fixture_prototypes(dim)
+  s1, s2 = float32(h1 @ prototypes.T, h2 @ prototypes.T)
+  codes = clustering.sinkhorn(s1, 0.05, 3)
+  found = objectives.swav_cross_entropy([codes], [s1, s2], 0.1)
+  assert float(tf.reduce_mean(found)) == pytest.approx(SWAV[dim], rel=1e-5)
+  expected = oracles.cross_entropy_across_views(
+    [oracles.sinkhorn(h1 @ prototypes.T, 0.05, 3)],
+    [h1 @ prototypes.T / 0.1, h2 @ prototypes.T / 0.1],
+  )
+  assert expected == pytest.approx(SWAV[dim], abs=1e-11)
+
+
+@pytest.mark.parametrize('crops', [2, 5])
+def test_dino_matches_the_transcription(crops):
+  rng = np.random.default_rng(crops)
+  student = [rng.normal(size=(3, 4)) for _ in range(crops)]
+  teacher = [rng.normal(size=(3, 4)) for _ in range(2)]
+  centre, temperatures = rng.normal(size=4), (0.7, 0.4)
+  constants = float32(*teacher, centre)
+
+  def loss(*student):
+    *teacher, centre = constants
+    return tf.reduce_mean(
+      objectives.dino_cross_entropy(student, teacher, centre, *temperatures)
+    )
+
+  def oracle(*student):
+    return oracles.dino(student, teacher, centre, *temperatures)
+
+  found = float(loss(*float32(*student)))
+  assert found == pytest.approx(oracle(*student), rel=1e-5)
+  check_gradients(loss, oracle, student)
+  with tf.GradientTape() as tape:
+    tape.watch(constants)
+    value = loss(*float32(*student))
+  assert tape.gradient(value, constants) == [None] * 3
+
+
+def swav_loss(codes):
+  return lambda *scores: tf.reduce_mean(
+    objectives.swav_cross_entropy(codes, scores, 0.3)
+  )
+
+
+def test_swav_matches_the_transcription():
+  rng = np.random.default_rng(10)
+  scores = [rng.normal(size=(3, 4)) for _ in range(4)]
+  codes = [rng.dirichlet(np.ones(4), size=3) for _ in range(2)]
+  loss = swav_loss(float32(*codes))
+
+  def oracle(*scores):
+    return oracles.cross_entropy_across_views(codes, [s / 0.3 for s in scores])
+
+  found = float(loss(*float32(*scores)))
+  assert found == pytest.approx(oracle(*scores), rel=1e-5)
+  check_gradients(loss, oracle, scores)
+
+
+def test_codes_get_no_gradient():
+  """Not even where they are a function of the scores, as SwAV's are."""
+  rng = np.random.default_rng(11)
+  scores = [rng.normal(size=(3, 4)) for _ in range(2)]
+  codes = [clustering.sinkhorn(s, 0.5, 3) for s in float32(*scores)]
+  found = _gradients(
+    lambda *s: swav_loss([clustering.sinkhorn(x, 0.5, 3) for x in s])(*s),
+    *scores,
+  )
+  expected = _gradients(swav_loss(codes), *scores)
+  for f, e in zip(found, expected, strict=True):
+    np.testing.assert_allclose(f, e, atol=1e-7)
+
+
+def test_hard_codes_make_a_classification():
+  rng = np.random.default_rng(12)
+  labels = tf.constant([2, 0, 3])
+  scores = float32(*(rng.normal(size=(3, 4)) for _ in range(2)))
+  codes = tf.one_hot(labels, 4)
+  found = objectives.swav_cross_entropy([codes], scores, 0.1)
+  expected, _ = objectives.classification(scores[1] / 0.1, labels)
+  assert float(tf.reduce_mean(found)) == pytest.approx(float(expected))
+
+
+def test_where_all_is_equal_dino_is_the_log_of_the_outputs():
+  same = [tf.ones([2, 7])] * 2
+  found = objectives.dino_cross_entropy(same, same, tf.ones([7]), 0.1, 0.04)
+  np.testing.assert_allclose(found, math.log(7), rtol=1e-6)
+
+
+VIEWS = {
+  'queue_contrast': lambda a, b, c: queue_loss(a, b, c),
+  'simsiam': lambda a, b, c: simsiam(a, b, c, a),
+  'dino': lambda a, b, c: tf.reduce_mean(
+    objectives.dino_cross_entropy([a, b, c], [c, a], b[0], 0.1, 0.04)
+  ),
+  'swav': lambda a, b, c: swav_loss([tf.nn.softmax(c), tf.nn.softmax(a)])(
+    a, b, c
+  ),
+}
+
+
+@pytest.mark.parametrize('name', list(VIEWS))
+def test_compiled_losses_equal_the_eager_ones(name):
+  rng = np.random.default_rng(13)
+  views = float32(*(rng.normal(size=(4, 6)) for _ in range(3)))
+
+  def run(*views):
+    with tf.GradientTape() as tape:
+      tape.watch(views)
+      loss = VIEWS[name](*views)
+    return loss, tape.gradient(loss, views[0])
+
+  eager, compiled = run(*views), tf.function(run, jit_compile=True)(*views)
+  for e, c in zip(eager, compiled, strict=True):
+    np.testing.assert_allclose(c, e, rtol=1e-5, atol=1e-6)
 
 
 def test_classification_against_the_definition():

@@ -29,3 +29,24 @@ def test_distributions():
   z = randomness.normal([50_000], [1, 2]).numpy()
   assert stats.kstest(z, 'norm').pvalue > 1e-3
   assert np.isfinite(randomness.normal([2**20], [0, 0])).all()
+
+
+def test_the_two_normals_of_a_pair_are_independent():
+  first, second = randomness.normal([2, 50_000], [1, 2]).numpy()
+  for x, y in ((first, second), (first**2, second**2)):
+    assert abs(np.corrcoef(x, y)[0, 1]) < 4 / np.sqrt(50_000)
+  assert randomness.normal([3, 5], [1, 2]).shape == [3, 5]  # an odd number
+
+
+@pytest.mark.parametrize('compiled', [False, True])
+def test_a_longer_draw_begins_with_the_shorter(compiled):
+  def draws(rows):
+    draw = tf.function(
+      lambda seed: randomness.uniform([rows, 18], seed), jit_compile=compiled
+    )
+    return [draw(tf.constant(seed)) for seed in ([0, 0], [5, 2**30 + 3])]
+
+  longest = draws(18)
+  for rows in (1, 2, 8):
+    for short, long in zip(draws(rows), longest, strict=True):
+      np.testing.assert_array_equal(short, long[:rows])

@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+import tensorflow as tf
 
 import schedules
 
@@ -39,6 +40,46 @@ def test_warmup_cosine_edges():
   # A warm-up longer than the run only ever climbs.
   long = schedules.warmup_cosine(2.0, 100, 10)
   assert float(long(10)) == pytest.approx(0.2)
+
+
+TABLE = [
+  # DINO's weight decay, at the quarters of a run.
+  (schedules.cosine(0.04, 0.4, 1000), {
+    0: 0.04, 250: 0.0927207794, 500: 0.22, 750: 0.3472792206, 1000: 0.4,
+    2000: 0.4,
+  }),
+  # DINO's teacher temperature, over 300 steps.
+  (schedules.linear(0.04, 0.07, 300), {
+    0: 0.04, 100: 0.05, 150: 0.055, 299: 0.0699, 300: 0.07, 9999: 0.07,
+  }),
+  (schedules.linear(0.04, 0.07, 0), {0: 0.07, 1: 0.07}),
+  # SwAV's learning rate at batch 4096: up from 0.3, down to 0.0048.
+  (schedules.warmup_cosine(4.8, 3127, 125115, start=0.3, end=0.0048), {
+    0: 0.3, 1000: 1.7390789895, 3127: 4.8, 43789 + 2 / 3: 3.6012, 64121: 2.4024,
+    125115: 0.0048,
+  }),
+  # At batch 256: without warm-up.
+  (schedules.warmup_cosine(0.6, 0, 1000, end=0.0006), {
+    0: 0.6, 500: 0.3003, 1000: 0.0006,
+  }),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize('row', range(len(TABLE)))
+def test_schedules_of_the_other_families(row):
+  schedule, table = TABLE[row]
+  found = [float(schedule(step)) for step in table]
+  np.testing.assert_allclose(found, [*table.values()], rtol=1e-6)
+
+
+@pytest.mark.parametrize('row', range(len(TABLE)))
+def test_schedules_take_the_steps_of_a_compiled_program(row):
+  schedule, table = TABLE[row]
+  call = tf.function(schedule, jit_compile=True)
+  for step in map(int, table):
+    found = call(tf.constant(step, tf.int64))
+    assert found.dtype == tf.float32
+    assert float(found) == pytest.approx(float(schedule(step)), rel=1e-6)
 
 
 def test_beta_schedules():

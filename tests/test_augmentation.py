@@ -1,0 +1,302 @@
+"""From an image to its views: two global crops, and local ones."""
+
+import dataclasses
+import functools
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+import augmentation
+import config
+import data
+import data_sources
+import data_util
+import randomness
+import train
+from config import Config
+from small_data import write
+
+
+@pytest.fixture(autouse=True)
+def multi_crop(monkeypatch):
+  """As if SimCLR took local crops."""
+  monkeypatch.setattr(config, 'MULTI_CROP', ('contrastive',))
+
+
+# Below 20 px a blur has one tap.
+SMALL = {'image_size': 32, 'local_size': 20}
+# Jitter is most of what is compiled, and tested elsewhere.
+STILL = {'color_jitter_probability': 0.0}
+
+
+def recipe_of(**changes):
+  return config.augmentation(Config(**SMALL | changes))
+
+
+def make_image(height=40, width=52, seed=0):
+  rng = np.random.default_rng(seed)
+  return rng.integers(0, 256, [height, width, 3], dtype=np.uint8)
+
+
+def make_batch(sizes, batch=16, seed=0):
+  """What per_image gives of a batch, made of noise."""
+  rng = np.random.default_rng(seed)
+  shape = [batch, len(sizes), len(data_util.DRAWS)]
+  return {
+    'views': tuple(
+      tf.constant(rng.integers(0, 256, [batch, s, s, 3], dtype=np.uint8))
+      for s in sizes
+    ),
+    'draws': tf.constant(rng.random(shape, np.float32)),
+  }
+
+
+# Crops.
+
+
+@pytest.mark.parametrize('changes', [
+  {},
+  {'no_augmentation': True},
+  {'clip_by_value_after_resizing': False},
+])  # fmt: skip
+@pytest.mark.parametrize('local', [0, 3])
+def test_two_views_are_what_they_are_without_local_ones(changes, local):
+  """Bit for bit; in loops, from one stream of numbers."""
+  image, seed = make_image(), tf.constant([3, 11], tf.int64)
+  recipe = recipe_of(local_crops=local, **changes)
+  found = augmentation.per_image(recipe, 2 + local)(image, seed)
+  draws = randomness.uniform([2, len(data_util.DRAWS)], seed)
+  np.testing.assert_array_equal(found['draws'][:2], draws)
+  boxes = data_util.crop_boxes(image.shape, draws, 0.08, 'logarithmic')
+  for view, box in zip(found['views'][:2], boxes, strict=True):
+    if changes.get('no_augmentation'):
+      levels = data_util.eval_image(image, 32) * 255.0
+    else:
+      levels = data_util.crop(image.astype(np.float32), box, 32)
+    unclipped = 'clip_by_value_after_resizing' in changes
+    expected = levels / 255.0 if unclipped else data_util.to_bytes(levels)
+    np.testing.assert_array_equal(view, expected)
+
+
+def sides_of(view):
+  """A crop of a ramp, levels [s, s, 3] -> its (height, width) in pixels."""
+  size = view.shape[0]
+  # Far from the border, where a bicubic resize keeps a line straight.
+  low, high = size // 3, 2 * size // 3
+  inner = 255 * view[low : high + 1, low : high + 1]
+  rows = (inner[-1, :, 0] - inner[0, :, 0]).mean()
+  columns = (inner[:, -1, 1] - inner[:, 0, 1]).mean()
+  return size / (high - low) * rows, size / (high - low) * columns
+
+
+@pytest.mark.parametrize('side, local', [(200, 48), (32, 36)])
+def test_areas_and_places_of_crops_are_in_their_ranges(side, local):
+  """Read off crops of an image whose colours are the places of its pixels."""
+  recipe = recipe_of(
+    local_crops=2,
+    local_size=local,
+    area_range_lower_bound=0.3,
+    area_range_upper_bound=0.5,
+    clip_by_value_after_resizing=False,
+  )
+  ramp = np.stack([*np.indices([side, side]), np.zeros([side, side])], -1)
+  augment = tf.function(augmentation.per_image(recipe, 4))
+  seeds = tf.constant([[7, i] for i in range(100)], tf.int64)
+  found = [augment(ramp.astype(np.uint8), seed) for seed in seeds]
+  bounds = [(0.3, 0.5)] * 2 + [(0.05, 0.14)] * 2
+  centres = []
+  for k, (low, high) in enumerate(bounds):
+    views = [f['views'][k].numpy() for f in found]
+    assert views[0].shape == ((32, 32, 3) if k < 2 else (local, local, 3))
+    sides = np.array([sides_of(view) for view in views])
+    # A side is rounded to pixels.
+    slack = (sides.sum(1) / 2 + 0.5) / side**2
+    areas = sides.prod(1) / side**2
+    assert (areas > low - slack).all() and (areas < high + slack).all()
+    inside = np.clip((areas - low) / (high - low), 0, 1)
+    # The mean of 100 uniform numbers deviates by 0.029.
+    assert abs(inside.mean() - 0.5) < 0.12
+    aspects = np.log(sides[:, 1] / sides[:, 0])
+    assert np.abs(aspects).max() < np.log(4 / 3) + 2 / sides.min()
+    middle = views[0].shape[0] // 2
+    centres.append([view[middle, middle, :2] for view in views])
+  # No view of an image tells where another one is.
+  centres = np.reshape(np.transpose(centres, [0, 2, 1]), [8, 100])
+  assert np.abs(np.corrcoef(centres) - np.eye(8)).max() < 0.45
+
+
+def test_views_of_an_image_get_independent_numbers():
+  draw = tf.function(lambda seed: augmentation._draws(8, seed))
+  seeds = tf.constant([[7, i] for i in range(2000)], tf.int64)
+  draws = np.stack([draw(seed) for seed in seeds]).reshape(2000, -1)
+  correlations = np.corrcoef(draws.T) - np.eye(draws.shape[1])
+  # 10,296 pairs, each of deviation 1 / sqrt(2000).
+  assert np.abs(correlations).max() < 5 / np.sqrt(2000)
+
+
+def test_without_random_crops_a_local_view_is_the_smaller_centre():
+  recipe = recipe_of(local_crops=2, no_augmentation=True)
+  image = make_image()
+  views = augmentation.per_image(recipe, 4)(image, [1, 2])['views']
+  for view, size in zip(views, (32, 32, 20, 20), strict=True):
+    expected = data_util.eval_image(image, size).numpy() * 255
+    assert np.abs(np.float64(view) - expected).max() <= 0.5 + 1e-3
+
+
+def test_one_view_is_the_first():
+  image, seed = make_image(), tf.constant([3, 11], tf.int64)
+  tuned = recipe_of(train_mode='finetune', local_crops=3)
+  window = augmentation.window(tuned, 1)(image.shape, seed)
+  top, left, height, width = window.numpy()
+  (view,) = augmentation.per_image(tuned, 1)(
+    image[top : top + height, left : left + width], seed
+  )['views']
+  both = augmentation.per_image(recipe_of(), 2)(image, seed)['views']
+  np.testing.assert_array_equal(view, both[0])
+  assert augmentation.window(recipe_of(), 2) is None
+
+
+# Batches of views.
+
+
+def test_each_view_is_finished_by_its_own_numbers():
+  """Shares of blurred and of solarised views, as their images tell."""
+  recipe = dataclasses.replace(
+    recipe_of(
+      local_crops=2,
+      blur_probability='1,0.1,0.6',
+      solarize_probability='0,0.2,0.7',
+      color_jitter_probability=0.0,
+      grayscale_probability=0.0,
+    ),
+    mean_std=False,
+  )
+  batch, rows = make_batch(recipe.size, 400), 400
+  # Alike along a row, so that no flip shows.
+  views = [
+    np.repeat(view[:, :, :1], view.shape[2], 2) for view in batch['views']
+  ]
+  sharp = dataclasses.replace(recipe, blur=(0.0,) * 4)
+  plain = dataclasses.replace(recipe, solarize=(0.0,) * 4)
+  for changed, shares in (
+    (plain, recipe.blur),
+    (sharp, recipe.solarize),
+  ):
+    done = augmentation.per_batch(changed, batch | {'views': views})['views']
+    for view, image, share in zip(done, views, shares, strict=True):
+      moved = np.abs(view - image / 255.0).max((1, 2, 3)) > 1e-3
+      slack = 4 * np.sqrt(rows * share * (1 - share))
+      # Of sigma below 0.27 a blur moves less than a level.
+      blurred = 0.9 if changed is plain else 1.0
+      assert blurred * rows * share - slack <= moved.sum()
+      assert moved.sum() <= rows * share + slack
+
+
+def test_local_views_change_nothing_about_the_global_ones():
+  recipe = recipe_of(local_crops=3)
+  batch = make_batch(recipe.size)
+  two = {'views': batch['views'][:2], 'draws': batch['draws'][:, :2]}
+  both = augmentation.per_batch(recipe_of(), two)['views']
+  more = augmentation.per_batch(recipe, batch)
+  assert 'draws' not in more and len(more['views']) == 5
+  for a, b in zip(both, more['views'], strict=False):
+    np.testing.assert_array_equal(a, b)
+
+
+def test_a_local_view_is_finished_as_a_global_one_would_be():
+  """Of one size and one recipe, by the draws alone."""
+  changes = {'blur_probability': '0.5,0.5', 'solarize_probability': '0,0'}
+  batch = make_batch([20] * 4)
+  recipe = recipe_of(local_crops=2, image_size=20, **changes)
+  done = augmentation.per_batch(recipe, batch)['views']
+  turned = augmentation.per_batch(
+    recipe,
+    {'views': batch['views'][::-1], 'draws': batch['draws'][:, ::-1]},
+  )['views']
+  for a, b in zip(done, turned[::-1], strict=True):
+    np.testing.assert_array_equal(a, b)
+
+
+def test_compiled_views_are_the_same():
+  recipe = recipe_of(local_crops=2, **STILL)
+  batch = make_batch(recipe.size)
+  finish = functools.partial(augmentation.per_batch, recipe)
+  compiled = tf.function(finish, jit_compile=True, autograph=False)
+  for a, b in zip(
+    finish(batch)['views'], compiled(batch)['views'], strict=True
+  ):
+    np.testing.assert_allclose(a, b, atol=1e-5)
+
+
+# The input of a run.
+
+
+@pytest.fixture
+def pictures(tmp_path):
+  """16 images of several shapes, most of them larger than the crops."""
+  for i in range(16):
+    image = make_image(30 + 3 * i, 60 - 2 * i, seed=i)
+    write(f'{tmp_path}/train/{i % 2}/{i}.png', tf.io.encode_png(image).numpy())
+  return f'folder:{tmp_path}'
+
+
+RUN = {'train_batch_size': 8, 'local_crops': 3, 'seed': 4} | SMALL | STILL
+
+
+def inputs(pictures, strategy, **changes):
+  """Two global batches: rows joined over the replicas, views finished."""
+  cfg = Config(dataset=pictures, **RUN | changes)
+  info = data_sources.describe(cfg.dataset)
+  finish = functools.partial(augmentation.per_batch, config.augmentation(cfg))
+  batches, found = train.make_input(cfg, info, strategy, 0), []
+  for _ in range(2):
+    done = strategy.run(finish, args=(next(batches),))
+    parts = tf.nest.map_structure(strategy.experimental_local_results, done)
+    found.append({
+      'views': [np.concatenate(view) for view in parts['views']],
+      'index': np.concatenate(parts['index']),
+    })  # fmt: skip
+  return found
+
+
+def assert_close(found, expected):
+  for a, b in zip(found, expected, strict=True):
+    np.testing.assert_array_equal(a['index'], b['index'])
+    for one, other in zip(a['views'], b['views'], strict=True):
+      np.testing.assert_allclose(one, other, atol=1e-5)
+
+
+def test_host_device_and_two_replicas_agree(pictures, two_replicas):
+  one = tf.distribute.get_strategy()
+  expected = inputs(pictures, one)
+  sizes = [view.shape[1:] for view in expected[0]['views']]
+  assert sizes == [(32, 32, 3)] * 2 + [(20, 20, 3)] * 3
+  assert_close(inputs(pictures, one, augment_on='host'), expected)
+  assert_close(inputs(pictures, two_replicas), expected)
+
+
+def test_batches_have_static_shapes_and_travel_as_bytes(pictures):
+  info, recipe = data_sources.describe(pictures), recipe_of(local_crops=3)
+
+  def spec(recipe, finish=None):
+    return data.train_batches(
+      info,
+      augmentation.per_image(recipe, 5),
+      global_batch=8,
+      per_replica_batch=8,
+      seed=0,
+      finish=finish,
+    ).element_spec
+
+  sizes = [[8, 32, 32, 3]] * 2 + [[8, 20, 20, 3]] * 3
+  sent = spec(recipe)
+  assert [view.shape for view in sent['views']] == sizes
+  assert {view.dtype for view in sent['views']} == {tf.uint8}
+  assert sent['draws'].shape == [8, 5, len(data_util.DRAWS)]
+  done = spec(recipe, functools.partial(augmentation.per_batch, recipe))
+  assert [view.shape for view in done['views']] == sizes
+  assert {view.dtype for view in done['views']} == {tf.float32}
+  assert 'draws' not in done
+  kept = spec(dataclasses.replace(recipe, clip_after_resize=False))
+  assert {view.dtype for view in kept['views']} == {tf.float32}
