@@ -67,6 +67,8 @@ _MATTERS_WITH = {
   'lars_clip': ('optimizer', ('lars',)),
   'lars_classic': ('optimizer', ('lars',)),
   'lars_nesterov': ('optimizer', ('lars',)),
+  'momentum_nesterov': ('optimizer', ('momentum',)),
+  'final_learning_rate': ('learning_rate_schedule', ('cosine',)),
 }
 # fmt: on
 
@@ -331,13 +333,24 @@ class Config:
   learning_rate_scaling: str = opt('linear', 'linear: times batch / 256. '
     'sqrt: times the square root of the batch, with a smaller base (0.075); '
     'better for small batches.', ('linear', 'sqrt'))
-  learning_rate_schedule: str = opt('cosine', 'After the warm-up: down to 0 '
-    'by a cosine, or constant.', ('cosine', 'constant'))
-  warmup_epochs: float = opt(10.0, 'Epochs of linear warm-up from 0.',
-    '[0, inf)')
+  learning_rate_schedule: str = opt('cosine', 'After the warm-up: down to '
+    '--final_learning_rate by a cosine, or constant.', ('cosine', 'constant'))
+  final_learning_rate: float = opt(0.0, 'Where the cosine ends, for a batch of '
+    '256, scaled as --learning_rate is.', '[0, inf)')
+  warmup_epochs: float = opt(10.0, 'Epochs of linear warm-up from '
+    '--warmup_learning_rate.', '[0, inf)')
+  warmup_learning_rate: float = opt(0.0, 'Where the warm-up begins, for a '
+    'batch of 256, scaled as --learning_rate is.', '[0, inf)')
   momentum: float = opt(0.9, 'Momentum of lars and momentum.', '[0, 1)')
+  momentum_nesterov: bool = opt(True, 'Nesterov momentum in momentum; false: '
+    'plain SGD with momentum, as in MoCo and SimSiam.')
+  clip_norm: float = opt(0.0, 'Above 0: gradients are scaled down where the '
+    'norm of all of them together is larger.', '[0, inf)')
   weight_decay: float = opt(1e-6, 'Weight decay: in lars of all but biases '
-    'and batch norm, else an l2 loss on all but batch norm.', '[0, inf)')
+    'and batch norm, in adamw and lamb of kernels, else an l2 loss on all but '
+    'batch norm.', '[0, inf)')
+  final_weight_decay: float = opt(0.0, 'Above 0: where weight decay arrives at '
+    'the end, by a cosine from --weight_decay.', '[0, inf)')
   lars_eta: float = opt(1e-3, 'Trust coefficient of lars (solo-learn: 0.02).',
     '(0, inf)')
   lars_clip: bool = opt(False, "No longer step of lars than SGD's (LARC).")
@@ -378,6 +391,7 @@ class Config:
     _check_method(self)
     _check_augmentation(self)
     _check_chunks(self)
+    _check_optimizer(self)
 
 
 FIELDS = {field.name: field for field in dataclasses.fields(Config)}
@@ -546,6 +560,12 @@ def _check_chunks(cfg):
     refuse('grad_accum_steps', cfg.grad_accum_steps, why)
 
 
+def _check_optimizer(cfg):
+  if cfg.final_weight_decay and cfg.optimizer == 'lamb':
+    why = 'lamb keeps its weight decay; use adamw, lars or momentum'
+    refuse('final_weight_decay', cfg.final_weight_decay, why)
+
+
 def _check_shares(cfg, replicas):
   rows = cfg.train_batch_size // replicas
   if cfg.grad_cache_chunk and rows % cfg.grad_cache_chunk:
@@ -645,11 +665,12 @@ def checkpoint_steps(cfg, num_examples):
   return cfg.checkpoint_steps or max(1, round(epochs))
 
 
-def scaled_learning_rate(cfg):
-  """The peak of the learning rate at this batch size."""
+def scaled_learning_rate(cfg, name='learning_rate'):
+  """The peak of the learning rate, or another one, at this batch size."""
+  rate = getattr(cfg, name)
   if cfg.learning_rate_scaling == 'sqrt':
-    return cfg.learning_rate * math.sqrt(cfg.train_batch_size)
-  return cfg.learning_rate * cfg.train_batch_size / 256
+    return rate * math.sqrt(cfg.train_batch_size)
+  return rate * cfg.train_batch_size / 256
 
 
 def num_views(cfg):

@@ -146,6 +146,20 @@ def _next_stop(step, total, *intervals):
   return min([total, *marks])
 
 
+def _begin_epoch(epochs, step, batch):
+  """Calls who waits for an epoch that begins here -> where the next begins.
+
+  An epoch begins with the first step that takes none of the one before.
+  """
+  if not epochs:
+    return math.inf
+  examples, begin = epochs
+  epoch = step * batch // examples
+  if step == -(-epoch * examples // batch):
+    begin(epoch)
+  return -(-(epoch + 1) * examples // batch)
+
+
 def fit(
   loop,
   iterator,
@@ -157,17 +171,22 @@ def fit(
   save,
   monitor,
   host_means=list,
+  epochs=None,
 ):
   """The loop: chunks of steps that end at summaries, saves and looks.
 
   intervals: (summary steps, checkpoint steps), 0 for none.
   save: (step, whether the run cannot go on without it).
   host_means: what the worker processes make of a list of numbers together.
+  epochs: (examples of one, what to call with its number before its first
+    step). Whoever resumes at that step calls it: a checkpoint is from before.
   """
   means, step, chunk, pace = _Means(), start, 1, None
   with _StopSignal() as stop:
     while step < total:
-      n = min(chunk, _next_stop(step, total, *intervals) - step)
+      ends = _next_stop(step, total, *intervals)
+      ends = min(ends, _begin_epoch(epochs, step, batch))
+      n = min(chunk, ends - step)
       began = time.monotonic()
       metrics = loop(iterator, n)
       seconds = (time.monotonic() - began) / n

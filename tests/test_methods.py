@@ -53,6 +53,7 @@ def make_batch(rng, rows=BATCH):
       for _ in range(2)
     ),
     'label': tf.constant(rng.integers(0, 3, rows), tf.int32),
+    'index': tf.range(rows, dtype=tf.int64),
     'bad': tf.zeros([rows], tf.int32),
   }
 
@@ -120,7 +121,7 @@ def step_weights(cfg, batch, steps=1, strategy=None, compiled=False):
   strategy = strategy or tf.distribute.get_strategy()
   replicas = strategy.num_replicas_in_sync
   with strategy.scope():
-    state = train.make_state(cfg, 3, 0, 100)
+    state = train.make_state(cfg, 3, 0, 100, num_examples=BATCH)
     step = train.make_train_step(
       cfg, state, schedules.warmup_cosine(0.1, 0, 100)
     )
