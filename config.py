@@ -27,6 +27,8 @@ METHOD_SWITCHES = {
 }
 METHOD_NAMES = tuple(METHOD_SWITCHES)
 _CEB = ('contrastive_ceb', 'byol_ceb')
+# The methods whose loss compares the images of a batch with each other.
+_IN_BATCH = ('contrastive', 'contrastive_ceb')
 # The methods that take --local_crops beside their two global ones.
 MULTI_CROP = ()
 _CROPS = range(1, 17)  # as many local ones
@@ -231,7 +233,8 @@ class Config:
 
   # Method
   pretrain_loss: str = opt('contrastive', 'The method: contrastive is SimCLR, '
-    'contrastive_ceb C-SimCLR, byol BYOL, byol_ceb C-BYOL.', METHOD_NAMES)
+    'contrastive_ceb C-SimCLR, byol_ceb C-BYOL; the others go by their own '
+    'names. docs/methods.md derives them.', METHOD_NAMES)
   temperature: float = opt(0.1, 'Temperature of the contrastive loss. '
     'C-SimCLR has --kappa_b = 1/temperature instead.', '(0, inf)')
   double_batch_trick: bool = opt(True, 'Take negatives from the same view too '
@@ -266,6 +269,14 @@ class Config:
   backward_view: str = opt('same', "C-BYOL's backward encoder sees the view "
     'that z came from (same, as published) or the other one (other, the '
     'canonical CEB).', ('same', 'other'))
+
+  queue_size: int = opt(0, 'Embeddings of earlier steps that are kept: '
+    "MoCo's negatives (published: 65536), more samples for the assignments of "
+    'SwAV (3840 where batches are small).', '[0, inf)')
+  num_prototypes: int = opt(3000, 'Prototypes, or clusters: outputs of the '
+    'last layer.', '[2, inf)')
+  freeze_prototypes_steps: int = opt(0, 'Steps in which the prototypes stay '
+    'as they are.', '[0, inf)')
 
   # Heads
   proj_head_mode: str = opt('nonlinear', 'The projection head: an MLP, one '
@@ -314,11 +325,12 @@ class Config:
   train_batch_size: int = opt(512, 'Examples of a step, over all replicas. '
     'Halve it if memory runs out: contrastive methods lose negatives, BYOL '
     'hardly minds.', '[1, inf)')
-  grad_cache_chunk: int = opt(0, 'Contrastive methods: pairs of views that '
-    'are in the memory of a replica at once; 0: all. Negatives and gradients '
-    'are those of the whole batch, batch normalization sees a chunk.',
+  grad_cache_chunk: int = opt(0, 'Methods that compare the images of a '
+    'batch: how many are in the memory of a replica at once; 0: all. Loss and '
+    'gradients are those of the whole batch, batch normalization sees a '
+    'chunk.',
     '[0, inf)')
-  grad_accum_steps: int = opt(1, 'BYOL-like methods and finetuning: parts of '
+  grad_accum_steps: int = opt(1, 'The other methods, and finetuning: parts of '
     'a batch that come one after the other, their gradients averaged.',
     '[1, inf)')
   eval_batch_size: int = opt(256, 'The same for evaluation.', '[1, inf)')
@@ -499,8 +511,8 @@ def _check_method(cfg):
   if cfg.sk_ratio > 0 and cfg.resnet_depth < 50:
     why = f'needs --resnet_depth of 50 or more, not {cfg.resnet_depth}'
     refuse('sk_ratio', cfg.sk_ratio, why)
-  if pretrain and not has_teacher(cfg) and cfg.train_batch_size < 2:
-    why = f'--pretrain_loss={cfg.pretrain_loss} needs negatives: 2 or more'
+  if compares(cfg) and cfg.train_batch_size < 2:
+    why = f'--pretrain_loss={cfg.pretrain_loss} compares images: 2 or more'
     refuse('train_batch_size', cfg.train_batch_size, why)
 
 
@@ -551,12 +563,11 @@ def check_surroundings(cfg):
 
 
 def _check_chunks(cfg):
-  contrastive = cfg.train_mode == 'pretrain' and not has_teacher(cfg)
-  if cfg.grad_cache_chunk and not contrastive:
-    why = 'only contrastive pretraining needs it; use --grad_accum_steps'
+  if cfg.grad_cache_chunk and not compares(cfg):
+    why = 'its loss is of each image alone; use --grad_accum_steps'
     refuse('grad_cache_chunk', cfg.grad_cache_chunk, why)
-  if cfg.grad_accum_steps > 1 and contrastive:
-    why = 'would lose negatives; use --grad_cache_chunk'
+  if cfg.grad_accum_steps > 1 and compares(cfg):
+    why = 'would cut what images are compared with; use --grad_cache_chunk'
     refuse('grad_accum_steps', cfg.grad_accum_steps, why)
 
 
@@ -629,6 +640,11 @@ def warnings(cfg, num_examples=None):
 def is_ceb(cfg):
   """Whether the method compresses."""
   return cfg.pretrain_loss in _CEB
+
+
+def compares(cfg):
+  """Whether the loss of an image depends on the others in its batch."""
+  return cfg.train_mode == 'pretrain' and cfg.pretrain_loss in _IN_BATCH
 
 
 def has_teacher(cfg):

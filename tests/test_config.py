@@ -527,7 +527,7 @@ WRONG = [
     ['--ft_proj_selector=2', '-1 to 1'],
   ),
   ('--sk_ratio=0.1 --resnet_depth=34', ['--sk_ratio=0.1', '34']),
-  ('--train_batch_size=1', ['--train_batch_size=1', 'negatives']),
+  ('--train_batch_size=1', ['--train_batch_size=1', 'compares images']),
   (
     '--optimizer=lamb --final_weight_decay=0.4',
     ['--final_weight_decay=0.4', 'adamw'],

@@ -13,6 +13,7 @@ import model
 import schedules
 import train
 from config import Config
+from small_data import METHOD_SETTINGS
 
 pytestmark = pytest.mark.usefixtures('tiny_encoder')
 
@@ -43,7 +44,7 @@ def tiny(loss='contrastive', distribution='vmf', **changes):
     'learning_rate': 0.1,
     'ema_alpha': 0.9,
   }
-  return Config(**settings | changes)
+  return Config(**settings | METHOD_SETTINGS.get(loss, {}) | changes)
 
 
 def make_batch(rng, rows=BATCH):

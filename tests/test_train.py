@@ -12,6 +12,7 @@ import pretrained
 import resnet
 import train
 from config import Config, ConfigError
+from small_data import METHOD_SETTINGS
 
 SMALL = {
   'image_size': 16,
@@ -24,9 +25,9 @@ SMALL = {
 
 @pytest.mark.parametrize('loss', methods.METHODS)
 def test_every_batch_norm_has_the_settings_of_the_run(loss):
-  cfg = Config(
-    pretrain_loss=loss, batch_norm_decay=0.7, global_bn=False, **SMALL
-  )
+  settings = {'batch_norm_decay': 0.7, 'global_bn': False}
+  settings |= SMALL | METHOD_SETTINGS.get(loss, {})
+  cfg = Config(pretrain_loss=loss, **settings)
   method = methods.METHODS[loss](cfg, 0, 1)
   norms = [m for m in method.submodules if isinstance(m, resnet.BatchNorm)]
   # ResNet-18 has 20, twice with a teacher; each MLP has one.
@@ -71,7 +72,7 @@ def test_groups_cover_what_is_trained_and_spare_the_teacher(state_of):
 def test_a_checkpoint_holds_every_variable_there_is(state_of, loss):
   before = [o for o in gc.get_objects() if isinstance(o, tf.Variable)]
   known = {id(v) for v in before}
-  state = state_of(pretrain_loss=loss)
+  state = state_of(pretrain_loss=loss, **METHOD_SETTINGS.get(loss, {}))
   gc.collect()
   alive = {
     id(o): o.name
