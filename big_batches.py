@@ -1,9 +1,11 @@
 """Gradients of a batch in one go, or in chunks where it does not fit.
 
 encode(i, part) maps rows of a batch to named embeddings [n, ...]; loss(
-embeddings, batch) gives a scalar and its metrics. All return (metrics, one
-gradient per variable).
+embeddings, batch) gives a scalar, its metrics, and tensors [n, ...] that are
+carried on. All return Found.
 """
+
+from typing import NamedTuple
 
 import tensorflow as tf
 
@@ -13,11 +15,19 @@ from resnet import still_statistics
 _none = tf.UnconnectedGradients.ZERO
 
 
+class Found(NamedTuple):
+  """What came of a batch; carry: rows, of all its chunks."""
+
+  metrics: dict
+  carry: dict
+  gradients: list  # one per variable
+
+
 def whole(encode, loss, batch, variables):
   """One forward and one backward pass."""
   with tf.GradientTape() as tape:
-    total, metrics = loss(encode(0, batch), batch)
-  return metrics, tape.gradient(total, variables)
+    total, metrics, carry = loss(encode(0, batch), batch)
+  return Found(metrics, carry, tape.gradient(total, variables))
 
 
 def _cut(batch, chunks):
@@ -28,43 +38,67 @@ def _cut(batch, chunks):
   return lambda i: tf.nest.map_structure(lambda x: x[i], stacked)
 
 
-def accumulated(encode, loss, batch, variables, chunks):
-  """The mean over chunks of what whole() gives: each has a loss of its own."""
-  part = _cut(batch, chunks)
-
-  def gradients(i):
-    with tf.GradientTape() as tape:
-      total, metrics = loss(encode(i, part(i)), part(i))
-    found = tape.gradient(total, variables, unconnected_gradients=_none)
-    return metrics, found
-
-  def add(i, sums):
-    return tf.nest.map_structure(tf.add, sums, gradients(i))
-
-  sums = distributed.repeat(1, chunks, add, gradients(0))
-  return tf.nest.map_structure(lambda x: x / chunks, sums)
+def _arrays(first, chunks):
+  """For the rows of all chunks; first: those of chunk 0, any structure."""
+  return [
+    tf.TensorArray(x.dtype, chunks, element_shape=x.shape).write(0, x)
+    for x in tf.nest.flatten(first)
+  ]
 
 
-def _embed_all(encode, part, chunks):
-  """Embeddings of all chunks as [rows, ...]: forward passes that keep nothing
-  and leave the moving averages alone.
-  """
-  with still_statistics():
-    first = encode(0, part(0))
-    arrays = [
-      tf.TensorArray(x.dtype, chunks, element_shape=x.shape).write(0, x)
-      for x in tf.nest.flatten(first)
-    ]
+def _write(arrays, i, chunk):
+  flat = tf.nest.flatten(chunk)
+  return [a.write(i, x) for a, x in zip(arrays, flat, strict=True)]
 
-    def fill(i, arrays):
-      found = tf.nest.flatten(encode(i, part(i)))
-      return [a.write(i, x) for a, x in zip(arrays, found, strict=True)]
 
-    arrays = distributed.repeat(1, chunks, fill, arrays)
+def _joined(arrays, first, chunks):
+  """Full arrays -> the structure of the first chunk with the rows of all."""
   rows = [a.concat() for a in arrays]
   for x, chunk in zip(rows, tf.nest.flatten(first), strict=True):
     x.set_shape([chunks * chunk.shape[0], *chunk.shape[1:]])
   return tf.nest.pack_sequence_as(first, rows)
+
+
+def accumulated(encode, loss, batch, variables, chunks):
+  """The mean over chunks of what whole() gives: each has a loss of its own.
+
+  But of what is carried on the rows of all.
+  """
+  part = _cut(batch, chunks)
+
+  def of_chunk(i):
+    with tf.GradientTape() as tape:
+      total, metrics, carry = loss(encode(i, part(i)), part(i))
+    found = tape.gradient(total, variables, unconnected_gradients=_none)
+    return (metrics, found), carry
+
+  def add(i, state):
+    sums, arrays = state
+    found, carry = of_chunk(i)
+    sums = tf.nest.map_structure(tf.add, sums, found)
+    return sums, _write(arrays, i, carry)
+
+  sums, first = of_chunk(0)
+  state = sums, _arrays(first, chunks)
+  sums, arrays = distributed.repeat(1, chunks, add, state)
+  metrics, gradients = tf.nest.map_structure(lambda x: x / chunks, sums)
+  return Found(metrics, _joined(arrays, first, chunks), gradients)
+
+
+def embed_all(encode, batch, chunks):
+  """Embeddings of all chunks as [rows, ...]: forward passes that keep nothing
+  and leave the moving averages alone.
+  """
+  part = _cut(batch, chunks)
+  with still_statistics():
+    first = encode(0, part(0))
+    arrays = distributed.repeat(
+      1,
+      chunks,
+      lambda i, arrays: _write(arrays, i, encode(i, part(i))),
+      _arrays(first, chunks),
+    )
+  return _joined(arrays, first, chunks)
 
 
 def cached(encode, loss, batch, variables, chunks):
@@ -74,12 +108,11 @@ def cached(encode, loss, batch, variables, chunks):
   then each chunk once more, with that gradient. Exact where encode treats the
   rows of a chunk alone: batch normalisation takes its statistics of a chunk.
   """
-  part = _cut(batch, chunks)
-  embeddings = _embed_all(encode, part, chunks)
+  embeddings = embed_all(encode, batch, chunks)
   flat = tf.nest.flatten(embeddings)
   with tf.GradientTape() as tape:
     tape.watch(flat)
-    total, metrics = loss(embeddings, batch)
+    total, metrics, carry = loss(embeddings, batch)
   by_rows, direct = tape.gradient(total, [flat, variables])
   # What a loss does not pull at (the probe's features) needs no second pass.
   used = [k for k, gradient in enumerate(by_rows) if gradient is not None]
@@ -99,4 +132,5 @@ def cached(encode, loss, batch, variables, chunks):
     tf.zeros_like(v) if g is None else g
     for v, g in zip(variables, direct, strict=True)
   ]
-  return metrics, distributed.repeat(0, chunks, add, start)
+  gradients = distributed.repeat(0, chunks, add, start)
+  return Found(metrics, carry, gradients)

@@ -27,6 +27,8 @@ METHOD_SWITCHES = {
 }
 METHOD_NAMES = tuple(METHOD_SWITCHES)
 _CEB = ('contrastive_ceb', 'byol_ceb')
+# The methods whose loss compares the images of a batch with each other.
+_IN_BATCH = ('contrastive', 'contrastive_ceb')
 # The methods that take --local_crops beside their two global ones.
 MULTI_CROP = ()
 _CROPS = range(1, 17)  # as many local ones
@@ -68,6 +70,8 @@ _MATTERS_WITH = {
   'lars_clip': ('optimizer', ('lars',)),
   'lars_classic': ('optimizer', ('lars',)),
   'lars_nesterov': ('optimizer', ('lars',)),
+  'momentum_nesterov': ('optimizer', ('momentum',)),
+  'final_learning_rate': ('learning_rate_schedule', ('cosine',)),
 }
 # fmt: on
 
@@ -230,7 +234,8 @@ class Config:
 
   # Method
   pretrain_loss: str = opt('contrastive', 'The method: contrastive is SimCLR, '
-    'contrastive_ceb C-SimCLR, byol BYOL, byol_ceb C-BYOL.', METHOD_NAMES)
+    'contrastive_ceb C-SimCLR, byol_ceb C-BYOL; the others go by their own '
+    'names. docs/methods.md derives them.', METHOD_NAMES)
   temperature: float = opt(0.1, 'Temperature of the contrastive loss. '
     'C-SimCLR has --kappa_b = 1/temperature instead.', '(0, inf)')
   double_batch_trick: bool = opt(True, 'Take negatives from the same view too '
@@ -265,6 +270,14 @@ class Config:
   backward_view: str = opt('same', "C-BYOL's backward encoder sees the view "
     'that z came from (same, as published) or the other one (other, the '
     'canonical CEB).', ('same', 'other'))
+
+  queue_size: int = opt(0, 'Embeddings of earlier steps that are kept: '
+    "MoCo's negatives (published: 65536), more samples for the assignments of "
+    'SwAV (3840 where batches are small).', '[0, inf)')
+  num_prototypes: int = opt(3000, 'Prototypes, or clusters: outputs of the '
+    'last layer.', '[2, inf)')
+  freeze_prototypes_steps: int = opt(0, 'Steps in which the prototypes stay '
+    'as they are.', '[0, inf)')
 
   # Heads
   proj_head_mode: str = opt('nonlinear', 'The projection head: an MLP, one '
@@ -313,11 +326,12 @@ class Config:
   train_batch_size: int = opt(512, 'Examples of a step, over all replicas. '
     'Halve it if memory runs out: contrastive methods lose negatives, BYOL '
     'hardly minds.', '[1, inf)')
-  grad_cache_chunk: int = opt(0, 'Contrastive methods: pairs of views that '
-    'are in the memory of a replica at once; 0: all. Negatives and gradients '
-    'are those of the whole batch, batch normalization sees a chunk.',
+  grad_cache_chunk: int = opt(0, 'Methods that compare the images of a '
+    'batch: how many are in the memory of a replica at once; 0: all. Loss and '
+    'gradients are those of the whole batch, batch normalization sees a '
+    'chunk.',
     '[0, inf)')
-  grad_accum_steps: int = opt(1, 'BYOL-like methods and finetuning: parts of '
+  grad_accum_steps: int = opt(1, 'The other methods, and finetuning: parts of '
     'a batch that come one after the other, their gradients averaged.',
     '[1, inf)')
   eval_batch_size: int = opt(256, 'The same for evaluation.', '[1, inf)')
@@ -332,13 +346,24 @@ class Config:
   learning_rate_scaling: str = opt('linear', 'linear: times batch / 256. '
     'sqrt: times the square root of the batch, with a smaller base (0.075); '
     'better for small batches.', ('linear', 'sqrt'))
-  learning_rate_schedule: str = opt('cosine', 'After the warm-up: down to 0 '
-    'by a cosine, or constant.', ('cosine', 'constant'))
-  warmup_epochs: float = opt(10.0, 'Epochs of linear warm-up from 0.',
-    '[0, inf)')
+  learning_rate_schedule: str = opt('cosine', 'After the warm-up: down to '
+    '--final_learning_rate by a cosine, or constant.', ('cosine', 'constant'))
+  final_learning_rate: float = opt(0.0, 'Where the cosine ends, for a batch of '
+    '256, scaled as --learning_rate is.', '[0, inf)')
+  warmup_epochs: float = opt(10.0, 'Epochs of linear warm-up from '
+    '--warmup_learning_rate.', '[0, inf)')
+  warmup_learning_rate: float = opt(0.0, 'Where the warm-up begins, for a '
+    'batch of 256, scaled as --learning_rate is.', '[0, inf)')
   momentum: float = opt(0.9, 'Momentum of lars and momentum.', '[0, 1)')
+  momentum_nesterov: bool = opt(True, 'Nesterov momentum in momentum; false: '
+    'plain SGD with momentum, as in MoCo and SimSiam.')
+  clip_norm: float = opt(0.0, 'Above 0: gradients are scaled down where the '
+    'norm of all of them together is larger.', '[0, inf)')
   weight_decay: float = opt(1e-6, 'Weight decay: in lars of all but biases '
-    'and batch norm, else an l2 loss on all but batch norm.', '[0, inf)')
+    'and batch norm, in adamw and lamb of kernels, else an l2 loss on all but '
+    'batch norm.', '[0, inf)')
+  final_weight_decay: float = opt(0.0, 'Above 0: where weight decay arrives at '
+    'the end, by a cosine from --weight_decay.', '[0, inf)')
   lars_eta: float = opt(1e-3, 'Trust coefficient of lars (solo-learn: 0.02).',
     '(0, inf)')
   lars_clip: bool = opt(False, "No longer step of lars than SGD's (LARC).")
@@ -385,6 +410,7 @@ class Config:
     _check_method(self)
     _check_augmentation(self)
     _check_chunks(self)
+    _check_optimizer(self)
 
 
 FIELDS = {field.name: field for field in dataclasses.fields(Config)}
@@ -498,8 +524,8 @@ def _check_method(cfg):
   if cfg.sk_ratio > 0 and cfg.resnet_depth < 50:
     why = f'needs --resnet_depth of 50 or more, not {cfg.resnet_depth}'
     refuse('sk_ratio', cfg.sk_ratio, why)
-  if pretrain and not has_teacher(cfg) and cfg.train_batch_size < 2:
-    why = f'--pretrain_loss={cfg.pretrain_loss} needs negatives: 2 or more'
+  if compares(cfg) and cfg.train_batch_size < 2:
+    why = f'--pretrain_loss={cfg.pretrain_loss} compares images: 2 or more'
     refuse('train_batch_size', cfg.train_batch_size, why)
 
 
@@ -550,13 +576,18 @@ def check_surroundings(cfg):
 
 
 def _check_chunks(cfg):
-  contrastive = cfg.train_mode == 'pretrain' and not has_teacher(cfg)
-  if cfg.grad_cache_chunk and not contrastive:
-    why = 'only contrastive pretraining needs it; use --grad_accum_steps'
+  if cfg.grad_cache_chunk and not compares(cfg):
+    why = 'its loss is of each image alone; use --grad_accum_steps'
     refuse('grad_cache_chunk', cfg.grad_cache_chunk, why)
-  if cfg.grad_accum_steps > 1 and contrastive:
-    why = 'would lose negatives; use --grad_cache_chunk'
+  if cfg.grad_accum_steps > 1 and compares(cfg):
+    why = 'would cut what images are compared with; use --grad_cache_chunk'
     refuse('grad_accum_steps', cfg.grad_accum_steps, why)
+
+
+def _check_optimizer(cfg):
+  if cfg.final_weight_decay and cfg.optimizer == 'lamb':
+    why = 'lamb keeps its weight decay; use adamw, lars or momentum'
+    refuse('final_weight_decay', cfg.final_weight_decay, why)
 
 
 def _check_shares(cfg, replicas):
@@ -624,6 +655,11 @@ def is_ceb(cfg):
   return cfg.pretrain_loss in _CEB
 
 
+def compares(cfg):
+  """Whether the loss of an image depends on the others in its batch."""
+  return cfg.train_mode == 'pretrain' and cfg.pretrain_loss in _IN_BATCH
+
+
 def has_teacher(cfg):
   """Whether the method has a target network, the EMA of the online one."""
   return 'use_momentum_encoder' in METHOD_SWITCHES[cfg.pretrain_loss]
@@ -658,11 +694,12 @@ def checkpoint_steps(cfg, num_examples):
   return cfg.checkpoint_steps or max(1, round(epochs))
 
 
-def scaled_learning_rate(cfg):
-  """The peak of the learning rate at this batch size."""
+def scaled_learning_rate(cfg, name='learning_rate'):
+  """The peak of the learning rate, or another one, at this batch size."""
+  rate = getattr(cfg, name)
   if cfg.learning_rate_scaling == 'sqrt':
-    return cfg.learning_rate * math.sqrt(cfg.train_batch_size)
-  return cfg.learning_rate * cfg.train_batch_size / 256
+    return rate * math.sqrt(cfg.train_batch_size)
+  return rate * cfg.train_batch_size / 256
 
 
 def num_views(cfg):

@@ -68,6 +68,40 @@ def local_rows(x):
   return x[replica_id() * rows : (replica_id() + 1) * rows]
 
 
+def mirrored(value, name):
+  """A variable that no gradient moves: a queue, a centre, a memory.
+
+  Every replica has a copy of its own, and assigns to it in the step. So all
+  have to assign the same: what was gathered or summed before.
+  """
+  return tf.Variable(
+    value,
+    trainable=False,
+    name=name,
+    synchronization=tf.VariableSynchronization.ON_WRITE,
+    # Any other would want the replicas to meet at every assignment.
+    aggregation=tf.VariableAggregation.NONE,
+  )
+
+
+def set_rows(variable, index, rows):
+  """variable[index] = rows; index [n], rows [n, ...] of all replicas.
+
+  Where an index comes more than once its last row counts: left to the devices,
+  one copy might get another row than the next.
+  """
+  same = index[:, None] == index
+  last = tf.reduce_max(tf.where(same, tf.range(index.shape[0]), 0), 1)
+  variable.scatter_update(tf.IndexedSlices(tf.gather(rows, last), index))
+
+
+def of_first_replica(x):
+  """The first replica's x, on all: of what devices may compute differently."""
+  if num_replicas() == 1:
+    return x
+  return cross_replica_sum(tf.where(replica_id() == 0, x, tf.zeros_like(x)))
+
+
 def repeat(first, last, body, state):
   """state = body(i, state) for i in [first, last), one after the other."""
   strategy = tf.distribute.get_strategy()

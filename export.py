@@ -69,6 +69,12 @@ def _released(folder, model):
   """A checkpoint in the layout of the published code."""
   path = os.path.join(folder, f'ckpt-{model.found.step}')
   state = model.state
+  for method in set(model.found.methods) - set(released.METHODS):
+    raise CheckpointError(
+      f'--format=released: that layout is of {", ".join(released.METHODS)}, '
+      f'and this checkpoint of {method}. saved_model, safetensors, onnx and '
+      'keras hold its encoder.'
+    )
   if getattr(state.method, 'ceb', None) and state.method.ceb.variables:
     raise CheckpointError(
       '--format=released: that layout has no place for learned deviations.'

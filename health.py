@@ -109,12 +109,12 @@ def measure(h, z, rate=None, probabilities=None):
 
 # Words.
 
-# Two images then have a cosine of 1 - 0.1^2 on average. Untrained networks of 18
-# to 152 layers have 0.28 and more on photographs, 0.6 after two steps; BYOL
+# Two images then have a cosine of 1 - 0.1^2 on average. Untrained networks of
+# 18 to 152 layers have 0.28 and more on photographs, 0.6 after two steps; BYOL
 # without a predictor had 0.03 after 100 steps, and less and less.
 _ONE_POINT = 0.1
-# Untrained networks have 2.2 and more, 4 after two steps; learning ones 6 to 20,
-# ones that a far too high rate broke 1.5 to 3.
+# Untrained networks have 2.2 and more, 4 after two steps; learning ones 6 to
+# 20, ones that a far too high rate broke 1.5 to 3.
 _ONE_DIRECTION = 2.0
 # Of the nats that nothing learned costs.
 _AT_CHANCE = 0.01

@@ -84,7 +84,10 @@ class LARS(keras.optimizers.legacy.Optimizer):
   def __init__(
     self, learning_rate, *, weight_decay=0.0, decayed=(), name='LARS', **rule
   ):
-    """decayed: the variables that get weight decay and a trust ratio."""
+    """decayed: the variables that get weight decay and a trust ratio.
+
+    weight_decay: a number, or a function of the step.
+    """
     super().__init__(name)
     self._set_hyper('learning_rate', learning_rate)
     self._weight_decay = weight_decay
@@ -98,12 +101,14 @@ class LARS(keras.optimizers.legacy.Optimizer):
   def _resource_apply_dense(self, grad, var, apply_state=None):
     adapt = self._is_decayed(var)
     velocity = self.get_slot(var, 'Momentum')
+    decay = self._weight_decay
+    decay = decay(self.iterations) if callable(decay) else decay
     weight, moved = lars_update(
       var,
       grad,
       velocity,
       learning_rate=self._decayed_lr(tf.float32),
-      weight_decay=self._weight_decay if adapt else 0.0,
+      weight_decay=decay if adapt else 0.0,
       adapt=adapt,
       **self._rule,
     )

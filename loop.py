@@ -184,6 +184,20 @@ def _summarise(step, means, batch, watch, monitor):
   return seen
 
 
+def _begin_epoch(epochs, step, batch):
+  """Calls who waits for an epoch that begins here -> where the next begins.
+
+  An epoch begins with the first step that takes none of the one before.
+  """
+  if not epochs:
+    return math.inf
+  examples, begin = epochs
+  epoch = step * batch // examples
+  if step == -(-epoch * examples // batch):
+    begin(epoch)
+  return -(-(epoch + 1) * examples // batch)
+
+
 def fit(
   loop,
   iterator,
@@ -196,6 +210,7 @@ def fit(
   monitor,
   host_means=list,
   watch=None,
+  epochs=None,
 ):
   """The loop: chunks of steps that end at summaries, saves and looks.
 
@@ -203,11 +218,15 @@ def fit(
   save: (step, whether the run cannot go on without it).
   host_means: what the worker processes make of a list of numbers together.
   watch: (step, metrics of a summary) -> Seen, on every worker.
+  epochs: (examples of one, what to call with its number before its first
+    step). Whoever resumes at that step calls it: a checkpoint is from before.
   """
   means, step, chunk, pace = _Means(), start, 1, None
   with _StopSignal() as stop:
     while step < total:
-      n = min(chunk, _next_stop(step, total, *intervals) - step)
+      ends = _next_stop(step, total, *intervals)
+      ends = min(ends, _begin_epoch(epochs, step, batch))
+      n = min(chunk, ends - step)
       began = time.monotonic()
       metrics = loop(iterator, n)
       seconds = (time.monotonic() - began) / n

@@ -240,6 +240,10 @@ def _infer_projector(shapes):
   return settings, widths
 
 
+# The values of --pretrain_loss that there is a layout for.
+METHODS = ('contrastive', 'contrastive_ceb', 'byol', 'byol_ceb')
+
+
 def _family(shapes):
   def has(part):
     return any(name.startswith(f'{PARTS[part]}/') for name in shapes)

@@ -281,7 +281,10 @@ def _train(cfg, argv, strategy, monitor):
       held.enter_context(locks.locked(cfg.model_dir, monitor.say))
     _check_changes(cfg, monitor.say)
     info = train.describe(cfg)
-    record = _record(cfg, argv) | {'class_names': info.class_names}
+    record = _record(cfg, argv) | {
+      'class_names': info.class_names,
+      'num_examples': info.num_examples,
+    }
     state, total = train.train(cfg, strategy, info, record, monitor)
     if cfg.mode == 'train_then_eval' and state.probe:
       evaluate.evaluate_state(cfg, strategy, state, total, monitor)

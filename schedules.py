@@ -57,8 +57,14 @@ def ema_ramp(base, total_steps):
 
 def beta_schedule(kind, beta, warmup_steps, total_steps):
   """The weight of compression: constant, linear over warm-up, or cosine up."""
+
+  def constant(step):
+    # A constant of the graph, or the last bits of its products would differ.
+    del step
+    return tf.constant(beta, tf.float32)
+
   return {
-    'constant': linear(beta, beta, 0),
+    'constant': constant,
     'linear_warmup': linear(0.0, beta, warmup_steps),
     'cosine': cosine(0.0, beta, total_steps),
   }[kind]

@@ -22,6 +22,7 @@ import model
 import objectives
 import pretrained
 import schedules
+import skeletons
 import watch
 from lars_optimizer import LARS, among
 from monitor import Monitor
@@ -30,7 +31,7 @@ from monitor import Monitor
 class State(NamedTuple):
   """What trains: a checkpoint holds exactly this."""
 
-  method: methods.Method
+  method: skeletons.Method
   probe: model.Classifier | None
   optimizer: keras.optimizers.Optimizer
 
@@ -76,15 +77,34 @@ class _Rate(keras.optimizers.schedules.LearningRateSchedule):
     return {}
 
 
-def make_optimizer(cfg, groups, schedule):
-  """The optimizer that the configuration names, its slots created."""
+class _AdamW(keras.optimizers.AdamW):
+  """AdamW whose weight decay is a function of the step."""
+
+  def __init__(self, rate, decay):
+    self._decay = decay
+    super().__init__(rate, jit_compile=False)
+
+  @property
+  def weight_decay(self):
+    return self._decay(self.iterations)
+
+  @weight_decay.setter
+  def weight_decay(self, constant):
+    """Keras' default is not wanted."""
+
+
+def make_optimizer(cfg, groups, schedule, decay):
+  """The optimizer that the configuration names, its slots created.
+
+  schedule, decay: step -> learning rate, weight decay.
+  """
   rate = _Rate(schedule)
   legacy = keras.optimizers.legacy
   kernels = groups.decayed + groups.probe_kernels
   if cfg.optimizer == 'lars':
     optimizer = LARS(
       rate,
-      weight_decay=cfg.weight_decay,
+      weight_decay=decay,
       decayed=groups.decayed,
       momentum=cfg.momentum,
       eta=cfg.lars_eta,
@@ -93,15 +113,13 @@ def make_optimizer(cfg, groups, schedule):
       nesterov=cfg.lars_nesterov,
     )
   elif cfg.optimizer == 'momentum':
-    optimizer = legacy.SGD(rate, cfg.momentum, nesterov=True)
+    optimizer = legacy.SGD(rate, cfg.momentum, nesterov=cfg.momentum_nesterov)
   elif cfg.optimizer == 'adam':
     optimizer = legacy.Adam(rate)
   elif cfg.optimizer == 'lamb':
     optimizer = _lamb(schedule, cfg.weight_decay, kernels)
   else:
-    optimizer = keras.optimizers.AdamW(
-      rate, weight_decay=cfg.weight_decay, jit_compile=False
-    )
+    optimizer = _AdamW(rate, decay)
     decayed = {v.ref() for v in kernels}
     rest = [v for v in groups.trained if v.ref() not in decayed]
     optimizer.exclude_from_weight_decay(var_list=rest)
@@ -146,6 +164,34 @@ def apply_gradients(optimizer, gradients, variables):
     optimizer.apply_gradients(pairs, experimental_aggregate_gradients=False)
 
 
+def _slots(optimizer, variable):
+  """What an optimizer keeps of a variable.
+
+  Of a legacy one, that is. What AdamW keeps is 0 before the first gradient and
+  stays so without one: decay is no part of it.
+  """
+  inner = getattr(optimizer, 'inner_optimizer', optimizer)
+  if isinstance(inner, keras.optimizers.AdamW):
+    return []
+  return [inner.get_slot(variable, name) for name in inner.get_slot_names()]
+
+
+def update(optimizer, gradients, variables, held):
+  """apply_gradients, but that some variables and their momentum stay.
+
+  held: {variable.ref(): [] bool}. Without a gradient decay would move them.
+  """
+  kept = [
+    (x, tf.identity(x), held[v.ref()])
+    for v in variables
+    if v.ref() in held
+    for x in (v, *_slots(optimizer, v))
+  ]
+  apply_gradients(optimizer, gradients, variables)
+  for x, before, stays in kept:
+    x.assign(tf.where(stays, before, x))
+
+
 def scaling(optimizer):
   """-> (what scales a loss, what scales its gradients back), for fp16."""
   if not isinstance(optimizer, keras.mixed_precision.LossScaleOptimizer):
@@ -153,21 +199,25 @@ def scaling(optimizer):
 
   def scale(loss):
     def scaled(*args):
-      total, metrics = loss(*args)
-      return optimizer.get_scaled_loss(total), metrics
+      total, *rest = loss(*args)
+      return optimizer.get_scaled_loss(total), *rest
 
     return scaled
 
   return scale, optimizer.get_unscaled_gradients
 
 
-def make_state(cfg, num_classes, warmup, total):
+def make_state(cfg, num_classes, warmup, total, num_examples=None):
   """Builds method, probe and optimizer. Call it inside the scope."""
   keras.utils.set_random_seed(cfg.seed)
-  method = methods.make_method(cfg, warmup, total)
+  method = methods.make_method(cfg, warmup, total, num_examples)
   probe = make_probe(cfg, method, num_classes)
-  schedule = learning_rate(cfg, warmup, total)
-  optimizer = make_optimizer(cfg, make_groups(method, probe), schedule)
+  optimizer = make_optimizer(
+    cfg,
+    make_groups(method, probe),
+    learning_rate(cfg, warmup, total),
+    weight_decay(cfg, total),
+  )
   if cfg.precision == 'fp16':
     # Gradients below 6e-8 would be 0: they are taken of a larger loss.
     optimizer = keras.mixed_precision.LossScaleOptimizer(optimizer)
@@ -187,12 +237,24 @@ def make_probe(cfg, method, num_classes):
 
 def learning_rate(cfg, warmup, total):
   """The run's schedule, step -> rate."""
-  constant = cfg.learning_rate_schedule == 'constant'
-  peak = config.scaled_learning_rate(cfg)
-  return schedules.warmup_cosine(peak, warmup, total, constant)
+  return schedules.warmup_cosine(
+    config.scaled_learning_rate(cfg),
+    warmup,
+    total,
+    constant=cfg.learning_rate_schedule == 'constant',
+    start=config.scaled_learning_rate(cfg, 'warmup_learning_rate'),
+    end=config.scaled_learning_rate(cfg, 'final_learning_rate'),
+  )
 
 
-def _penalty(cfg, groups):
+def weight_decay(cfg, total):
+  """The run's schedule, step -> weight decay."""
+  if not cfg.final_weight_decay:
+    return lambda step: cfg.weight_decay
+  return schedules.cosine(cfg.weight_decay, cfg.final_weight_decay, total)
+
+
+def _penalty(cfg, groups, decay):
   """Weight decay as a loss: on what the optimizer does not decay itself."""
   if cfg.optimizer in ('adamw', 'lamb'):
     return tf.constant(0.0)
@@ -200,7 +262,7 @@ def _penalty(cfg, groups):
   variables = groups.probe_kernels if decays else groups.penalised
   if not variables:
     return tf.constant(0.0)
-  return cfg.weight_decay * objectives.l2_loss(variables)
+  return decay * objectives.l2_loss(variables)
 
 
 def _gradients(cfg):
@@ -216,12 +278,14 @@ def _gradients(cfg):
 
 
 def _make_loss(cfg, state, groups, step):
-  """-> loss(embeddings, batch) -> (this replica's share, metrics)."""
+  """-> loss(embeddings, batch) -> (this replica's share, metrics, carry)."""
   method, probe, _ = state
+  decay = weight_decay(cfg, method.steps[1])
 
   def loss(embeddings, batch):
-    own, metrics, features = method.objective(embeddings, step)
-    penalty = _penalty(cfg, groups)
+    index = {'index': batch.get('index')}  # Benchmarks have none.
+    own, metrics, features, carry = method.objective(embeddings | index, step)
+    penalty = _penalty(cfg, groups, decay(step))
     total = own + penalty
     if probe:
       labels = tf.tile(
@@ -234,40 +298,62 @@ def _make_loss(cfg, state, groups, step):
       metrics |= {'supervised_loss': probe_loss, 'supervised_acc': probe_acc}
     metrics |= {'total_loss': total, 'weight_decay': penalty}
     # The one place where the number of replicas enters a loss.
-    return total / distributed.num_replicas(), metrics
+    return total / distributed.num_replicas(), metrics, carry
 
   return loss
+
+
+def _make_encode(cfg, method, step, chunks):
+  """-> encode(i, part of a batch) -> embeddings of its views, finished."""
+  recipe = config.augmentation(cfg)
+
+  def encode(i, part):
+    views = augmentation.per_batch(recipe, part)['views']
+    # No two chunks of a run get the same noise.
+    return method.encode(views, step * chunks + tf.cast(i, step.dtype))
+
+  return encode
+
+
+def _held(method, step):
+  """{variable.ref(): whether it stays as it is}, of the layers that may."""
+  return {
+    variable.ref(): stays
+    for layer, stays in method.held(step)
+    for variable in layer.trainable_variables
+  }
 
 
 def make_train_step(cfg, state, schedule):
   """-> train_step(batch) -> this replica's metrics, a flat dict."""
   method, _, optimizer = state
   groups = make_groups(*state[:2])
-  recipe = config.augmentation(cfg)
   replicas = distributed.num_replicas()
   gradients_of, chunks = _gradients(cfg)
 
   def train_step(batch):
     step = tf.identity(optimizer.iterations)
-
-    def encode(i, part):
-      views = augmentation.per_batch(recipe, part)['views']
-      # No two chunks of a run get the same noise.
-      return method.encode(views, step * chunks + tf.cast(i, step.dtype))
-
     scale, unscale = scaling(optimizer)
-    metrics, gradients = gradients_of(
-      encode,
+    metrics, carry, gradients = gradients_of(
+      _make_encode(cfg, method, step, chunks),
       scale(_make_loss(cfg, state, groups, step)),
       batch,
       groups.trained,
     )
     gradients = distributed.cross_replica_sum(unscale(gradients))
-    apply_gradients(optimizer, gradients, groups.trained)
-    method.after_update(step)
+    held = _held(method, step)
+    gradients = [
+      tf.where(held[v.ref()], tf.zeros_like(g), g) if v.ref() in held else g
+      for v, g in zip(groups.trained, gradients, strict=True)
+    ]
+    norm = tf.linalg.global_norm(gradients)
+    if cfg.clip_norm:
+      gradients, _ = tf.clip_by_global_norm(gradients, cfg.clip_norm, norm)
+    update(optimizer, gradients, groups.trained, held)
+    method.after_update(step, carry)
     return metrics | {
       'learning_rate': schedule(step),
-      'grad_norm': tf.linalg.global_norm(gradients),
+      'grad_norm': norm,
       'weight_norm': tf.linalg.global_norm(groups.trained),
       'bad_images': replicas * tf.reduce_sum(tf.cast(batch['bad'], tf.float32)),
     }
@@ -276,7 +362,7 @@ def make_train_step(cfg, state, schedule):
 
 
 def _resume(cfg, store, state, say):
-  """-> the step to begin at; restores the newest good checkpoint."""
+  """-> the step of the newest good checkpoint, restored; None without one."""
   found = checkpoint_files.steps(cfg.model_dir)
   if cfg.fresh_start or cfg.resume == 'never':
     if found and cfg.resume == 'never' and not cfg.fresh_start:
@@ -298,7 +384,7 @@ def _resume(cfg, store, state, say):
     )
   if cfg.checkpoint:
     load_pretrained(cfg, state, say)
-  return 0
+  return None
 
 
 def load_pretrained(cfg, state, say):
@@ -317,16 +403,18 @@ def rebuild(cfg, strategy):
   info = data_sources.describe(cfg.dataset, cfg.data_dir, cfg.train_split)
   total = config.train_steps(cfg, info.num_examples)
   cfg = dataclasses.replace(cfg, optimizer='lars')  # Not asked for.
+  classes = len(info.class_names)
   with strategy.scope():
-    return make_state(cfg, len(info.class_names), 0, total), total
+    return make_state(cfg, classes, 0, total, info.num_examples), total
 
 
 def untrained(cfg, strategy, found, optimizing=False):
   """A State that a pretrained.Found fits into."""
   if not optimizing:  # Then any will do, and LAMB is not always there.
     cfg = dataclasses.replace(cfg, optimizer='lars')
+  num_examples = found.record.get('num_examples')
   with strategy.scope():
-    return make_state(cfg, found.num_classes, 0, 1)
+    return make_state(cfg, found.num_classes, 0, 1, num_examples)
 
 
 def load_whole(cfg, strategy, found, optimizing, say):
@@ -389,10 +477,40 @@ def build(cfg, strategy, info):
   """-> (the train step, the State that it trains)."""
   total = config.train_steps(cfg, info.num_examples)
   warmup = config.warmup_steps(cfg, info.num_examples)
+  classes = len(info.class_names)
   with strategy.scope():
-    state = make_state(cfg, len(info.class_names), warmup, total)
+    state = make_state(cfg, classes, warmup, total, info.num_examples)
     schedule = learning_rate(cfg, warmup, total)
     return make_train_step(cfg, state, schedule), state
+
+
+def first_pass(cfg, strategy, info, method):
+  """Shows observe() every training example; nothing else moves by it."""
+  _, chunks = _gradients(cfg)
+
+  def look(batch):
+    encode = _make_encode(cfg, method, tf.constant(0, tf.int64), chunks)
+    embeddings = big_batches.embed_all(encode, batch, chunks)
+    method.observe(embeddings | {'index': batch['index']})
+    return {'rows': tf.size(batch['index'])}
+
+  look_at = loop.make_loop(strategy, look, cfg.jit_compile, clocks=False)
+  batches = make_input(cfg, info, strategy, 0)
+  # The last one is filled up with what the next epoch begins with.
+  for _ in range(-(-info.num_examples // cfg.train_batch_size)):
+    look_at(batches, 1)
+
+
+def _epochs(strategy, info, method):
+  """What loop.fit does when an epoch begins; nothing for most methods."""
+  if type(method).on_epoch is skeletons.Method.on_epoch:
+    return None
+
+  @tf.function(autograph=False)
+  def begin(epoch):
+    strategy.run(method.on_epoch, args=(epoch,))
+
+  return info.num_examples, lambda epoch: begin(tf.constant(epoch, tf.int64))
 
 
 def train(cfg, strategy, info, record, monitor: Monitor):
@@ -416,7 +534,8 @@ def train(cfg, strategy, info, record, monitor: Monitor):
     record=checkpoints.Record(record),
     **state.items(),
   )
-  start = _resume(cfg, store, state, monitor.say)
+  restored = _resume(cfg, store, state, monitor.say)
+  start = restored or 0
   monitor.write_json('config.json', record)
   monitor.write_json('flags.json', record['config'])
   monitor.say(
@@ -424,6 +543,10 @@ def train(cfg, strategy, info, record, monitor: Monitor):
     f'{len(info.class_names)} classes; {total:,} steps of '
     f'{cfg.train_batch_size}, warm-up {warmup:,}'
   )
+  if restored is None and state.method.needs_first_pass:
+    monitor.say('One pass over the data before step 0 ...')
+    with data_sources.explained(info):
+      first_pass(cfg, strategy, info, state.method)
   if start == 0:
     store.save(0)
   if start < total:
@@ -445,5 +568,6 @@ def train(cfg, strategy, info, record, monitor: Monitor):
         watch=watch.make_watch(
           cfg, strategy, state.method, info, warmup, monitor
         ),
+        epochs=_epochs(strategy, info, state.method),
       )
   return state, total

@@ -6,7 +6,7 @@ optimizer) is not counted, as in the tables of the literature.
 
 import tensorflow as tf
 
-import methods
+import skeletons
 
 
 def _of(op):
@@ -39,7 +39,7 @@ def train_step(method, image_size):
   everything = forward(
     lambda a, b, step: method.encode([a, b], step), view, view, step
   )
-  if not isinstance(method, methods.Teacher):
+  if not isinstance(method, skeletons.Teacher):
     return 3 * everything
   target = forward(lambda a: method.target(a, training=True), view)
   return 3 * everything - 2 * (2 * target)

@@ -32,7 +32,9 @@ def measure(model_dir):
   train_info = data_sources.describe(cfg.dataset, cfg.data_dir, cfg.train_split)
   eval_info = data_sources.describe(cfg.dataset, cfg.data_dir, cfg.eval_split)
   run.set_precision(cfg)
-  state = train.make_state(cfg, len(train_info.class_names), 0, 1)
+  state = train.make_state(
+    cfg, len(train_info.class_names), 0, 1, train_info.num_examples
+  )
   context = tf.distribute.InputContext()
   mean_std = config.augmentation(cfg).mean_std
   splits = [

@@ -57,8 +57,8 @@ def folder(tmp_path):
 @pytest.fixture
 def tiny_encoder(monkeypatch):
   """Methods get a thin ResNet of two blocks: it traces in a moment."""
-  import methods
   import resnet
+  import skeletons
 
   monkeypatch.setitem(resnet.BLOCKS, 18, tiny_run.BLOCKS)
-  monkeypatch.setattr(methods, 'make_encoder', tiny_run.make_encoder)
+  monkeypatch.setattr(skeletons, 'make_encoder', tiny_run.make_encoder)

@@ -25,15 +25,17 @@ ROOMS = dict.fromkeys(LEAVES.split(), '') | {
   'information': 'distributions',
   'health': 'distributions information',
   'model': 'resnet distributions',
-  'methods': """config model objectives distributions distributed schedules
-    randomness resnet""",
+  'skeletons': 'config distributed model randomness resnet schedules',
+  'contrastive': 'distributions objectives schedules skeletons',
+  'distillation': 'model objectives schedules skeletons',
+  'methods': 'contrastive distillation skeletons',
   'data_sources': 'photo_patches',
   'data': 'data_sources randomness',
   'augmentation': 'data_util randomness',
   'watch': 'augmentation config data data_sources health loop',
   'train': """augmentation big_batches checkpoint_files checkpoints config data
     data_service data_sources distributed lars_optimizer loop methods model
-    monitor objectives pretrained schedules watch""",
+    monitor objectives pretrained schedules skeletons watch""",
   'evaluate': """checkpoint_files config data data_sources data_util objectives
     pretrained""",
 }
@@ -84,8 +86,8 @@ def test_setup_lists_exactly_the_modules():
 def test_some_things_live_in_one_place():
   assert rooms_with('import absl.flags') == {'command_line'}
   assert rooms_with('get_replica_context') == {'distributed'}
-  openers = {'run', 'train', 'evaluate', 'doctor', 'watch', 'methods'}
-  openers |= {'config', 'command_line'}
+  openers = {'run', 'train', 'evaluate', 'doctor', 'config', 'command_line'}
+  openers |= {'methods', 'contrastive', 'distillation', 'skeletons', 'watch'}
   assert rooms_with('cfg') <= openers
   assert not rooms_with('import tensorflow.keras', 'tf.keras')
   assert rooms_with('import keras') == {'keras_twin', 'export'}

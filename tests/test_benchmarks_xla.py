@@ -18,6 +18,7 @@ import tf_keras as keras
 import methods
 import model
 import resnet
+import skeletons
 import tiny_run
 from benchmarks import flops, rules, xla_export
 from config import Config
@@ -38,7 +39,7 @@ def exported(tmp_path_factory):
   folder = tmp_path_factory.mktemp('xla')
   with pytest.MonkeyPatch.context() as patch:
     patch.setitem(resnet.BLOCKS, 18, tiny_run.BLOCKS)
-    patch.setattr(methods, 'make_encoder', tiny_run.make_encoder)
+    patch.setattr(skeletons, 'make_encoder', tiny_run.make_encoder)
     patch.setattr(xla_export, 'CLASSES', 3)
     for method, precision in EXPORTS.items():
       cfg = Config(

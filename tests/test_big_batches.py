@@ -59,7 +59,7 @@ def setup(loss, **changes):
   def total(embeddings, batch):
     found = method.objective(embeddings, step)
     weights = tf.reduce_sum(batch['label']) * 0
-    return found.loss + tf.cast(weights, tf.float32), found.metrics
+    return found.loss + tf.cast(weights, tf.float32), found.metrics, found.carry
 
   return method, variables, batch, encode, total
 
@@ -97,13 +97,13 @@ def test_cached_gradients_are_those_of_one_tape_over_all_chunks(loss, compiled):
   def cached():
     return big_batches.cached(encode, total, batch, variables, chunks)
 
-  metrics, gradients = cached()
+  metrics, _, gradients = cached()
   assert float(metrics['contrast_loss']) > 0
   close(gradients, expected_gradients)
   # Each chunk moved the averages once, as in one pass over them.
   close(statistics(method), moved)
   # And the chunks matter: without them batch norm sees more.
-  other = one_go(encode, total, batch, variables)[1]
+  other = one_go(encode, total, batch, variables).gradients
   assert any(
     np.abs(a - b).max() > 1e-2 * np.abs(b).max()
     for a, b in zip(gradients, other, strict=True)
@@ -113,8 +113,8 @@ def test_cached_gradients_are_those_of_one_tape_over_all_chunks(loss, compiled):
 def test_one_chunk_is_the_whole_batch():
   method, variables, batch, encode, total = setup('contrastive_ceb')
   cached = tf.function(big_batches.cached, autograph=False)
-  metrics, gradients = cached(encode, total, batch, variables, 1)
-  known, expected = one_go(encode, total, batch, variables)
+  metrics, _, gradients = cached(encode, total, batch, variables, 1)
+  known, _, expected = one_go(encode, total, batch, variables)
   close(gradients, expected)
   close(metrics.values(), known.values())
 
@@ -126,7 +126,7 @@ def test_accumulated_gradients_are_the_mean_over_parts(loss):
   for i in range(2):
     part = rows(batch, i * BATCH // 2, (i + 1) * BATCH // 2)
     numbered = functools.partial(lambda i, _, part: encode(i, part), i)
-    metrics, gradients = one_go(numbered, total, part, variables)
+    metrics, _, gradients = one_go(numbered, total, part, variables)
     found.append([metrics['byol_loss'], *gradients])
   loss_value, *expected = [(a + b) / 2 for a, b in zip(*found, strict=True)]
 
@@ -134,12 +134,54 @@ def test_accumulated_gradients_are_the_mean_over_parts(loss):
   def accumulated():
     return big_batches.accumulated(encode, total, batch, variables, 2)
 
-  metrics, gradients = accumulated()
+  metrics, _, gradients = accumulated()
   close(gradients, expected)
   close([metrics['byol_loss']], [loss_value])
   # Their noise differs: a chunk is told which one it is.
   if loss == 'byol_ceb':
     assert not np.allclose(found[0][0], found[1][0])
+
+
+@pytest.mark.parametrize('compiled', [False, True])
+def test_what_is_carried_has_the_rows_of_all_chunks(compiled):
+  """In their order and type, however the batch is cut."""
+  rng = np.random.default_rng(0)
+  x = rng.normal(size=(6, 2)).astype(np.float32)
+  batch = {'x': tf.constant(x), 'index': tf.range(6, dtype=tf.int64)}
+  weight = tf.Variable([1.0, 2.0])
+
+  def encode(i, part):
+    del i
+    return {'z': part['x'] * weight}
+
+  def loss(embeddings, part):
+    z = embeddings['z']
+    carry = {
+      'rows': (z, part['index']),
+      'mean': tf.reduce_mean(z, 0, keepdims=True),
+    }
+    return tf.reduce_mean(z**2), {'mean_z': tf.reduce_mean(z)}, carry
+
+  @tf.function(autograph=False, jit_compile=compiled)
+  def run():
+    return {
+      'whole': big_batches.whole(encode, loss, batch, [weight]),
+      'cached': big_batches.cached(encode, loss, batch, [weight], 3),
+      'chunks': big_batches.accumulated(encode, loss, batch, [weight], 3),
+    }
+
+  z = x * [1, 2]
+  for name, found in run().items():
+    rows, index = found.carry['rows']
+    np.testing.assert_allclose(rows, z, rtol=1e-6)
+    np.testing.assert_array_equal(index, np.arange(6))
+    assert index.dtype == tf.int64
+    # No row, so one of each chunk: their mean is the mean.
+    means = z.reshape(3 if name == 'chunks' else 1, -1, 2).mean(1)
+    np.testing.assert_allclose(found.carry['mean'], means, rtol=1e-5)
+    assert float(found.metrics['mean_z']) == pytest.approx(z.mean(), rel=1e-5)
+    expected = (x * z).mean(0)  # d mean(z^2) / dw = 2 mean over rows / 2
+    np.testing.assert_allclose(found.gradients[0], expected, rtol=1e-5)
 
 
 def test_two_replicas_in_chunks_are_one_in_chunks(two_replicas):

@@ -145,6 +145,11 @@ OUR_DEFAULTS = {
   'lars_clip': False,
   'lars_classic': True,
   'lars_nesterov': False,
+  'momentum_nesterov': True,
+  'final_learning_rate': 0.0,
+  'warmup_learning_rate': 0.0,
+  'final_weight_decay': 0.0,
+  'clip_norm': 0.0,
   'precision': 'fp32',
   'jit_compile': False,
   'grad_cache_chunk': 0,
@@ -523,7 +528,11 @@ WRONG = [
     ['--ft_proj_selector=2', '-1 to 1'],
   ),
   ('--sk_ratio=0.1 --resnet_depth=34', ['--sk_ratio=0.1', '34']),
-  ('--train_batch_size=1', ['--train_batch_size=1', 'negatives']),
+  ('--train_batch_size=1', ['--train_batch_size=1', 'compares images']),
+  (
+    '--optimizer=lamb --final_weight_decay=0.4',
+    ['--final_weight_decay=0.4', 'adamw'],
+  ),
   (
     '--blur_probability=1,1 --use_blur=false',
     ['--use_blur=false', '--blur_probability'],
@@ -631,6 +640,11 @@ def test_check_replicas_names_both_numbers():
     ('--temperature=0.5 --preset=csimclr', '--pretrain_loss=contrastive_ceb'),
     ('--lars_nesterov --optimizer=adam', '--optimizer=adam'),
     ('--backward_view=other', '--backward_view=other'),
+    ('--nomomentum_nesterov', '--optimizer=lars'),
+    (
+      '--final_learning_rate=0.1 --learning_rate_schedule=constant',
+      '--learning_rate_schedule=constant',
+    ),
     ('--data_service=grpc://host:1', 'no promised order'),
     ('--local_size=48', '--local_crops=0'),
     ('--local_area=0.1,0.2', '--local_crops=0'),
@@ -671,6 +685,9 @@ def test_learning_rate_scaling():
   assert config.scaled_learning_rate(cfg) == pytest.approx(0.3)
   cfg = dataclasses.replace(cfg, learning_rate_scaling='sqrt')
   assert config.scaled_learning_rate(cfg) == pytest.approx(2.4)
+  cfg = dataclasses.replace(cfg, final_learning_rate=0.01)
+  found = config.scaled_learning_rate(cfg, 'final_learning_rate')
+  assert found == pytest.approx(0.32)
 
 
 def test_stem():

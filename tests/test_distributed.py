@@ -65,6 +65,66 @@ def test_one_replica_has_nothing_to_say():
     np.testing.assert_array_equal(function(x), x)
 
 
+def test_of_an_index_that_comes_twice_the_last_row_counts():
+  table = distributed.mirrored(tf.zeros([4, 2]), 'table')
+  index = tf.constant([2, 0, 2, 2])
+  rows = tf.reshape(tf.range(1.0, 9.0), [4, 2])
+  for jit_compile in (False, True):
+    table.assign(tf.zeros([4, 2]))
+    tf.function(distributed.set_rows, jit_compile=jit_compile)(
+      table, index, rows
+    )
+    np.testing.assert_array_equal(table, [[3, 4], [0, 0], [7, 8], [0, 0]])
+
+
+def test_a_mirrored_variable_is_written_by_all_saved_and_restored(
+  two_replicas, tmp_path
+):
+  def make(strategy):
+    with strategy.scope():
+      table = distributed.mirrored(tf.zeros([4, 2]), 'table')
+      count = distributed.mirrored(tf.constant(0), 'count')
+    return table, count
+
+  table, count = make(two_replicas)
+
+  @tf.function
+  def run(values):
+    def step(rows):
+      place = distributed.replica_id()
+      index = distributed.all_gather(tf.stack([2 * place, 2 * place + 1]))
+      distributed.set_rows(table, index, distributed.all_gather(rows))
+      count.assign_add(1)
+
+    two_replicas.run(step, args=(values,))
+
+  rows = np.arange(1, 9, dtype=np.float32).reshape(2, 2, 2)
+  run(per_replica(two_replicas, rows))
+  saved = tf.train.Checkpoint(table=table, count=count)
+  path = saved.write(str(tmp_path / 'ckpt'))
+  run(per_replica(two_replicas, -rows))
+  assert not table.trainable
+  for strategy in (two_replicas, tf.distribute.get_strategy()):
+    other = make(strategy)
+    tf.train.Checkpoint(table=other[0], count=other[1]).read(path)
+    for variable, expected in zip(other, (rows.reshape(4, 2), 1), strict=True):
+      for copy in getattr(variable, 'values', [variable]):
+        np.testing.assert_array_equal(copy.numpy(), expected)
+  for copy in table.values:
+    np.testing.assert_array_equal(copy.numpy(), -rows.reshape(4, 2))
+
+
+def test_what_the_first_replica_has(two_replicas):
+  @tf.function
+  def run(x):
+    return two_replicas.run(distributed.of_first_replica, args=(x,))
+
+  found = run(per_replica(two_replicas, np.array([[1, 2], [3, 4]], np.int32)))
+  for x in found.values:
+    np.testing.assert_array_equal(x, [1, 2])
+  assert distributed.of_first_replica(3.0) == 3.0
+
+
 STEP = {
   'SLURM_JOB_ID': '7',
   'SLURM_STEP_ID': '0',

@@ -21,6 +21,7 @@ import model
 import pretrained
 import resnet
 import run
+import skeletons
 import train
 
 DOCS = pathlib.Path(__file__).parents[1] / 'docs' / 'export.md'
@@ -48,7 +49,7 @@ def trained(
   def make(cfg):
     return resnet.ResNet(cfg.resnet_depth, width, **options)
 
-  monkeypatch.setattr(methods, 'make_encoder', make)
+  monkeypatch.setattr(skeletons, 'make_encoder', make)
   settings = {
     'image_size': SIZE,
     'resnet_depth': depth,
@@ -386,6 +387,17 @@ def test_learned_deviations_have_no_place_in_the_released_layout(
   )
   with pytest.raises(ValueError, match='no place for learned deviations'):
     export.export('released', str(tmp_path), exported, print)
+
+
+def test_other_methods_have_no_place_in_the_released_layout(
+  monkeypatch, tmp_path
+):
+  exported = trained(monkeypatch)
+  found = exported.found._replace(methods=('moco',))
+  exported = exported._replace(found=found)
+  with pytest.raises(ValueError, match='and this checkpoint of moco'):
+    export.export('released', str(tmp_path), exported, print)
+  assert not list(tmp_path.iterdir())
 
 
 def test_a_missing_package_is_named(monkeypatch, tmp_path):

@@ -37,11 +37,11 @@ import data_sources
 import distributed
 import evaluate
 import loop
-import methods
 import photo_patches
 import pretrained
 import resnet
 import run
+import skeletons
 import test_run
 import tiny_run
 import train
@@ -530,7 +530,7 @@ def state_of(monkeypatch):
   def make_encoder(cfg):
     return resnet.ResNet(cfg.resnet_depth, cfg.width_multiplier / 8, 'small')
 
-  monkeypatch.setattr(methods, 'make_encoder', make_encoder)
+  monkeypatch.setattr(skeletons, 'make_encoder', make_encoder)
 
   def make(**settings):
     small = dict(image_size=16, proj_head_hidden_dim=16, proj_out_dim=8)

@@ -70,6 +70,23 @@ def test_three_steps_match_numpy(classic, nesterov, clip):
     np.testing.assert_allclose(variables[name].numpy(), expected, rtol=2e-6)
 
 
+def test_weight_decay_may_follow_the_step():
+  kernel = tf.Variable([[3.0, 4.0]])
+  optimizer = LARS(
+    1.0,
+    weight_decay=lambda step: 0.1 * tf.cast(step, tf.float32),
+    decayed=[kernel],
+    momentum=0.0,
+    eta=0.1,
+  )
+  w = np.array([[3.0, 4.0]])
+  for decay in (0.0, 0.1, 0.2):
+    optimizer.apply_gradients([(tf.constant([[1.0, 0.0]]), kernel)])
+    g = [[1.0, 0.0]] + decay * w
+    w = w - 0.1 * np.linalg.norm(w) / np.linalg.norm(g) * g
+    np.testing.assert_allclose(kernel.numpy(), w, rtol=1e-6)
+
+
 def test_trust_ratio_is_one_where_a_norm_is_zero():
   zero, one = tf.zeros([2]), tf.ones([2])
   assert float(trust_ratio(zero, one, 0.1)) == 1.0

@@ -60,7 +60,7 @@ class Trainer:
 def fit(monkeypatch):
   """fit(trainer, total, intervals), on the trainer's clock."""
 
-  def run(trainer, total, intervals=(0, 0), watch=None):
+  def run(trainer, total, intervals=(0, 0), epochs=None, watch=None):
     monkeypatch.setattr(loop.time, 'monotonic', lambda: trainer.now)
     return loop.fit(
       trainer.loop,
@@ -71,6 +71,7 @@ def fit(monkeypatch):
       intervals=intervals,
       save=trainer.save,
       monitor=trainer,
+      epochs=epochs,
       watch=watch,
     )
 
@@ -115,6 +116,45 @@ def test_without_intervals_only_the_end_is_saved(fit):
   assert fit(trainer, 50) == 50
   assert (trainer.saves, trainer.summaries) == ([50], [])
   assert trainer.ends() == [1, 2, 4, 8, 16, 32, 50]
+
+
+# Examples of an epoch, first step of a run -> [(epoch, where it is begun)]; the
+# run ends at step 12, a step takes 8 examples.
+EPOCHS = [
+  (8, 0, [(e, e) for e in range(12)]),
+  (9, 0, [(0, 0), (1, 2), (2, 3), (3, 4), (4, 5), (5, 6), (6, 7), (7, 8),
+          (8, 9), (9, 11)]),
+  (20, 0, [(0, 0), (1, 3), (2, 5), (3, 8), (4, 10)]),
+  (24, 0, [(0, 0), (1, 3), (2, 6), (3, 9)]),
+  (95, 0, [(0, 0)]),
+  (96, 0, [(0, 0)]),
+  # Resumed: what was begun is not begun again, what begins there is.
+  (20, 4, [(2, 5), (3, 8), (4, 10)]),
+  (20, 5, [(2, 5), (3, 8), (4, 10)]),
+  (20, 6, [(3, 8), (4, 10)]),
+  (20, 11, []),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize('examples, start, expected', EPOCHS)
+def test_epochs_begin_before_their_first_step(fit, examples, start, expected):
+  trainer, begun = Trainer(start=start, pace=1e-3), []
+
+  def begin(epoch):
+    # What is saved at its first step is from before.
+    assert trainer.saves[-1:] == [trainer.step] or trainer.step == start
+    begun.append((epoch, trainer.step))
+
+  assert fit(trainer, 12, (0, 1), (examples, begin)) == 12
+  assert begun == expected
+  ends = trainer.ends(start)
+  # Without these saves too chunks end where epochs begin.
+  trainer, begun = Trainer(start=start, pace=1e-3), []
+  ask = (examples, lambda epoch: begun.append((epoch, trainer.step)))
+  assert fit(trainer, 12, (0, 0), ask) == 12
+  assert begun == expected
+  starts = {step for _, step in expected} - {start}
+  assert starts <= {*trainer.ends(start)} <= {*ends}
 
 
 @pytest.mark.parametrize('pace, longest', [(1.0, 8), (3.0, 2), (60.0, 1)])

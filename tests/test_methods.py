@@ -13,6 +13,7 @@ import model
 import schedules
 import train
 from config import Config
+from small_data import METHOD_SETTINGS
 
 pytestmark = pytest.mark.usefixtures('tiny_encoder')
 
@@ -43,7 +44,7 @@ def tiny(loss='contrastive', distribution='vmf', **changes):
     'learning_rate': 0.1,
     'ema_alpha': 0.9,
   }
-  return Config(**settings | changes)
+  return Config(**settings | METHOD_SETTINGS.get(loss, {}) | changes)
 
 
 def make_batch(rng, rows=BATCH):
@@ -53,6 +54,7 @@ def make_batch(rng, rows=BATCH):
       for _ in range(2)
     ),
     'label': tf.constant(rng.integers(0, 3, rows), tf.int32),
+    'index': tf.range(rows, dtype=tf.int64),
     'bad': tf.zeros([rows], tf.int32),
   }
 
@@ -120,7 +122,7 @@ def step_weights(cfg, batch, steps=1, strategy=None, compiled=False):
   strategy = strategy or tf.distribute.get_strategy()
   replicas = strategy.num_replicas_in_sync
   with strategy.scope():
-    state = train.make_state(cfg, 3, 0, 100)
+    state = train.make_state(cfg, 3, 0, 100, num_examples=BATCH)
     step = train.make_train_step(
       cfg, state, schedules.warmup_cosine(0.1, 0, 100)
     )

@@ -24,11 +24,11 @@ def main():
   import run
 
   run.quiet_start()
-  import methods
   import resnet
+  import skeletons
 
   resnet.BLOCKS[18] = BLOCKS
-  methods.make_encoder = make_encoder
+  skeletons.make_encoder = make_encoder
   return run.main(sys.argv)
 
 

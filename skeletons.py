@@ -1,0 +1,217 @@
+"""What methods are made of: encoders, heads, and two skeletons.
+
+Siamese: one encoder, the views concatenated. Teacher: an online encoder and
+its EMA twin, view by view. methods.py says what a method has to answer.
+"""
+
+import itertools
+from typing import NamedTuple
+
+import tensorflow as tf
+
+import config
+import distributed
+import model
+import randomness
+import schedules
+from resnet import ResNet
+
+
+class Output(NamedTuple):
+  """loss: [] of the local rows; metrics: flat; features: for the probe.
+
+  carry: what after_update() needs of this step, {name: [n, ...]}. Where a batch
+  comes in chunks the rows of all are joined; what is no row is [1, ...].
+  """
+
+  loss: tf.Tensor
+  metrics: dict
+  features: tf.Tensor
+  carry: dict = {}
+
+
+def make_encoder(cfg):
+  """The backbone that the configuration describes."""
+  return ResNet(
+    cfg.resnet_depth,
+    cfg.width_multiplier,
+    stem=config.stem(cfg),
+    sk_ratio=cfg.sk_ratio,
+    se_ratio=cfg.se_ratio,
+    bn_decay=cfg.batch_norm_decay,
+    sync_bn=cfg.global_bn,
+  )
+
+
+def make_projector(cfg):
+  """The projection head: none, linear or an MLP."""
+  layers = {'none': 0, 'linear': 1, 'nonlinear': cfg.num_proj_layers}
+  return model.MLP(
+    layers[cfg.proj_head_mode],
+    cfg.proj_head_hidden_dim,
+    cfg.proj_out_dim,
+    output_bn=cfg.proj_head_output_bn,
+    **head_options(cfg),
+  )
+
+
+def head_options(cfg):
+  return {
+    'init': cfg.mlp_init,
+    'bn_decay': cfg.batch_norm_decay,
+    'sync_bn': cfg.global_bn,
+  }
+
+
+def make_ceb(cfg, dim):
+  """The distributions e(z|x) and b(z|y) of a CEB method."""
+  if cfg.ceb_distribution == 'vmf':
+    return model.VmfCeb(dim, cfg.kappa_e, cfg.kappa_b)
+  learned = cfg.gaussian_scale == 'learned'
+  return model.GaussianCeb(dim, cfg.sigma_e, cfg.sigma_b, learned)
+
+
+def by_resolution(function, views):
+  """Calls function once per resolution -> what it gives for each view, a list.
+
+  function: images -> any structure of tensors [n, ...]. Views of one size
+  follow each other, and are one batch to it.
+  """
+  outputs = []
+  for _, group in itertools.groupby(views, key=lambda view: view.shape[1]):
+    group = list(group)
+    found = function(tf.concat(group, 0))
+    parts = [tf.split(x, len(group)) for x in tf.nest.flatten(found)]
+    outputs += [
+      tf.nest.pack_sequence_as(found, rows) for rows in zip(*parts, strict=True)
+    ]
+  return outputs
+
+
+class Method(tf.Module):
+  """What all methods share: an encoder, a projector, a probe's layer.
+
+  num_examples: of the training split, for a memory of them. A model that is
+  read has that of its run; None where nobody knows.
+  """
+
+  # Whether observe() sees all examples once before step 0.
+  needs_first_pass = False
+
+  def __init__(self, cfg, warmup_steps, total_steps, num_examples=None):
+    super().__init__()
+    self.cfg = cfg
+    self.steps = (warmup_steps, total_steps)
+    self.num_examples = num_examples
+    self.encoder = make_encoder(cfg)
+    self.projector = make_projector(cfg)
+    self.make_heads(cfg)
+
+  @property
+  def projected_dim(self):
+    """The width of the projection, which may be the representation itself."""
+    if self.cfg.proj_head_mode == 'none':
+      return self.encoder.representation_dim
+    return self.cfg.proj_out_dim
+
+  def make_heads(self, cfg):
+    """Builds what the method has beyond encoder and projector."""
+
+  def embed(self, images, training=False):
+    """[b, H, W, 3] -> the representation and the projector's layers."""
+    h = self.encoder(images, training=training)
+    return self.layers_of(h, training)
+
+  def layers_of(self, h, training):
+    """h itself first: the projector saw it in its compute precision."""
+    layers = [h, *self.projector(h, training=training)[1:]]
+    return {'representation': h, 'projection': layers[-1], 'layers': layers}
+
+  def probed(self, embedded):
+    """The layer that the linear probe reads: 0 is the representation."""
+    return embedded['layers'][self.cfg.ft_proj_selector]
+
+  def trained(self):
+    """The layers that get gradients, each once."""
+    return [self.encoder, self.projector]
+
+  def held(self, step):
+    """[(trained layer, [] bool: whether it stays as it is at this step)]."""
+    del step
+    return []
+
+  def after_update(self, step, carry):
+    """Moves what gradients do not move; step is the one just taken."""
+
+  def chance(self):
+    """{metric: its value where no image is told from another}, in nats."""
+    return {}
+
+  def on_epoch(self, epoch):
+    """Called before the first step of an epoch, by those who override it."""
+
+  def observe(self, embeddings):
+    """Keeps what it needs of some examples, where it needs_first_pass."""
+    raise NotImplementedError
+
+  def build(self, image_size):
+    """Creates every variable, by one step on black images."""
+    views = [tf.zeros([2, image_size, image_size, 3])] * 2
+    self.encode(views, tf.constant(0, tf.int64), training=False)
+
+  def noise(self, step, salt, rows, width):
+    """[rows, width] standard normals for this replica's rows of a view."""
+    seed = tf.stack([self.cfg.seed * 1009 + salt, tf.cast(step, tf.int32)])
+    return distributed.local_rows(
+      randomness.normal([rows * distributed.num_replicas(), width], seed)
+    )
+
+
+class Siamese(Method):
+  """One encoder for all views, which it sees as one batch."""
+
+  def encode(self, views, step, training=True):
+    del step
+    embedded = self.embed(tf.concat(views, 0), training)
+    h1, h2 = tf.split(self.location(embedded['projection']), 2)
+    # Each view's rows apart: what is cut into chunks stays in order.
+    probed = tf.split(self.probed(embedded), 2)
+    return {'projection': (h1, h2), 'probed': tuple(probed)}
+
+  def features(self, embeddings):
+    """What the probe reads, of both views, without gradient."""
+    return tf.stop_gradient(tf.concat(embeddings['probed'], 0))
+
+  def location(self, projection):
+    """A projection -> where on the sphere (or in space) its view lies."""
+    return tf.math.l2_normalize(projection, -1)
+
+  def keys(self, h1, h2):
+    """Every replica's rows of both views, and where the local ones begin."""
+    offset = distributed.replica_id() * h1.shape[0]
+    return distributed.all_gather(h1), distributed.all_gather(h2), offset
+
+
+class Teacher(Method):
+  """An online encoder and its EMA twin, each seeing one view at a time."""
+
+  def make_heads(self, cfg):
+    # The twin starts from its own random weights, as published, and stays out
+    # of trained(): trainable=False would freeze its batch statistics too.
+    self.target_encoder = make_encoder(cfg)
+    self.target_projector = make_projector(cfg)
+    self.ema = schedules.ema_ramp(cfg.ema_alpha, self.steps[1])
+
+  def target(self, view, training):
+    """The twin's normalised projection of a view, without gradient."""
+    h = self.target_encoder(view, training=training)
+    y = self.target_projector(h, training=training)[-1]
+    return tf.stop_gradient(tf.math.l2_normalize(y, -1))
+
+  def after_update(self, step, carry):
+    del carry
+    model.update_ema(
+      [self.encoder, self.projector],
+      [self.target_encoder, self.target_projector],
+      self.ema(step),
+    )

@@ -1,0 +1,316 @@
+"""What methods share: resolutions, state, epochs, layers that are held."""
+
+import os
+import signal
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+import checkpoint_files
+import config
+import contrastive
+import data_sources
+import distributed
+import loop
+import methods
+import monitor
+import pretrained
+import run
+import schedules
+import skeletons
+import test_run
+import train
+from test_methods import BATCH, assert_same, make_batch, step_weights, tiny
+from test_run import assert_same_bits, flags
+
+pytestmark = pytest.mark.usefixtures('tiny_encoder')
+images = test_run.images  # The same fixture.
+SLOTS = 16
+
+
+class Toy(skeletons.Siamese):
+  """Whatever a method may keep: a queue, a centre, a memory, and of epochs."""
+
+  needs_first_pass = True
+
+  def make_heads(self, cfg):
+    dim = cfg.proj_out_dim
+    self.queue = distributed.mirrored(tf.zeros([SLOTS, dim]), 'queue')
+    self.pointer = distributed.mirrored(tf.constant(0), 'pointer')
+    self.centre = distributed.mirrored(tf.zeros([dim]), 'centre')
+    memory = tf.zeros([self.num_examples, dim])
+    self.memory = distributed.mirrored(memory, 'memory')
+    self.anchor = distributed.mirrored(tf.zeros([dim]), 'anchor')
+    # Rows that were observed, epochs that were begun.
+    self.counts = distributed.mirrored(tf.zeros([2], tf.int32), 'counts')
+
+  def objective(self, embeddings, step):
+    del step
+    h1, h2 = embeddings['projection']
+    past = tf.gather(self.memory, embeddings['index'])
+    pull = tf.reduce_sum(h1 * (h2 + past + self.anchor - self.centre), -1)
+    push = tf.reduce_logsumexp(tf.matmul(h1, self.queue, transpose_b=True), 1)
+    loss = tf.reduce_mean(push - pull)
+    carry = {
+      'keys': h2,
+      'index': embeddings['index'],
+      'mean': tf.reduce_mean(h2, 0, keepdims=True),
+    }
+    features = self.features(embeddings)
+    return skeletons.Output(loss, {'toy_loss': loss}, features, carry)
+
+  def remember(self, index, rows):
+    index = distributed.all_gather(tf.cast(index, tf.int32))
+    rows = distributed.all_gather(rows)
+    distributed.set_rows(self.memory, index, rows)
+    return rows
+
+  def observe(self, embeddings):
+    rows = self.remember(embeddings['index'], embeddings['projection'][0])
+    self.counts.assign_add([rows.shape[0], 0])
+
+  def after_update(self, step, carry):
+    del step
+    keys = self.remember(carry['index'], carry['keys'])
+    at = (self.pointer + tf.range(keys.shape[0])) % SLOTS
+    distributed.set_rows(self.queue, at, keys)
+    self.pointer.assign((self.pointer + keys.shape[0]) % SLOTS)
+    mean = tf.reduce_mean(distributed.all_gather(carry['mean']), 0)
+    self.centre.assign(0.9 * self.centre + 0.1 * mean)
+
+  def on_epoch(self, epoch):
+    mean = tf.reduce_mean(self.memory, 0) + tf.cast(epoch, tf.float32)
+    self.anchor.assign(distributed.of_first_replica(mean))
+    self.counts.assign_add([0, 1])
+
+
+@pytest.fixture
+def toy(monkeypatch):
+  """--pretrain_loss=contrastive is the Toy."""
+  monkeypatch.setitem(methods.METHODS, 'contrastive', Toy)
+
+
+# Views of two resolutions.
+
+
+def test_one_call_per_resolution_and_its_outputs_by_view():
+  rng = np.random.default_rng(0)
+  sizes = [12, 12, 6, 6, 6]
+  views = [
+    tf.constant(rng.random((2, size, size, 3)), tf.float32) for size in sizes
+  ]
+  calls = []
+
+  def embed(x):
+    calls.append(x.shape.as_list())
+    return {'mean': tf.reduce_mean(x, [1, 2]), 'layers': [x[:, 0, 0], x + 1]}
+
+  found = skeletons.by_resolution(embed, views)
+  assert calls == [[4, 12, 12, 3], [6, 6, 6, 3]]
+  assert len(found) == 5
+  for view, output in zip(views, found, strict=True):
+    alone = embed(view)
+    assert output.keys() == alone.keys()
+    tf.nest.map_structure(np.testing.assert_array_equal, output, alone)
+
+
+# State, epochs, a first pass.
+
+
+def trained(folder, model_dir, strategy):
+  """A run of 5 steps, which ends -> its State."""
+  cfg = tiny(
+    dataset=f'folder:{folder}', model_dir=str(model_dir), mode='train',
+    image_size=16, no_augmentation=True, use_blur=False, warmup_epochs=0.0,
+    train_batch_size=10, train_steps=5, train_summary_steps=0,
+  )  # fmt: skip
+  info = train.describe(cfg)
+  record = {'config': config.to_dict(cfg)}
+  return train.train(
+    cfg, strategy, info, record, monitor.Monitor(str(model_dir), True)
+  )[0]
+
+
+def test_two_replicas_keep_what_one_keeps(toy, images, tmp_path, two_replicas):
+  """A whole run: the pass over the data, epochs, queue, centre, memory."""
+  one = trained(images, tmp_path / 'one', tf.distribute.get_strategy()).method
+  two = trained(images, tmp_path / 'two', two_replicas).method
+  # 24 examples by tens: epochs begin at steps 0 and 3, and a pass takes 30.
+  np.testing.assert_array_equal(two.counts, [30, 2])
+  assert two.pointer.numpy() == 50 % SLOTS
+  norms = np.linalg.norm(two.memory.numpy(), axis=-1)
+  np.testing.assert_allclose(norms, np.ones(24), rtol=1e-5)
+  for a, b in zip(one.variables, two.variables, strict=True):
+    np.testing.assert_allclose(a.numpy(), b.numpy(), rtol=2e-4, atol=2e-4)
+  kept = (two.queue, two.pointer, two.centre, two.memory, two.anchor)
+  for variable in kept:
+    first, second = variable.values
+    np.testing.assert_array_equal(first, second)
+    assert np.abs(first.numpy()).max() > 0
+  # Restored on one replica: all that two had.
+  method = methods.make_method(tiny(image_size=16), 0, 5, num_examples=24)
+  path = checkpoint_files.prefix(str(tmp_path / 'two'), 5)
+  pretrained.load(path, [], method)
+  for a, b in zip(method.variables, two.variables, strict=True):
+    np.testing.assert_array_equal(a.numpy(), b.numpy())
+
+
+def test_a_run_that_was_stopped_keeps_what_another_keeps(
+  toy, images, tmp_path, capsys, monkeypatch
+):
+  """Stopped within an epoch, and where one begins; 24 examples by tens."""
+  whole, broken = tmp_path / 'whole', tmp_path / 'broken'
+  more = (
+    '--mode=train', '--checkpoint_steps=100', '--train_batch_size=10',
+    '--train_steps=7', *test_run.QUICK,
+  )  # fmt: skip
+  assert run.main(flags(images, whole, *more)) == 0
+  out = capsys.readouterr().out
+  assert out.count('One pass over the data before step 0') == 1
+  counts = test_run.tensors(whole / 'ckpt-7')[
+    'method/counts/.ATTRIBUTES/VARIABLE_VALUE'
+  ]
+  # Epochs begin at steps 0, 3 and 5.
+  np.testing.assert_array_equal(counts, [30, 3])
+
+  stops = iter([signal.SIGINT, None, signal.SIGTERM])
+  make_loop = loop.make_loop
+
+  def interrupted(*args, **settings):
+    steps = make_loop(*args, **settings)
+
+    def one(iterator, n):
+      metrics = steps(iterator, n)
+      number = next(stops, None) if 'total_loss' in metrics else None
+      if number:
+        os.kill(os.getpid(), number)
+      return metrics
+
+    return one
+
+  monkeypatch.setattr(loop, 'make_loop', interrupted)
+  argv = flags(images, broken, *more)
+  for step in (1, 3):
+    assert run.main(argv) == 143
+    said = capsys.readouterr()
+    assert f'at step {step}: checkpoint written' in said.err
+    assert ('One pass' in said.out) == (step == 1)
+  assert run.main(argv) == 0
+  assert_same_bits(whole / 'ckpt-7', broken / 'ckpt-7')
+  # Whoever reads it has no training data, and needs its number all the same.
+  asked = ['run.py', '--mode=extract_features', '--use_tpu=false']
+  asked += [f'--checkpoint={broken}', f'--output={tmp_path}/features.npz']
+  assert run.main(asked) == 0
+
+
+def test_a_step_with_state_compiles_and_is_the_same(toy):
+  batch = make_batch(np.random.default_rng(1))
+  plain = step_weights(tiny(), batch, steps=2)
+  compiled = step_weights(tiny(), batch, steps=2, compiled=True)
+  assert_same(plain, compiled, 2e-4)
+
+
+@pytest.mark.usefixtures('two_replicas')
+def test_who_does_nothing_when_an_epoch_begins_is_not_asked(folder):
+  strategy = tf.distribute.get_strategy()
+  info = data_sources.describe(f'folder:{folder}', '', 'train')
+  for kind in methods.METHODS.values():
+    assert train._epochs(strategy, info, kind(tiny(), 0, 1)) is None
+  toy = Toy(tiny(), 0, 1, num_examples=22)
+  examples, begin = train._epochs(strategy, info, toy)
+  begin(7)
+  assert examples == 22
+  np.testing.assert_array_equal(toy.anchor, np.full(8, 7.0))
+
+
+def test_a_pass_over_the_data_moves_nothing_else(toy, folder, monkeypatch):
+  cfg = tiny(
+    dataset=f'folder:{folder}', image_size=16, no_augmentation=True,
+    use_blur=False, grad_cache_chunk=4,
+  )  # fmt: skip
+  info = data_sources.describe(cfg.dataset, '', 'train')
+  method = methods.make_method(cfg, 0, 1, info.num_examples)
+  before = {v.ref(): v.numpy() for v in method.variables}
+  seen = []
+  monkeypatch.setattr(
+    method, 'observe', lambda found: seen.append(found) or Toy.observe(
+      method, found
+    )
+  )  # fmt: skip
+  train.first_pass(cfg, tf.distribute.get_strategy(), info, method)
+  # Traced once, a whole batch joined from its chunks.
+  (found,) = seen
+  assert found['index'].shape == (BATCH,)
+  assert found['projection'][0].shape == (BATCH, 8)
+  assert np.abs(method.memory.numpy()).sum(-1).min() > 0
+  moved = {method.memory.ref(), method.counts.ref()}
+  for v in method.variables:
+    same = np.array_equal(v.numpy(), before[v.ref()])
+    assert same != (v.ref() in moved), v.name
+
+
+# Layers that are held still.
+
+
+class Late(contrastive.SimCLR):
+  """SimCLR whose projector stays as it is for two steps."""
+
+  def held(self, step):
+    return [(self.projector, step < 2)]
+
+
+@pytest.mark.parametrize(
+  'replicas, settings',
+  [
+    (1, {'optimizer': 'lars'}),
+    (1, {'optimizer': 'lars', 'lars_classic': False, 'lars_nesterov': True}),
+    (1, {'optimizer': 'momentum'}),
+    (1, {'optimizer': 'adam'}),
+    (1, {'optimizer': 'adamw'}),
+    (2, {'optimizer': 'lars'}),
+    (2, {'optimizer': 'adamw'}),
+  ],
+)
+def test_what_is_held_keeps_its_bits_and_then_begins_anew(
+  monkeypatch, two_replicas, replicas, settings
+):
+  """Weight decay and momentum would move it without a gradient."""
+  monkeypatch.setitem(methods.METHODS, 'contrastive', Late)
+  strategy = two_replicas if replicas == 2 else tf.distribute.get_strategy()
+  cfg = tiny(weight_decay=0.1, clip_norm=1e3, **settings)
+  with strategy.scope():
+    state = train.make_state(cfg, 3, 0, 100)
+    schedule = schedules.warmup_cosine(0.1, 0, 100)
+    step = train.make_train_step(cfg, state, schedule)
+  batch = make_batch(np.random.default_rng(3), BATCH // replicas)
+
+  @tf.function(autograph=False)
+  def run_step():
+    strategy.run(step, args=(batch,))
+
+  method, projector = state.method, state.method.projector
+  shapes = {v.shape for v in projector.trainable_variables if v.shape.rank > 1}
+  slots = [v for v in state.optimizer.variables() if v.shape in shapes]
+  assert len(slots) >= 2
+
+  def values(variables):
+    return [v.numpy() for v in variables]
+
+  held = values(projector.trainable_variables)
+  others = method.encoder.trainable_variables
+  rest = values(others)
+  for _ in range(2):
+    run_step()
+  for v, old in zip(projector.trainable_variables, held, strict=True):
+    np.testing.assert_array_equal(v.numpy(), old)
+  assert not any(
+    np.array_equal(a, b)
+    for a, b in zip(
+      values(method.encoder.trainable_variables), rest, strict=True
+    )
+  )
+  assert all(not np.any(v) for v in values(slots))
+  run_step()
+  for v, old in zip(projector.trainable_variables, held, strict=True):
+    assert not np.array_equal(v.numpy(), old)
