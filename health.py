@@ -109,12 +109,13 @@ def measure(h, z, rate=None, probabilities=None):
 
 # Words.
 
-# Two images then have a cosine of 1 - 0.1^2 on average. Untrained networks of
-# 18 to 152 layers have 0.28 and more on photographs, 0.6 after two steps; BYOL
-# without a predictor had 0.03 after 100 steps, and less and less.
-_ONE_POINT = 0.1
-# Untrained networks have 2.2 and more, 4 after two steps; learning ones 6 to
-# 20, ones that a far too high rate broke 1.5 to 3.
+# Two images then have a cosine of 1 - 0.05^2 on average. Untrained networks of
+# 18 to 152 layers have 0.27 and more on photographs, 0.10 on gray digits
+# without augmentation; BYOL without a predictor had 0.03 after 100 steps, 0.01
+# after 300.
+_ONE_POINT = 0.05
+# Untrained networks have 2.2 and more on photographs, and 1.9 on those digits;
+# learning ones 6 to 20, ones that a far too high rate broke 1.5 to 3.
 _ONE_DIRECTION = 2.0
 # Of the nats that nothing learned costs.
 _AT_CHANCE = 0.01
@@ -123,50 +124,45 @@ _IN_A_ROW = 2
 # What --stop_on_collapse ends a run for.
 COLLAPSES = ('collapse', 'prototypes')
 
-_SLOWER = (
-  ('learning_rate', None, 'lower, or --learning_rate_scaling=sqrt'),
-  ('warmup_epochs', None, 'longer'),
-)
-_FP32 = ('precision=fp32', lambda n, s: s['precision'] != 'fp32', '')
+# What need not be learned yet while a run warms up.
+_LATER = ('flat', 'stuck', 'teacher')
 
-
-def _has(name):
-  return lambda numbers, settings: name in numbers
-
-
-# Kind -> (flag, when it is named (numbers, settings), what to do with it).
-# Settings that there are not are not named.
+# Flag -> what to do with it. Only those are named that have an effect on the
+# run, and a value that the run does not have.
+_SLOWER = {
+  'learning_rate': 'lower, or --learning_rate_scaling=sqrt',
+  'warmup_epochs': 'longer',
+  'precision=fp32': '',
+}
 _KNOBS = {
-  'nonfinite': (_FP32, *_SLOWER),
-  'flat': (*_SLOWER, _FP32),
-  'collapse': (
-    ('ema_alpha', _has('ema_alpha'), 'higher: the teacher changes too fast'),
-    ('freeze_prototypes_steps', _has('prototypes_used'), 'more'),
-    ('train_batch_size', None, 'larger'),
-    *_SLOWER,
-    _FP32,
-  ),
-  'prototypes': (
-    ('freeze_prototypes_steps', None, 'more'),
-    ('sinkhorn_epsilon', _has('prototypes_used'), 'lower'),
-    ('centring=true', _has('teacher_entropy'), ''),
-    ('teacher_temperature', _has('teacher_entropy'), 'higher'),
-    *_SLOWER,
-    _FP32,
-  ),
-  'teacher': (
-    ('teacher_temperature', None, 'lower'),
-    ('centre_momentum', None, 'higher'),
-    *_SLOWER,
-    _FP32,
-  ),
-  'stuck': (
-    ('ceb_beta', _has('ceb_beta'), 'lower: compression outweighs the rest'),
-    ('temperature', lambda n, s: 'ceb_beta' not in n, 'lower'),
-    ('freeze_prototypes_steps', _has('prototypes_used'), 'more'),
-    *_SLOWER,
-    _FP32,
-  ),
+  'nonfinite': {**_SLOWER, 'clip_norm': 'above 0, or lower'},
+  'flat': _SLOWER,
+  'collapse': {
+    'ema_alpha': 'higher: the teacher changes too fast',
+    'teacher_temperature': 'lower',
+    'train_batch_size': 'larger',
+    **_SLOWER,
+  },
+  'prototypes': {
+    'freeze_prototypes_steps': 'more',
+    'sinkhorn_epsilon': 'lower',
+    'centring=true': '',
+    'teacher_temperature': 'higher',
+    **_SLOWER,
+  },
+  'teacher': {
+    'teacher_temperature': 'lower',
+    'centre_momentum': 'higher',
+    'freeze_prototypes_steps': 'more',
+    **_SLOWER,
+  },
+  'stuck': {
+    'ceb_beta': 'lower: compression outweighs the rest',
+    'teacher_temperature': 'lower',
+    'temperature': 'lower',
+    'freeze_prototypes_steps': 'more',
+    **_SLOWER,
+  },
 }
 
 
@@ -208,14 +204,14 @@ def _findings(numbers, chance):
 def words(numbers, settings, chance):
   """A summary's numbers -> {kind of trouble: one line with what to turn}.
 
-  settings: those of the run, a dict; chance: {name of a number: its value where
-  nothing is told apart}.
+  settings: {flag: value} of those that have an effect; chance: {name of a
+  number: its value where nothing is told apart}.
   """
 
   def knobs(kind):
-    for flag, when, how in _KNOBS[kind]:
-      known = flag.partition('=')[0] in settings
-      if known and (when is None or when(numbers, settings)):
+    for flag, how in _KNOBS[kind].items():
+      name, _, value = flag.partition('=')
+      if name in settings and f'{settings[name]}'.lower() != value:
         yield f'--{flag} {how}'.rstrip()
 
   return {
@@ -233,9 +229,9 @@ class Told:
 
   def lines(self, step, numbers):
     """The numbers of a summary -> what there is to say now."""
-    # Until then nothing need have been learned.
-    chance = self.chance if step > self.warmup else {}
-    found = words(numbers, self.settings, chance)
+    found = words(numbers, self.settings, self.chance)
+    if step <= self.warmup:
+      found = {k: line for k, line in found.items() if k not in _LATER}
     self.in_a_row = {kind: self.in_a_row.get(kind, 0) + 1 for kind in found}
     return [
       f'Health at step {step}: {line}'

@@ -168,7 +168,8 @@ def _check_finite(step, metrics):
     raise NonFinite(
       f'{name} is {metrics[name]} at step {step}. Lower --learning_rate (for '
       'small batches --learning_rate_scaling=sqrt), lengthen --warmup_epochs, '
-      'or use --precision=fp32; the last checkpoint is from before.'
+      'set --clip_norm, or use --precision=fp32; the last checkpoint is from '
+      'before.'
     )
 
 

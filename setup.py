@@ -39,6 +39,7 @@ setup(
     'distributed',
     'distributions',
     'doctor',
+    'entropy_reconstruction',
     'evaluate',
     'export',
     'health',

@@ -111,6 +111,9 @@ def make_watch(cfg, strategy, method, info, warmup, monitor):
   if not monitor.chief:
     return lambda step, metrics: loop.Seen()
   views, split = held_out(cfg, info)
+  if len(views[0]) < 2:
+    monitor.say(f'Not watched: {info.name}, {split} has no two good images')
+    return lambda step, metrics: loop.Seen()
   monitor.say(
     f'Watching {len(views[0])} pairs of views of {info.name}, {split}'
   )
@@ -118,7 +121,7 @@ def make_watch(cfg, strategy, method, info, warmup, monitor):
   rows = cfg.train_batch_size // strategy.num_replicas_in_sync
   rows = cfg.grad_cache_chunk or rows // cfg.grad_accum_steps
   look = make_look(strategy, method, views, rows)
-  told = health.Told(config.to_dict(cfg), method.chance(), warmup)
+  told = health.Told(config.in_use(cfg), method.chance(), warmup)
 
   def watch(step, metrics):
     numbers = look()

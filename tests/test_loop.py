@@ -265,7 +265,7 @@ def test_what_is_seen_at_a_summary_is_told_and_written(fit):
     lines = ['look here'] if step == 50 else []
     return loop.Seen({'health/x': step / 2}, lines)
 
-  assert fit(trainer, 60, (25, 0), watch) == 60
+  assert fit(trainer, 60, (25, 0), watch=watch) == 60
   # It gets the means of the same summary.
   assert asked == [(25, 12.0), (50, 37.0), (60, 54.5)]
   assert trainer.said == ['look here']
@@ -278,7 +278,7 @@ def test_who_watches_may_end_the_run_after_a_checkpoint(fit, step, saves):
   trainer = Trainer(pace=1e-3)
   watch = lambda at, _: loop.Seen(over=at == step)  # noqa: E731
   with pytest.raises(loop.Collapsed, match=f'at step {step} '):
-    fit(trainer, 100, (5, 20), watch)
+    fit(trainer, 100, (5, 20), watch=watch)
   assert (trainer.saves, trainer.step) == (saves, step)
   assert trainer.needed[-1]
   assert trainer.summaries[-1][0] == step
@@ -289,9 +289,11 @@ def test_all_workers_end_when_one_has_seen_it(monkeypatch):
   trainer = Trainer(pace=1e-3)
   monkeypatch.setattr(loop.time, 'monotonic', lambda: trainer.now)
 
+  seen = [0.5]
+
   def host_means(values):
     alone = len(values) == 1 and trainer.step == 10
-    return [0.5] if alone else values
+    return [seen.pop()] if alone and seen else values
 
   with pytest.raises(loop.Collapsed, match='at step 10 '):
     loop.fit(
@@ -306,7 +308,7 @@ def test_a_signal_comes_before_a_collapse(fit):
   trainer = Trainer(pace=10.0, at={5: kill(signal.SIGTERM)})
   watch = lambda step, metrics: loop.Seen(over=True)  # noqa: E731
   with pytest.raises(loop.Stopped, match='at step 5:'):
-    fit(trainer, 100, (5, 0), watch)
+    fit(trainer, 100, (5, 0), watch=watch)
   assert trainer.saves == [5]
 
 

@@ -15,7 +15,7 @@ import methods
 import watch
 from config import Config
 from monitor import Monitor
-from small_data import write
+from small_data import METHOD_SETTINGS, encoded, write
 
 pytestmark = pytest.mark.usefixtures('tiny_encoder')
 
@@ -39,7 +39,7 @@ def tiny(loss='contrastive', **changes):
     'kappa_e': 64.0,
     'use_blur': False,
   }
-  return Config(**settings | changes)
+  return Config(**settings | METHOD_SETTINGS.get(loss, {}) | changes)
 
 
 def make(cfg, strategy=None):
@@ -48,7 +48,7 @@ def make(cfg, strategy=None):
   keras.utils.set_random_seed(0)
   rng = np.random.default_rng(0)
   with strategy.scope():
-    method = methods.make_method(cfg, 2, 10)
+    method = methods.make_method(cfg, 2, 10, 22)
     for v in method.trainable_variables:
       v.assign_add(0.1 * rng.normal(size=v.shape).astype(np.float32))
   return method
@@ -92,6 +92,19 @@ def test_without_an_evaluation_split_training_images_do(tmp_path):
   # What cannot be decoded is left out, and not another image instead.
   colours = sorted(views[0].mean((1, 2, 3)))
   assert len(colours) == 5 and min(np.diff(colours)) > 0.1
+
+
+def test_a_split_without_two_good_images_is_not_watched(tmp_path):
+  for split in ('train', 'validation'):
+    write(f'{tmp_path}/{split}/x/a.png', b'\x89PNG and nothing else')
+    write(f'{tmp_path}/{split}/x/b.png', encoded(9))
+  cfg = tiny(dataset=f'folder:{tmp_path}', no_augmentation=True)
+  said = io.StringIO()
+  monitor = Monitor(str(tmp_path), stream=said)
+  info = data_sources.describe(cfg.dataset)
+  watching = watch.make_watch(cfg, None, None, info, 0, monitor)
+  assert watching(10, {}) == ({}, (), False)
+  assert 'Not watched' in said.getvalue()
 
 
 def test_looks_at_the_same_images_and_changes_nothing():
@@ -147,7 +160,10 @@ def test_every_method_is_watched(loss, tmp_path, folder):
   # What is known of nothing learned is a metric of the method.
   method = make(cfg)
   at = tf.constant(3, tf.int64)
-  output = method.objective(method.encode(some_views(8), at), at)
+  rows = method.encode(some_views(8), at) | {
+    'index': tf.range(8, dtype=at.dtype)
+  }
+  output = method.objective(rows, at)
   assert method.chance().keys() <= output.metrics.keys()
 
 
