@@ -138,6 +138,7 @@ _KNOBS = {
   'nonfinite': {**_SLOWER, 'clip_norm': 'above 0, or lower'},
   'flat': _SLOWER,
   'collapse': {
+    'ceb_beta': 'lower: compression outweighs the rest',
     'ema_alpha': 'higher: the teacher changes too fast',
     'teacher_temperature': 'lower',
     'train_batch_size': 'larger',

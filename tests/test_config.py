@@ -150,6 +150,8 @@ OUR_DEFAULTS = {
   'warmup_learning_rate': 0.0,
   'final_weight_decay': 0.0,
   'clip_norm': 0.0,
+  'health_pairs': 512,
+  'stop_on_collapse': False,
   'precision': 'fp32',
   'jit_compile': False,
   'grad_cache_chunk': 0,

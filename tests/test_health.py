@@ -40,11 +40,11 @@ def test_orthonormal_rows():
   assert health.alignment(z, other) == pytest.approx(2)
 
 
-@pytest.mark.parametrize('rounding', [0.0, 3e-8])
-def test_collapsed_rows(rounding):
-  point = oracles.unit_rows(RNG, 1, 16)
-  z = np.repeat(point, 32, 0) + rounding * RNG.normal(size=(32, 16))
-  found = health.measure(z.reshape(16, 2, 16), z.reshape(16, 2, 16))
+@pytest.mark.parametrize('rounding, dim', [(0.0, 16), (3e-8, 16), (0.0, 4096)])
+def test_collapsed_rows(rounding, dim):
+  point = oracles.unit_rows(RNG, 1, dim)
+  z = np.repeat(point, 32, 0) + rounding * RNG.normal(size=(32, dim))
+  found = health.measure(z.reshape(16, 2, dim), z.reshape(16, 2, dim))
   assert found.keys() == INFORMATION | HEALTH
   assert found['health/feature_std'] == pytest.approx(0, abs=1e-6)
   assert found['health/effective_rank'] == 0
@@ -180,6 +180,7 @@ def advice(kind, **changes):
 def test_advice_is_for_what_the_run_has():
   assert 'ema_alpha' not in advice('collapse')
   assert 'ema_alpha' in advice('collapse', pretrain_loss='byol')
+  assert 'ceb_beta' in advice('collapse', pretrain_loss='contrastive_ceb')
   assert 'train_batch_size' in advice('collapse')
   simclr = advice('stuck')
   assert 'temperature' in simclr and 'ceb_beta' not in simclr

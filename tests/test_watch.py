@@ -121,8 +121,10 @@ def test_looks_at_the_same_images_and_changes_nothing():
   assert see() == first
 
 
-def test_what_is_measured_are_embeddings_at_evaluation():
-  method, views = make(tiny()), some_views()
+@pytest.mark.parametrize('head', ['nonlinear', 'none'])
+def test_what_is_measured_are_embeddings_at_evaluation(head):
+  """Without a head the representation is the projection."""
+  method, views = make(tiny(proj_head_mode=head)), some_views()
   both = [method.embed(view) for view in views]
   h, z = (
     np.stack([e[name].numpy().astype(np.float64) for e in both], 1)
