@@ -62,7 +62,6 @@ _MATTERS_WITH = {
   'local_size': ('local_crops', _CROPS),
   'local_area': ('local_crops', _CROPS),
   'temperature': ('pretrain_loss', ('contrastive', 'cmc', 'moco')),
-  'view_pairs': ('pretrain_loss', ('cmc',)),
   'queue_size': ('pretrain_loss', ('moco',)),
   'ema_schedule': ('pretrain_loss', _TEACHERS),
   'proj_head_mid_bn': ('proj_head_mode', ('nonlinear',)),
@@ -241,6 +240,9 @@ class Config:
     'over each alone.')
   batch_norm_decay: float = opt(0.9, 'Decay of the moving statistics of batch '
     'norm.', '[0, 1)')
+  view_pairs: str = opt('', "CMC's two networks, and what each sees: two of "
+    'rgb, lab_l, lab_ab, ycbcr_y, ycbcr_cbcr, such as lab_l,lab_ab. Different '
+    'parts are of the same view, the same part (rgb,rgb) is of two views.')
 
   # Method
   pretrain_loss: str = opt('contrastive', 'The method: contrastive is SimCLR, '
@@ -286,9 +288,6 @@ class Config:
   queue_size: int = opt(0, 'Embeddings of earlier steps that are kept: '
     "MoCo's negatives (published: 65536), more samples for the assignments of "
     'SwAV (3840 where batches are small).', '[0, inf)')
-  view_pairs: str = opt('lab_l,lab_ab', "What the two networks of CMC see: two "
-    'of rgb, lab_l, lab_ab, ycbcr_y, ycbcr_cbcr. Different parts are of the '
-    'same view, the same part (rgb,rgb) is of two views.')
   num_prototypes: int = opt(3000, 'Prototypes, or clusters: outputs of the '
     'last layer.', '[2, inf)')
   freeze_prototypes_steps: int = opt(0, 'Steps in which the prototypes stay '
@@ -536,11 +535,16 @@ def _check_method(cfg):
 
 
 def _check_contrast(cfg):
-  parts = cfg.view_pairs.split(',')
-  if len(parts) != 2 or not {*parts} <= {*COLOUR_PARTS}:
-    why = f"must be two of {', '.join(COLOUR_PARTS)}, such as 'lab_l,lab_ab'"
+  parts, pretrain = view_pair(cfg), cfg.train_mode == 'pretrain'
+  if parts and (len(parts) != 2 or not {*parts} <= {*COLOUR_PARTS}):
+    why = f'must be two of {", ".join(COLOUR_PARTS)}, such as lab_l,lab_ab'
     refuse('view_pairs', cfg.view_pairs, why)
-  if cfg.train_mode != 'pretrain' or cfg.pretrain_loss != 'moco':
+  if pretrain and bool(parts) != (cfg.pretrain_loss == 'cmc'):
+    why = 'is of --pretrain_loss=cmc; drop it'
+    if not parts:
+      why = '--pretrain_loss=cmc needs two, such as lab_l,lab_ab'
+    refuse('view_pairs', cfg.view_pairs, why)
+  if not pretrain or cfg.pretrain_loss != 'moco':
     return
   if not cfg.queue_size:
     why = '--pretrain_loss=moco has its negatives there; published: 65536'
@@ -690,7 +694,7 @@ def has_teacher(cfg):
 
 def view_pair(cfg):
   """What each of two networks sees; () where there is one."""
-  return tuple(cfg.view_pairs.split(',')) if cfg.pretrain_loss == 'cmc' else ()
+  return tuple(cfg.view_pairs.split(',')) if cfg.view_pairs else ()
 
 
 def reads(cfg):

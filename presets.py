@@ -59,7 +59,8 @@ _CMC_VIEWS = {
   'area_range_lower_bound': 0.2, 'color_jitter_probability': 0.0,
   'grayscale_probability': 0.0, 'use_blur': False,
   'solarize_probability': '0,0'}
-_CMC = {'pretrain_loss': 'cmc', 'temperature': 0.07, 'proj_out_dim': 128}
+_CMC = {'pretrain_loss': 'cmc', 'view_pairs': 'lab_l,lab_ab',
+        'temperature': 0.07, 'proj_out_dim': 128}
 
 PRESETS = {
   'simclr_300epochs': (
