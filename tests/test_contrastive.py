@@ -59,7 +59,11 @@ def test_half_of_what_is_embedded_is_of_each_network():
   """And finetuning finds the networks without the method."""
   settings = {'view_pairs': 'rgb,ycbcr_y', 'ft_proj_selector': 1}
   method = make(tiny('cmc', **settings))
-  tuned = make(tiny(train_mode='finetune', fine_tune_after_block=3, **settings))
+  tuned = make(
+    tiny(
+      train_mode='finetune', checkpoint='a', fine_tune_after_block=3, **settings
+    )
+  )
   assert isinstance(tuned, methods.Finetune)
   for a, b in zip(
     method.encoder.variables + method.projector.variables,
