@@ -25,6 +25,7 @@ import tensorflow as tf
 
 from contrastive import CMC, CSimCLR, MoCo, SimCLR
 from distillation import BYOL, CBYOL
+from entropy_reconstruction import ERBYOL, EntRecCont, EntRecDisc, ERSimCLR
 from skeletons import Method, Output
 
 
@@ -66,6 +67,10 @@ METHODS = {
   'byol_ceb': CBYOL,
   'cmc': CMC,
   'moco': MoCo,
+  'er_simclr': ERSimCLR,
+  'er_byol': ERBYOL,
+  'entrec_cont': EntRecCont,
+  'entrec_disc': EntRecDisc,
 }
 
 

@@ -157,6 +157,14 @@ OUR_DEFAULTS = {
   'grad_accum_steps': 1,
   'seed': 0,
   'deterministic': False,
+  'er_kappa': 10.0,
+  'er_estimator': 'plug_in',
+  'er_leave_one_out': False,
+  'er_entropy_of': 'projection',
+  'er_alpha': 2.0,
+  'queue_size': 0,
+  'num_prototypes': 3000,
+  'freeze_prototypes_steps': 0,
 }
 
 
@@ -733,6 +741,10 @@ def test_method_facts():
     'byol_ceb': (True, True),
     'cmc': (False, False),
     'moco': (False, True),
+    'er_simclr': (False, False),
+    'er_byol': (False, True),
+    'entrec_cont': (False, False),
+    'entrec_disc': (False, False),
   }
 
 
