@@ -63,6 +63,7 @@ setup(
     'schedules',
     'skeletons',
     'torch_names',
+    'towers',
     'train',
     'watch',
   ],

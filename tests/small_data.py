@@ -8,7 +8,11 @@ import numpy as np
 import tensorflow as tf
 
 # pretrain_loss -> what it needs beside the smallest of settings.
-METHOD_SETTINGS = {}
+METHOD_SETTINGS = {
+  'cmc': {'view_pairs': 'lab_l,lab_ab'},
+  # More than a dozen steps on one batch fill: its own rows would repel it.
+  'moco': {'queue_size': 1024},
+}
 
 CLASSES = ('bird', 'cat', 'dog')
 

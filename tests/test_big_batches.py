@@ -73,7 +73,12 @@ def rows(batch, first, last):
 
 @pytest.mark.parametrize(
   'loss, compiled',
-  [('contrastive', False), ('contrastive_ceb', True), ('er_byol', False)],
+  [
+    ('contrastive', False),
+    ('contrastive_ceb', True),
+    ('er_byol', False),
+    ('cmc', False),
+  ],
 )
 def test_cached_gradients_are_those_of_one_tape_over_all_chunks(loss, compiled):
   method, variables, batch, encode, total = setup(loss)

@@ -10,6 +10,7 @@ import config
 import distributions
 import health
 import oracles
+from small_data import METHOD_SETTINGS
 
 RNG = np.random.default_rng(0)
 
@@ -200,7 +201,8 @@ def test_advice_is_for_what_the_run_has():
 @pytest.mark.parametrize('kind', TROUBLES)
 @pytest.mark.parametrize('method', config.METHOD_NAMES)
 def test_every_flag_that_is_named_exists(kind, method):
-  found = advice(kind, pretrain_loss=method)
+  settings = METHOD_SETTINGS.get(method, {})
+  found = advice(kind, pretrain_loss=method, **settings)
   assert found <= config.FIELDS.keys() and len(found) >= 3
   (line,) = health.words(FINE | TROUBLES[kind], {}, CHANCE).values()
   assert '--' not in line

@@ -169,14 +169,27 @@ def test_every_method_is_watched(loss, tmp_path, folder):
   assert method.chance().keys() <= output.metrics.keys()
 
 
-@pytest.mark.parametrize('double', [True, False])
-@pytest.mark.parametrize('loss', ['contrastive', 'contrastive_ceb'])
+@pytest.mark.parametrize(
+  'loss, double',
+  [
+    ('contrastive', True),
+    ('contrastive', False),
+    ('contrastive_ceb', True),
+    ('contrastive_ceb', False),
+    ('cmc', True),
+    ('moco', True),
+  ],
+)
 def test_where_all_images_look_alike_the_loss_is_that_of_chance(loss, double):
   cfg = tiny(loss, double_batch_trick=double, ceb_sampling=False)
   method = make(cfg)
   at = tf.constant(3, tf.int64)
   same = tf.ones([8, 16, 16, 3])
-  metrics = method.objective(method.encode([same, same], at), at).metrics
+  embeddings = method.encode([same, same], at)
+  if loss == 'moco':
+    key = embeddings['key'][:1]
+    method.queue.assign(tf.repeat(key, cfg.queue_size, 0))
+  metrics = method.objective(embeddings, at).metrics
   ((name, value),) = method.chance().items()
   assert float(metrics[name]) == pytest.approx(value, rel=1e-5)
 
