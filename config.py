@@ -24,13 +24,15 @@ METHOD_SWITCHES = {
   'byol': _BYOL_SWITCHES,
   'byol_ceb': (
     *_BYOL_SWITCHES, 'use_target_projector', 'stochastic_projector'),
+  'dino': ('use_momentum_encoder', 'use_momentum_proj_head'),
+  'simsiam': ('use_projector',),
 }
 METHOD_NAMES = tuple(METHOD_SWITCHES)
 _CEB = ('contrastive_ceb', 'byol_ceb')
 # The methods whose loss compares the images of a batch with each other.
 _IN_BATCH = ('contrastive', 'contrastive_ceb')
 # The methods that take --local_crops beside their two global ones.
-MULTI_CROP = ()
+MULTI_CROP = ('dino',)
 _CROPS = range(1, 17)  # as many local ones
 
 # The first flag of each section of the help -> its title. The settings of the
@@ -54,7 +56,15 @@ _MATTERS_WITH = {
   'local_crops': ('train_mode', ('pretrain',)),
   'local_size': ('local_crops', _CROPS),
   'local_area': ('local_crops', _CROPS),
-  'temperature': ('pretrain_loss', ('contrastive',)),
+  'temperature': ('pretrain_loss', ('contrastive', 'dino')),
+  'teacher_temperature': ('pretrain_loss', ('dino',)),
+  'teacher_temperature_start': ('pretrain_loss', ('dino',)),
+  'teacher_temperature_warmup_epochs': ('pretrain_loss', ('dino',)),
+  'centring': ('pretrain_loss', ('dino',)),
+  'centre_momentum': ('centring', (True,)),
+  'num_prototypes': ('pretrain_loss', ('dino',)),
+  'freeze_prototypes_steps': ('pretrain_loss', ('dino',)),
+  'predictor_hidden_dim': ('pretrain_loss', ('simsiam',)),
   'double_batch_trick': ('pretrain_loss', ('contrastive', 'contrastive_ceb')),
   'byol_loss_weight': ('pretrain_loss', ('byol', 'byol_ceb')),
   'ceb_beta': ('pretrain_loss', _CEB),
@@ -235,8 +245,9 @@ class Config:
   pretrain_loss: str = opt('contrastive', 'The method: contrastive is SimCLR, '
     'contrastive_ceb C-SimCLR, byol_ceb C-BYOL; the others go by their own '
     'names. docs/methods.md derives them.', METHOD_NAMES)
-  temperature: float = opt(0.1, 'Temperature of the contrastive loss. '
-    'C-SimCLR has --kappa_b = 1/temperature instead.', '(0, inf)')
+  temperature: float = opt(0.1, 'Temperature of the contrastive loss '
+    "and of DINO's student. C-SimCLR has --kappa_b = 1/temperature instead.",
+    '(0, inf)')
   double_batch_trick: bool = opt(True, 'Take negatives from the same view too '
     '(SimCLR, C-SimCLR).')
   byol_loss_weight: float = opt(1.0, 'Weight of the squared distance of BYOL '
@@ -270,6 +281,18 @@ class Config:
     'that z came from (same, as published) or the other one (other, the '
     'canonical CEB).', ('same', 'other'))
 
+  teacher_temperature: float = opt(0.04, "Temperature of DINO's teacher: "
+    'lower is sharper. If the loss does not fall below the log of '
+    '--num_prototypes, lower it.', '(0, inf)')
+  teacher_temperature_start: float = opt(0.04, 'Where that begins, with '
+    '--teacher_temperature_warmup_epochs.', '(0, inf)')
+  teacher_temperature_warmup_epochs: float = opt(0.0, 'Epochs of a linear '
+    'way from --teacher_temperature_start to --teacher_temperature.',
+    '[0, inf)')
+  centring: bool = opt(True, "Subtract their moving mean from the logits of "
+    "DINO's teacher; without it one output wins, and all is lost.")
+  centre_momentum: float = opt(0.9, 'Momentum of that mean.', '[0, 1]')
+
   queue_size: int = opt(0, 'Embeddings of earlier steps that are kept: '
     "MoCo's negatives (published: 65536), more samples for the assignments of "
     'SwAV (3840 where batches are small).', '[0, inf)')
@@ -288,8 +311,13 @@ class Config:
   proj_out_dim: int = opt(256, 'Dimension of the latent z.', '[3, inf)')
   proj_head_output_bn: bool = opt(False, 'Batch norm after the last layer of '
     'the projection head.')
+  proj_head_hidden: str = opt('bn_relu', 'What follows a hidden layer of the '
+    'projection head; gelu is with a bias and without batch norm, as in DINO.',
+    ('bn_relu', 'gelu'))
   projector_mid_bn: bool = opt(True, 'Batch norm in the middle of the '
-    'predictor of BYOL and C-BYOL.')
+    'predictor of BYOL, C-BYOL and SimSiam.')
+  predictor_hidden_dim: int = opt(512, "Width of the hidden layer of SimSiam's "
+    'predictor.', '[1, inf)')
   mlp_init: str = opt('byol', 'Initial kernels of the heads: byol is variance '
     'scaling, simclr a normal of deviation 0.01.', ('byol', 'simclr'))
   use_momentum_encoder: bool | None = opt(None, 'Follows from '

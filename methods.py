@@ -24,7 +24,7 @@ distributed.mirrored(): each replica has a copy, and assigns the same to it.
 import tensorflow as tf
 
 from contrastive import CSimCLR, SimCLR
-from distillation import BYOL, CBYOL
+from distillation import BYOL, CBYOL, DINO, SimSiam
 from skeletons import Method, Output
 
 
@@ -64,6 +64,8 @@ METHODS = {
   'contrastive_ceb': CSimCLR,
   'byol': BYOL,
   'byol_ceb': CBYOL,
+  'dino': DINO,
+  'simsiam': SimSiam,
 }
 
 

@@ -46,6 +46,23 @@ INFOMIN_VIEWS = MOCO_V2_VIEWS | {
   'color_jitter_brightness': 0.8, 'color_jitter_contrast': 0.8,
   'color_jitter_saturation': 0.8, 'color_jitter_hue': 0.2}
 
+_DINO = {'pretrain_loss': 'dino', 'num_proj_layers': 3,
+         'proj_head_hidden': 'gelu', 'proj_head_hidden_dim': 2048,
+         'brightness_fn': 'simclrv2', 'teacher_temperature': 0.07,
+         'teacher_temperature_warmup_epochs': 30.0}
+# 1251 steps are the first epoch. Rates are for a batch of 256, the final one
+# too: it comes to DINO's 1e-6.
+_DINO_IMAGENET = _DINO | {
+  'dataset': 'imagenet2012', 'train_batch_size': 1024, 'train_epochs': 100,
+  'num_prototypes': 65536, 'freeze_prototypes_steps': 1251,
+  'ema_alpha': 0.996, 'final_learning_rate': 2.5e-7, 'clip_norm': 3.0,
+  'local_crops': 8}
+_SIMSIAM = MOCO_V2_VIEWS | {
+  'pretrain_loss': 'simsiam', 'num_proj_layers': 3,
+  'proj_head_hidden_dim': 2048, 'proj_out_dim': 2048,
+  'proj_head_output_bn': True, 'optimizer': 'momentum',
+  'momentum_nesterov': False}
+
 PRESETS = {
   'simclr_300epochs': (
     'SimCLR, ResNet-50: 67.9 to 69.2% top-1 (repeated in the BYOL paper)',
@@ -71,6 +88,26 @@ PRESETS = {
   'cbyol_1000epochs': (
     'C-BYOL, ResNet-50: 75.9% top-1, online probe (published README)',
     _IMAGENET | _BYOL_1000 | _CBYOL | {'learning_rate': 0.25}),
+  'dino': (
+    "DINO with AdamW and 8 local crops, ResNet-50, 100 epochs: DINO's default "
+    'settings; no number was published for them and this network',
+    _DINO_IMAGENET | {
+      'optimizer': 'adamw', 'learning_rate': 5e-4, 'weight_decay': 0.04,
+      'final_weight_decay': 0.4, 'area_range_lower_bound': 0.4,
+      'local_area': '0.05,0.4'}),
+  'dino_sgd': (
+    'DINO with SGD and 8 local crops, ResNet-50, 100 epochs: the longest run '
+    'has 75.3% linear, 67.5% with neighbours (DINO README)',
+    _DINO_IMAGENET | {
+      'optimizer': 'momentum', 'momentum_nesterov': False,
+      'learning_rate': 0.03, 'weight_decay': 1e-4,
+      'area_range_lower_bound': 0.14, 'local_area': '0.05,0.14'}),
+  'simsiam': (
+    'SimSiam, ResNet-50, 100 epochs: 68.1% top-1 (SimSiam README); there the '
+    'rate of the predictor is constant, here it falls with the others',
+    _SIMSIAM | {
+      'dataset': 'imagenet2012', 'train_batch_size': 512, 'train_epochs': 100,
+      'learning_rate': 0.05, 'warmup_epochs': 0.0, 'weight_decay': 1e-4}),
   'cifar10_simclr': (
     'SimCLR, ResNet-18, 1000 epochs: 90.74% (solo-learn, with its own probe)',
     _CIFAR10 | _SOLO_SIMCLR | _SIMCLR | {'temperature': 0.2}),
@@ -83,6 +120,17 @@ PRESETS = {
   'cifar10_cbyol': (
     'C-BYOL with the settings of cifar10_byol: ours, not from a paper',
     _CIFAR10 | _SOLO_BYOL | _CBYOL | {'byol_loss_weight': 2.0}),
+  'cifar10_dino': (
+    'DINO, ResNet-18, 1000 epochs: 89.52% (solo-learn, with its own probe); '
+    'the views are those of cifar10_byol',
+    _CIFAR10 | _SOLO_BYOL | _DINO | {
+      'learning_rate': 0.3, 'weight_decay': 1e-6, 'ema_alpha': 0.9995,
+      'num_prototypes': 4096, 'freeze_prototypes_steps': 196}),
+  'cifar10_simsiam': (
+    'SimSiam, ResNet-18, 1000 epochs: 90.51% (solo-learn, with its own probe)',
+    _CIFAR10 | _SIMSIAM | {
+      'learning_rate': 0.5, 'weight_decay': 1e-5,
+      'blur_probability': '0,0'}),
   'cifar10_simclr_repo': (
     'SimCLR, ResNet-18, 1000 epochs: about 91% (SimCLR README)',
     _CIFAR10 | _SIMCLR | {

@@ -51,6 +51,8 @@ def make_projector(cfg):
     cfg.proj_head_hidden_dim,
     cfg.proj_out_dim,
     output_bn=cfg.proj_head_output_bn,
+    mid_bn=cfg.proj_head_hidden == 'bn_relu',
+    activation=cfg.proj_head_hidden.removeprefix('bn_'),
     **head_options(cfg),
   )
 
@@ -204,10 +206,11 @@ class Teacher(Method):
     y = self.target_projector(h, training=training)[-1]
     return tf.stop_gradient(tf.math.l2_normalize(y, -1))
 
+  def twins(self):
+    """-> (the online layers, their twins in the same order)."""
+    online = [self.encoder, self.projector]
+    return online, [self.target_encoder, self.target_projector]
+
   def after_update(self, step, carry):
     del carry
-    model.update_ema(
-      [self.encoder, self.projector],
-      [self.target_encoder, self.target_projector],
-      self.ema(step),
-    )
+    model.update_ema(*self.twins(), self.ema(step))

@@ -8,7 +8,10 @@ import numpy as np
 import tensorflow as tf
 
 # pretrain_loss -> what it needs beside the smallest of settings.
-METHOD_SETTINGS = {}
+METHOD_SETTINGS = {
+  'dino': {'proj_head_hidden': 'gelu', 'num_prototypes': 12},
+  'simsiam': {'proj_head_output_bn': True, 'predictor_hidden_dim': 4},
+}
 
 CLASSES = ('bird', 'cat', 'dog')
 

@@ -26,7 +26,7 @@ ROOMS = dict.fromkeys(LEAVES.split(), '') | {
   'model': 'resnet distributions',
   'skeletons': 'config distributed model randomness resnet schedules',
   'contrastive': 'distributions objectives schedules skeletons',
-  'distillation': 'model objectives schedules skeletons',
+  'distillation': 'distributed model objectives schedules skeletons',
   'methods': 'contrastive distillation skeletons',
   'data_sources': 'photo_patches',
   'data': 'data_sources randomness',

@@ -708,6 +708,8 @@ def test_method_facts():
     'contrastive_ceb': (True, False),
     'byol': (False, True),
     'byol_ceb': (True, True),
+    'dino': (False, True),
+    'simsiam': (False, False),
   }
 
 
