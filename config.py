@@ -65,6 +65,7 @@ _MATTERS_WITH = {
   'num_prototypes': ('pretrain_loss', ('dino',)),
   'freeze_prototypes_steps': ('pretrain_loss', ('dino',)),
   'predictor_hidden_dim': ('pretrain_loss', ('simsiam',)),
+  'constant_predictor_rate': ('pretrain_loss', ('simsiam',)),
   'double_batch_trick': ('pretrain_loss', ('contrastive', 'contrastive_ceb')),
   'byol_loss_weight': ('pretrain_loss', ('byol', 'byol_ceb')),
   'ceb_beta': ('pretrain_loss', _CEB),
@@ -375,6 +376,8 @@ class Config:
     'better for small batches.', ('linear', 'sqrt'))
   learning_rate_schedule: str = opt('cosine', 'After the warm-up: down to '
     '--final_learning_rate by a cosine, or constant.', ('cosine', 'constant'))
+  constant_predictor_rate: bool = opt(False, "Keep the learning rate of "
+    "SimSiam's predictor at its peak, with --optimizer=momentum.")
   final_learning_rate: float = opt(0.0, 'Where the cosine ends, for a batch of '
     '256, scaled as --learning_rate is.', '[0, inf)')
   warmup_epochs: float = opt(10.0, 'Epochs of linear warm-up from '
@@ -603,6 +606,9 @@ def _check_optimizer(cfg):
   if cfg.final_weight_decay and cfg.optimizer == 'lamb':
     why = 'lamb keeps its weight decay; use adamw, lars or momentum'
     refuse('final_weight_decay', cfg.final_weight_decay, why)
+  if cfg.constant_predictor_rate and cfg.optimizer != 'momentum':
+    why = f'needs --optimizer=momentum, not {cfg.optimizer}'
+    refuse('constant_predictor_rate', True, why)
 
 
 def _check_shares(cfg, replicas):

@@ -294,6 +294,9 @@ class SimSiam(Method):
   def trained(self):
     return [*super().trained(), self.predictor]
 
+  def steady(self):
+    return [self.predictor] if self.cfg.constant_predictor_rate else []
+
   def encode(self, views, step, training=True):
     del step
     online = [self.embed(view, training) for view in views]

@@ -9,6 +9,7 @@ of skeletons.py. What train.py asks of a method:
     the embeddings is then 'index', int64 [b]: which examples they are of
   trained() -> the layers that get gradients
   held(step) -> those of them that do not move yet
+  steady() -> those of them whose learning rate stays at its peak
   after_update(step, carry): what moves without gradients (EMA twins, queues,
     centres), once per step, after the optimizer
   on_epoch(epoch): what is done before the first step of an epoch

@@ -142,6 +142,10 @@ class Method(tf.Module):
     del step
     return []
 
+  def steady(self):
+    """Trained layers whose learning rate stays at its peak."""
+    return []
+
   def after_update(self, step, carry):
     """Moves what gradients do not move; step is the one just taken."""
 
