@@ -26,6 +26,7 @@ import tensorflow as tf
 
 from contrastive import CSimCLR, SimCLR
 from distillation import BYOL, CBYOL, DINO, SimSiam
+from entropy_reconstruction import ERBYOL, EntRecCont, EntRecDisc, ERSimCLR
 from skeletons import Method, Output
 
 
@@ -67,6 +68,10 @@ METHODS = {
   'byol_ceb': CBYOL,
   'dino': DINO,
   'simsiam': SimSiam,
+  'er_simclr': ERSimCLR,
+  'er_byol': ERBYOL,
+  'entrec_cont': EntRecCont,
+  'entrec_disc': EntRecDisc,
 }
 
 

@@ -9,6 +9,7 @@ Flags typed beside a preset win over it. A Python table, laid out by hand: name
 _IMAGENET = {'dataset': 'imagenet2012', 'image_size': 224, 'resnet_depth': 50,
              'train_batch_size': 4096}
 _300_EPOCHS = {'train_epochs': 300, 'weight_decay': 1e-6}
+_400_EPOCHS = {'train_epochs': 400, 'weight_decay': 1e-6}
 _1000_EPOCHS = {'train_epochs': 1000, 'weight_decay': 1.5e-6}
 _BYOL_300 = _300_EPOCHS | {'ema_alpha': 0.99, 'byol_loss_weight': 5.0}
 _BYOL_1000 = _1000_EPOCHS | {'ema_alpha': 0.996, 'byol_loss_weight': 2.0}
@@ -17,6 +18,7 @@ _SIMCLR = {'pretrain_loss': 'contrastive', 'temperature': 0.1}
 _CSIMCLR = {'pretrain_loss': 'contrastive_ceb', 'kappa_e': 1024.0,
             'kappa_b': 10.0, 'ceb_beta': 1.0}
 _BYOL = {'pretrain_loss': 'byol'}
+_ER_BYOL = {'pretrain_loss': 'er_byol', 'er_kappa': 10.0}
 _CBYOL = {'pretrain_loss': 'byol_ceb', 'kappa_e': 16384.0, 'kappa_b': 10.0,
           'ceb_beta': 1.0}
 
@@ -96,8 +98,8 @@ PRESETS = {
       'final_weight_decay': 0.4, 'area_range_lower_bound': 0.4,
       'local_area': '0.05,0.4'}),
   'dino_sgd': (
-    'DINO with SGD and 8 local crops, ResNet-50, 100 epochs: the longest run '
-    'has 75.3% linear, 67.5% with neighbours (DINO README)',
+    'DINO with SGD and 8 local crops, ResNet-50, 100 epochs: its final '
+    'model, trained for longer, has 75.3% linear (DINO README)',
     _DINO_IMAGENET | {
       'optimizer': 'momentum', 'momentum_nesterov': False,
       'learning_rate': 0.03, 'weight_decay': 1e-4,
@@ -107,6 +109,22 @@ PRESETS = {
     _SIMSIAM | {
       'dataset': 'imagenet2012', 'train_batch_size': 512, 'train_epochs': 100,
       'learning_rate': 0.05, 'warmup_epochs': 0.0, 'weight_decay': 1e-4}),
+  'er_simclr': (
+    'ER on SimCLR, ResNet-50, 400 epochs: published, but not verified here',
+    _IMAGENET | _400_EPOCHS | {
+      'pretrain_loss': 'er_simclr', 'er_kappa': 10.0, 'learning_rate': 0.3}),
+  'er_byol': (
+    'ER on BYOL, ResNet-50, 400 epochs: published, but not verified here',
+    _IMAGENET | _400_EPOCHS | _ER_BYOL | {
+      'ema_alpha': 0.99, 'learning_rate': 0.3}),
+  'entrec_cont': (
+    'EntRec, continuous, ResNet-50, 400 epochs: 69.7% top-1 (EntRec, table 1)',
+    _IMAGENET | _400_EPOCHS | {
+      'pretrain_loss': 'entrec_cont', 'er_kappa': 10.0, 'learning_rate': 0.3}),
+  'entrec_disc': (
+    'EntRec, discrete, ResNet-50, 400 epochs: 66.9% top-1 (EntRec, table 1)',
+    _IMAGENET | _400_EPOCHS | {
+      'pretrain_loss': 'entrec_disc', 'learning_rate': 0.3}),
   'cifar10_simclr': (
     'SimCLR, ResNet-18, 1000 epochs: 90.74% (solo-learn, with its own probe)',
     _CIFAR10 | _SOLO_SIMCLR | _SIMCLR | {'temperature': 0.2}),
@@ -130,6 +148,19 @@ PRESETS = {
     _CIFAR10 | _SIMSIAM | {
       'learning_rate': 0.5, 'weight_decay': 1e-5,
       'blur_probability': '0,0'}),
+  'cifar10_er_simclr': (
+    'ER with the settings of cifar10_simclr: ours, not from a paper',
+    _CIFAR10 | _SOLO_SIMCLR | {'pretrain_loss': 'er_simclr', 'er_kappa': 5.0}),
+  'cifar10_er_byol': (
+    'ER with the settings of cifar10_byol: ours, not from a paper',
+    _CIFAR10 | _SOLO_BYOL | _ER_BYOL),
+  'cifar10_entrec_cont': (
+    'EntRec with the settings of cifar10_simclr: ours, not from a paper',
+    _CIFAR10 | _SOLO_SIMCLR | {
+      'pretrain_loss': 'entrec_cont', 'er_kappa': 5.0}),
+  'cifar10_entrec_disc': (
+    'EntRec with the settings of cifar10_simclr: ours, not from a paper',
+    _CIFAR10 | _SOLO_SIMCLR | {'pretrain_loss': 'entrec_disc'}),
   'cifar10_simclr_repo': (
     'SimCLR, ResNet-18, 1000 epochs: about 91% (SimCLR README)',
     _CIFAR10 | _SIMCLR | {

@@ -141,9 +141,6 @@ OUR_DEFAULTS = {
   'sigma_e': 1.0,
   'sigma_b': 1.0,
   'backward_view': 'same',
-  'queue_size': 0,
-  'num_prototypes': 3000,
-  'freeze_prototypes_steps': 0,
   'teacher_temperature': 0.04,
   'teacher_temperature_start': 0.04,
   'teacher_temperature_warmup_epochs': 0.0,
@@ -167,6 +164,14 @@ OUR_DEFAULTS = {
   'grad_accum_steps': 1,
   'seed': 0,
   'deterministic': False,
+  'er_kappa': 10.0,
+  'er_estimator': 'plug_in',
+  'er_leave_one_out': False,
+  'er_entropy_of': 'projection',
+  'er_alpha': 2.0,
+  'queue_size': 0,
+  'num_prototypes': 3000,
+  'freeze_prototypes_steps': 0,
 }
 
 
@@ -743,6 +748,10 @@ def test_method_facts():
     'byol_ceb': (True, True),
     'dino': (False, True),
     'simsiam': (False, False),
+    'er_simclr': (False, False),
+    'er_byol': (False, True),
+    'entrec_cont': (False, False),
+    'entrec_disc': (False, False),
   }
 
 
