@@ -6,6 +6,7 @@ import tensorflow as tf
 
 import distributed
 import distributions
+import model
 import objectives
 import randomness
 import schedules
@@ -166,7 +167,7 @@ class MoCo(Teacher):
     super().build(image_size)
     # As published, and unlike BYOL's: with a constant coefficient of .999 the
     # keys of the first thousand steps would be those of a random network.
-    self.move_twin(0.0)
+    model.update_ema(*self.twins(), 0.0)
 
   def encode(self, views, step, training=True):
     del step

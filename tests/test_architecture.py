@@ -26,9 +26,9 @@ ROOMS = dict.fromkeys(LEAVES.split(), '') | {
   'information': 'distributions',
   'model': 'resnet distributions',
   'skeletons': 'config distributed model randomness resnet schedules towers',
-  'contrastive': """distributed distributions objectives randomness schedules
-    skeletons""",
-  'distillation': 'model objectives schedules skeletons',
+  'contrastive': """distributed distributions model objectives randomness
+    schedules skeletons""",
+  'distillation': 'distributed model objectives schedules skeletons',
   'entropy_reconstruction': 'distillation distributed information skeletons',
   'methods': 'contrastive distillation entropy_reconstruction skeletons',
   'data_sources': 'photo_patches',

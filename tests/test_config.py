@@ -142,6 +142,14 @@ OUR_DEFAULTS = {
   'sigma_e': 1.0,
   'sigma_b': 1.0,
   'backward_view': 'same',
+  'teacher_temperature': 0.04,
+  'teacher_temperature_start': 0.04,
+  'teacher_temperature_warmup_epochs': 0.0,
+  'centring': True,
+  'centre_momentum': 0.9,
+  'proj_head_hidden': 'bn_relu',
+  'predictor_hidden_dim': 512,
+  'constant_predictor_rate': False,
   'lars_eta': 1e-3,
   'lars_clip': False,
   'lars_classic': True,
@@ -157,6 +165,8 @@ OUR_DEFAULTS = {
   'grad_accum_steps': 1,
   'seed': 0,
   'deterministic': False,
+  'ema_schedule': 'cosine',
+  'view_pairs': '',
   'er_kappa': 10.0,
   'er_estimator': 'plug_in',
   'er_leave_one_out': False,
@@ -280,6 +290,24 @@ def test_simclr_repo_recipe():
   assert (views.brightness, views.saturation, views.hue) == (0.4, 0.4, 0.1)
   assert views.blur == (0.0, 0.0)
   assert not views.mean_std
+
+
+def test_dino_and_simsiam_recipes():
+  adam, sgd = parse('--preset=dino'), parse('--preset=dino_sgd')
+  for cfg in (adam, sgd):
+    rate = config.scaled_learning_rate(cfg, 'final_learning_rate')
+    assert rate == pytest.approx(1e-6)
+    assert cfg.freeze_prototypes_steps == 1281167 // cfg.train_batch_size
+    assert config.num_views(cfg) == 10
+    recipe = config.augmentation(cfg)
+    assert recipe.blur == (1.0, 0.1, *(0.5,) * 8)
+    assert recipe.solarize == (0.0, 0.2, *(0.0,) * 8)
+  assert config.scaled_learning_rate(adam) == pytest.approx(0.002)
+  assert config.augmentation(adam).area_upper == (1.0, 1.0, *(0.4,) * 8)
+  assert config.augmentation(sgd).area_upper == (1.0, 1.0, *(0.14,) * 8)
+  simsiam = parse('--preset=cifar10_simsiam')
+  assert config.scaled_learning_rate(simsiam) == 0.5
+  assert config.augmentation(simsiam).blur == (0.0, 0.0)
 
 
 @pytest.mark.parametrize('name', presets.PRESETS)
@@ -542,6 +570,10 @@ WRONG = [
     ['--final_weight_decay=0.4', 'adamw'],
   ),
   (
+    '--pretrain_loss=simsiam --constant_predictor_rate',
+    ['--constant_predictor_rate=true', '--optimizer=momentum'],
+  ),
+  (
     '--blur_probability=1,1 --use_blur=false',
     ['--use_blur=false', '--blur_probability'],
   ),
@@ -741,6 +773,8 @@ def test_method_facts():
     'byol_ceb': (True, True),
     'cmc': (False, False),
     'moco': (False, True),
+    'dino': (False, True),
+    'simsiam': (False, False),
     'er_simclr': (False, False),
     'er_byol': (False, True),
     'entrec_cont': (False, False),
