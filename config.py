@@ -24,13 +24,15 @@ METHOD_SWITCHES = {
   'byol': _BYOL_SWITCHES,
   'byol_ceb': (
     *_BYOL_SWITCHES, 'use_target_projector', 'stochastic_projector'),
+  'swav': (),
+  'deepcluster': (),
 }
 METHOD_NAMES = tuple(METHOD_SWITCHES)
 _CEB = ('contrastive_ceb', 'byol_ceb')
 # The methods whose loss compares the images of a batch with each other.
-_IN_BATCH = ('contrastive', 'contrastive_ceb')
+_IN_BATCH = ('contrastive', 'contrastive_ceb', 'swav')
 # The methods that take --local_crops beside their two global ones.
-MULTI_CROP = ()
+MULTI_CROP = ('swav', 'deepcluster')
 _CROPS = range(1, 17)  # as many local ones
 
 # The first flag of each section of the help -> its title. The settings of the
@@ -54,12 +56,20 @@ _MATTERS_WITH = {
   'local_crops': ('train_mode', ('pretrain',)),
   'local_size': ('local_crops', _CROPS),
   'local_area': ('local_crops', _CROPS),
-  'temperature': ('pretrain_loss', ('contrastive',)),
+  'temperature': ('pretrain_loss', ('contrastive', 'swav', 'deepcluster')),
   'double_batch_trick': ('pretrain_loss', ('contrastive', 'contrastive_ceb')),
   'byol_loss_weight': ('pretrain_loss', ('byol', 'byol_ceb')),
   'ceb_beta': ('pretrain_loss', _CEB),
   'ceb_distribution': ('pretrain_loss', _CEB),
   'backward_view': ('pretrain_loss', ('byol_ceb',)),
+  'queue_size': ('pretrain_loss', ('swav',)),
+  'queue_start': ('pretrain_loss', ('swav',)),
+  'num_prototypes': ('pretrain_loss', ('swav', 'deepcluster')),
+  'freeze_prototypes_steps': ('pretrain_loss', ('swav',)),
+  'sinkhorn_epsilon': ('pretrain_loss', ('swav',)),
+  'sinkhorn_iterations': ('pretrain_loss', ('swav',)),
+  'num_heads': ('pretrain_loss', ('deepcluster',)),
+  'kmeans_iterations': ('pretrain_loss', ('deepcluster',)),
   'kappa_e': ('ceb_distribution', ('vmf',)),
   'kappa_b': ('ceb_distribution', ('vmf',)),
   'sigma_e': ('ceb_distribution', ('gaussian',)),
@@ -235,8 +245,9 @@ class Config:
   pretrain_loss: str = opt('contrastive', 'The method: contrastive is SimCLR, '
     'contrastive_ceb C-SimCLR, byol_ceb C-BYOL; the others go by their own '
     'names. docs/methods.md derives them.', METHOD_NAMES)
-  temperature: float = opt(0.1, 'Temperature of the contrastive loss. '
-    'C-SimCLR has --kappa_b = 1/temperature instead.', '(0, inf)')
+  temperature: float = opt(0.1, 'Temperature of the softmax of SimCLR, SwAV '
+    'and DeepCluster. C-SimCLR has --kappa_b = 1/temperature instead.',
+    '(0, inf)')
   double_batch_trick: bool = opt(True, 'Take negatives from the same view too '
     '(SimCLR, C-SimCLR).')
   byol_loss_weight: float = opt(1.0, 'Weight of the squared distance of BYOL '
@@ -277,6 +288,16 @@ class Config:
     'last layer.', '[2, inf)')
   freeze_prototypes_steps: int = opt(0, 'Steps in which the prototypes stay '
     'as they are.', '[0, inf)')
+  queue_start: float = opt(0.0, 'The epoch from which SwAV uses its queue '
+    '(published: 15), or later, when it is full.', '[0, inf)')
+  sinkhorn_epsilon: float = opt(0.05, "How soft SwAV's assignments are: its "
+    'scores are divided by it.', '(0, inf)')
+  sinkhorn_iterations: int = opt(3, "Rounds in which SwAV's assignments are "
+    'balanced over the prototypes.', '[1, inf)')
+  num_heads: int = opt(3, 'Clusterings that DeepCluster learns from at once, '
+    'each with --num_prototypes clusters.', '[1, inf)')
+  kmeans_iterations: int = opt(10, "Iterations of DeepCluster's k-means at the "
+    'beginning of an epoch.', '[1, inf)')
 
   # Heads
   proj_head_mode: str = opt('nonlinear', 'The projection head: an MLP, one '
@@ -585,6 +606,9 @@ def _check_shares(cfg, replicas):
   if rows % cfg.grad_accum_steps:
     why = f'must divide the {rows} examples of a replica'
     refuse('grad_accum_steps', cfg.grad_accum_steps, why)
+  if cfg.pretrain_loss == 'swav' and cfg.queue_size % replicas:
+    why = f'must be a multiple of the {replicas} replicas, which share it'
+    refuse('queue_size', cfg.queue_size, why)
   if cfg.jit_compile and replicas > 1:
     refuse('jit_compile', True, f'one replica only, and there are {replicas}')
 
@@ -673,6 +697,12 @@ def train_steps(cfg, num_examples):
 def warmup_steps(cfg, num_examples):
   """Steps over which the learning rate rises."""
   return round(cfg.warmup_epochs * num_examples // cfg.train_batch_size)
+
+
+def queue_start_step(cfg, num_examples):
+  """The first step that uses SwAV's queue, which is full then."""
+  start = math.ceil(cfg.queue_start * num_examples / cfg.train_batch_size)
+  return max(start, math.ceil(cfg.queue_size / cfg.train_batch_size))
 
 
 def checkpoint_steps(cfg, num_examples):

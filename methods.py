@@ -25,6 +25,7 @@ import tensorflow as tf
 
 from contrastive import CSimCLR, SimCLR
 from distillation import BYOL, CBYOL
+from prototypes import DeepCluster, SwAV
 from skeletons import Method, Output
 
 
@@ -64,6 +65,8 @@ METHODS = {
   'contrastive_ceb': CSimCLR,
   'byol': BYOL,
   'byol_ceb': CBYOL,
+  'swav': SwAV,
+  'deepcluster': DeepCluster,
 }
 
 

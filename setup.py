@@ -53,6 +53,7 @@ setup(
     'photo_patches',
     'presets',
     'pretrained',
+    'prototypes',
     'randomness',
     'released',
     'resnet',

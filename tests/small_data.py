@@ -8,7 +8,10 @@ import numpy as np
 import tensorflow as tf
 
 # pretrain_loss -> what it needs beside the smallest of settings.
-METHOD_SETTINGS = {}
+METHOD_SETTINGS = {
+  'swav': {'num_prototypes': 5, 'queue_size': 4},
+  'deepcluster': {'num_prototypes': 4, 'num_heads': 3},
+}
 
 CLASSES = ('bird', 'cat', 'dog')
 

@@ -38,6 +38,8 @@ def test_every_batch_norm_has_the_settings_of_the_run(loss):
       'contrastive_ceb': 21,
       'byol': 43,
       'byol_ceb': 44,
+      'swav': 21,
+      'deepcluster': 21,
     }[loss]
   )
   assert {(n.decay, n.epsilon, n.sync) for n in norms} == {(0.7, 1e-5, False)}
