@@ -69,7 +69,7 @@ class SwAV(_Crops):
       0,
     )
     found = clustering.sinkhorn(
-      tf.stop_gradient(tf.concat([scores, self.prototypes(queued)], 0)),
+      tf.concat([scores, self.prototypes(queued)], 0),
       self.cfg.sinkhorn_epsilon,
       self.cfg.sinkhorn_iterations,
       counted,

@@ -673,6 +673,10 @@ def test_check_replicas_names_both_numbers():
     config.check_replicas(cfg, 2)
   config.check_replicas(cfg, 1)
   config.check_replicas(dataclasses.replace(cfg, train_batch_size=8), 4)
+  queue = Config(pretrain_loss='swav', queue_size=6)
+  with pytest.raises(ConfigError, match='--queue_size=6.* 4 replicas'):
+    config.check_replicas(queue, 4)
+  config.check_replicas(queue, 2)
   evaluating = dataclasses.replace(cfg, mode='eval', model_dir='m')
   config.check_replicas(evaluating, 2)
   with pytest.raises(ConfigError, match='--eval_batch_size=4.* 3 replicas'):
