@@ -24,13 +24,19 @@ METHOD_SWITCHES = {
   'byol': _BYOL_SWITCHES,
   'byol_ceb': (
     *_BYOL_SWITCHES, 'use_target_projector', 'stochastic_projector'),
+  'er_simclr': (),
+  'er_byol': _BYOL_SWITCHES,
+  'entrec_cont': (),
+  'entrec_disc': (),
   'swav': (),
   'deepcluster': (),
 }
 METHOD_NAMES = tuple(METHOD_SWITCHES)
 _CEB = ('contrastive_ceb', 'byol_ceb')
 # The methods whose loss compares the images of a batch with each other.
-_IN_BATCH = ('contrastive', 'contrastive_ceb', 'swav')
+_IN_BATCH = (
+  'contrastive', 'contrastive_ceb',
+  'er_simclr', 'er_byol', 'entrec_cont', 'entrec_disc', 'swav')
 # The methods that take --local_crops beside their two global ones.
 MULTI_CROP = ('swav', 'deepcluster')
 _CROPS = range(1, 17)  # as many local ones
@@ -72,6 +78,12 @@ _MATTERS_WITH = {
   'kmeans_iterations': ('pretrain_loss', ('deepcluster',)),
   'kappa_e': ('ceb_distribution', ('vmf',)),
   'kappa_b': ('ceb_distribution', ('vmf',)),
+  'er_kappa': ('pretrain_loss', ('er_simclr', 'er_byol', 'entrec_cont')),
+  'er_estimator': ('pretrain_loss', ('er_simclr', 'er_byol')),
+  'er_leave_one_out': (
+    'pretrain_loss', ('er_simclr', 'er_byol', 'entrec_cont')),
+  'er_entropy_of': ('pretrain_loss', ('er_byol',)),
+  'er_alpha': ('pretrain_loss', ('entrec_cont',)),
   'sigma_e': ('ceb_distribution', ('gaussian',)),
   'sigma_b': ('ceb_distribution', ('gaussian',)),
   'gaussian_scale': ('ceb_distribution', ('gaussian',)),
@@ -281,6 +293,18 @@ class Config:
     'that z came from (same, as published) or the other one (other, the '
     'canonical CEB).', ('same', 'other'))
 
+  er_kappa: float = opt(10.0, 'ER on the sphere: concentration of the kernels '
+    'of entropy and reconstruction, an inverse temperature.', '(0, inf)')
+  er_estimator: str = opt('plug_in', 'Entropy of er_simclr and er_byol: '
+    "plug_in weighs rows by their own density (the published code's default), "
+    "joe takes their plain mean (EntRec's).", ('plug_in', 'joe'))
+  er_leave_one_out: bool = opt(False, "Leave a row's own kernel out of its "
+    'density; published: not left out, which keeps the entropy within a few '
+    'nats.')
+  er_entropy_of: str = opt('projection', 'What er_byol keeps the entropy of, '
+    'in the online network.', ('projection', 'prediction'))
+  er_alpha: float = opt(2.0, "Exponent of entrec_cont's reconstruction: 2 is "
+    'Gaussian.', '(0, inf)')
   queue_size: int = opt(0, 'Embeddings of earlier steps that are kept: '
     "MoCo's negatives (published: 65536), more samples for the assignments of "
     'SwAV (3840 where batches are small).', '[0, inf)')

@@ -28,6 +28,7 @@ class BYOL(Teacher):
     del step
     online = [self.embed(view, training) for view in views]
     return {
+      'projection': [o['projection'] for o in online],
       'prediction': [
         self.predictor(o['projection'], training=training)[-1] for o in online
       ],

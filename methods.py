@@ -25,6 +25,7 @@ import tensorflow as tf
 
 from contrastive import CSimCLR, SimCLR
 from distillation import BYOL, CBYOL
+from entropy_reconstruction import ERBYOL, EntRecCont, EntRecDisc, ERSimCLR
 from prototypes import DeepCluster, SwAV
 from skeletons import Method, Output
 
@@ -65,6 +66,10 @@ METHODS = {
   'contrastive_ceb': CSimCLR,
   'byol': BYOL,
   'byol_ceb': CBYOL,
+  'er_simclr': ERSimCLR,
+  'er_byol': ERBYOL,
+  'entrec_cont': EntRecCont,
+  'entrec_disc': EntRecDisc,
   'swav': SwAV,
   'deepcluster': DeepCluster,
 }

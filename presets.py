@@ -9,6 +9,7 @@ Flags typed beside a preset win over it. A Python table, laid out by hand: name
 _IMAGENET = {'dataset': 'imagenet2012', 'image_size': 224, 'resnet_depth': 50,
              'train_batch_size': 4096}
 _300_EPOCHS = {'train_epochs': 300, 'weight_decay': 1e-6}
+_400_EPOCHS = {'train_epochs': 400, 'weight_decay': 1e-6}
 _1000_EPOCHS = {'train_epochs': 1000, 'weight_decay': 1.5e-6}
 _BYOL_300 = _300_EPOCHS | {'ema_alpha': 0.99, 'byol_loss_weight': 5.0}
 _BYOL_1000 = _1000_EPOCHS | {'ema_alpha': 0.996, 'byol_loss_weight': 2.0}
@@ -17,6 +18,7 @@ _SIMCLR = {'pretrain_loss': 'contrastive', 'temperature': 0.1}
 _CSIMCLR = {'pretrain_loss': 'contrastive_ceb', 'kappa_e': 1024.0,
             'kappa_b': 10.0, 'ceb_beta': 1.0}
 _BYOL = {'pretrain_loss': 'byol'}
+_ER_BYOL = {'pretrain_loss': 'er_byol', 'er_kappa': 10.0}
 _CBYOL = {'pretrain_loss': 'byol_ceb', 'kappa_e': 16384.0, 'kappa_b': 10.0,
           'ceb_beta': 1.0}
 
@@ -95,6 +97,22 @@ PRESETS = {
   'cbyol_1000epochs': (
     'C-BYOL, ResNet-50: 75.9% top-1, online probe (published README)',
     _IMAGENET | _BYOL_1000 | _CBYOL | {'learning_rate': 0.25}),
+  'er_simclr': (
+    'ER on SimCLR, ResNet-50, 400 epochs: published, but not verified here',
+    _IMAGENET | _400_EPOCHS | {
+      'pretrain_loss': 'er_simclr', 'er_kappa': 10.0, 'learning_rate': 0.3}),
+  'er_byol': (
+    'ER on BYOL, ResNet-50, 400 epochs: published, but not verified here',
+    _IMAGENET | _400_EPOCHS | _ER_BYOL | {
+      'ema_alpha': 0.99, 'learning_rate': 0.3}),
+  'entrec_cont': (
+    'EntRec, continuous, ResNet-50, 400 epochs: 69.7% top-1 (EntRec, table 1)',
+    _IMAGENET | _400_EPOCHS | {
+      'pretrain_loss': 'entrec_cont', 'er_kappa': 10.0, 'learning_rate': 0.3}),
+  'entrec_disc': (
+    'EntRec, discrete, ResNet-50, 400 epochs: 66.9% top-1 (EntRec, table 1)',
+    _IMAGENET | _400_EPOCHS | {
+      'pretrain_loss': 'entrec_disc', 'learning_rate': 0.3}),
   'cifar10_simclr': (
     'SimCLR, ResNet-18, 1000 epochs: 90.74% (solo-learn, with its own probe)',
     _CIFAR10 | _SOLO_SIMCLR | _SIMCLR | {'temperature': 0.2}),
@@ -107,6 +125,19 @@ PRESETS = {
   'cifar10_cbyol': (
     'C-BYOL with the settings of cifar10_byol: ours, not from a paper',
     _CIFAR10 | _SOLO_BYOL | _CBYOL | {'byol_loss_weight': 2.0}),
+  'cifar10_er_simclr': (
+    'ER with the settings of cifar10_simclr: ours, not from a paper',
+    _CIFAR10 | _SOLO_SIMCLR | {'pretrain_loss': 'er_simclr', 'er_kappa': 5.0}),
+  'cifar10_er_byol': (
+    'ER with the settings of cifar10_byol: ours, not from a paper',
+    _CIFAR10 | _SOLO_BYOL | _ER_BYOL),
+  'cifar10_entrec_cont': (
+    'EntRec with the settings of cifar10_simclr: ours, not from a paper',
+    _CIFAR10 | _SOLO_SIMCLR | {
+      'pretrain_loss': 'entrec_cont', 'er_kappa': 5.0}),
+  'cifar10_entrec_disc': (
+    'EntRec with the settings of cifar10_simclr: ours, not from a paper',
+    _CIFAR10 | _SOLO_SIMCLR | {'pretrain_loss': 'entrec_disc'}),
   'cifar10_simclr_repo': (
     'SimCLR, ResNet-18, 1000 epochs: about 91% (SimCLR README)',
     _CIFAR10 | _SIMCLR | {

@@ -38,6 +38,7 @@ setup(
     'distributed',
     'distributions',
     'doctor',
+    'entropy_reconstruction',
     'evaluate',
     'export',
     'information',

@@ -164,6 +164,11 @@ OUR_DEFAULTS = {
   'grad_accum_steps': 1,
   'seed': 0,
   'deterministic': False,
+  'er_kappa': 10.0,
+  'er_estimator': 'plug_in',
+  'er_leave_one_out': False,
+  'er_entropy_of': 'projection',
+  'er_alpha': 2.0,
 }
 
 
@@ -766,6 +771,10 @@ def test_method_facts():
     'contrastive_ceb': (True, False),
     'byol': (False, True),
     'byol_ceb': (True, True),
+    'er_simclr': (False, False),
+    'er_byol': (False, True),
+    'entrec_cont': (False, False),
+    'entrec_disc': (False, False),
     'swav': (False, False),
     'deepcluster': (False, False),
   }

@@ -38,6 +38,10 @@ def test_every_batch_norm_has_the_settings_of_the_run(loss):
       'contrastive_ceb': 21,
       'byol': 43,
       'byol_ceb': 44,
+      'er_simclr': 21,
+      'er_byol': 43,
+      'entrec_cont': 21,
+      'entrec_disc': 21,
       'swav': 21,
       'deepcluster': 21,
     }[loss]

@@ -1,0 +1,141 @@
+"""ER as the objective: on SimCLR and BYOL, and its two first forms, EntRec.
+
+All of them minimise reconstruction - entropy, both in nats and of weight one,
+averaged over the two branches (ER, eq. 1; methods.md derives them).
+"""
+
+import math
+
+import tensorflow as tf
+
+import distributed
+import information
+from distillation import BYOL
+from skeletons import Output, Siamese
+
+
+def _estimator(cfg):
+  if cfg.er_estimator == 'joe':
+    return information.joe
+  return information.plug_in(distributed.all_gather)
+
+
+def _metrics(found):
+  return {
+    'er_entropy': found.entropy,
+    'er_reconstruction': found.reconstruction,
+    'er_bound': -found.loss,
+  }
+
+
+class ERSimCLR(Siamese):
+  """SimCLR whose NT-Xent is replaced by ER on the sphere (ER, 4.1).
+
+  Unlike NT-Xent's denominator the density is of one view's own rows, themselves
+  included as published, and gradients flow into both terms of both branches.
+  """
+
+  def kernels(self, dim):
+    """Of the entropy, and of the reconstruction."""
+    vmf = information.vmf_kernel(dim, self.cfg.er_kappa)
+    return vmf, vmf
+
+  @property
+  def estimator(self):
+    return _estimator(self.cfg)
+
+  def objective(self, embeddings, step):
+    del step
+    h1, h2 = embeddings['projection']
+    keys1, keys2, offset = self.keys(h1, h2)
+    density, decoder = self.kernels(h1.shape[1])
+    found = information.er_symmetric(
+      density,
+      h1,
+      h2,
+      keys1,
+      keys2,
+      offset=offset,
+      leave_one_out=self.cfg.er_leave_one_out,
+      estimator=self.estimator,
+      reconstruction_kernel=decoder,
+    )
+    return Output(found.loss, _metrics(found), self.features(embeddings))
+
+
+class EntRecCont(ERSimCLR):
+  """EntRec's continuous form (EntRec, eq. 4): Joe's estimator, kernels in R^d.
+
+  Their width is that of the vMF of concentration er_kappa, and er_alpha is the
+  exponent of the reconstruction: 2 has the gradients of er_simclr by Joe, any
+  other the alignment and uniformity of Wang and Isola.
+  """
+
+  estimator = staticmethod(information.joe)
+
+  def kernels(self, dim):
+    width = math.sqrt(2 / self.cfg.er_kappa)
+    return (
+      information.gaussian_kernel(dim, width),
+      information.gaussian_kernel(dim, width, self.cfg.er_alpha),
+    )
+
+
+class EntRecDisc(Siamese):
+  """EntRec's discrete form (EntRec, eq. 7): the projection holds logits.
+
+  H(W) of the batch's mean probabilities less the cross entropies between the
+  views, both ways, no temperature, no centring, no stopped gradient.
+  """
+
+  def location(self, projection):
+    return tf.nn.log_softmax(projection)
+
+  def objective(self, embeddings, step):
+    del step
+    log_p1, log_p2 = embeddings['projection']
+    means = distributed.cross_replica_sum(
+      [tf.reduce_mean(tf.exp(log_p), 0) for log_p in (log_p1, log_p2)]
+    )
+    share = 1.0 / distributed.num_replicas()
+    found = information.er_discrete_symmetric(
+      log_p1, log_p2, *[share * mean for mean in means]
+    )
+    return Output(found.loss, _metrics(found), self.features(embeddings))
+
+
+class ERBYOL(BYOL):
+  """BYOL with the entropy that its twin else has to keep (ER, 4.2).
+
+  The twin gets no gradient, so the entropy is of the online network's rows, by
+  default of the projections, which is what the moving average copies; the
+  reconstruction, vMF(twin; prediction, er_kappa), is affine in BYOL's loss.
+  """
+
+  def objective(self, embeddings, step):
+    cfg = self.cfg
+    z, p, y = (
+      [tf.math.l2_normalize(view, -1) for view in embeddings[name]]
+      for name in (cfg.er_entropy_of, 'prediction', 'target')
+    )
+    kernel = information.vmf_kernel(z[0].shape[1], cfg.er_kappa)
+    found = information.average(
+      *(
+        information.er(
+          kernel,
+          z[view],
+          distributed.all_gather(z[view]),
+          p[view],
+          y[1 - view],
+          offset=distributed.replica_id() * z[view].shape[0],
+          leave_one_out=cfg.er_leave_one_out,
+          estimator=_estimator(cfg),
+        )
+        for view in (0, 1)
+      )
+    )
+    metrics = _metrics(found) | {
+      'byol_loss': self.distance(embeddings),
+      'ema_alpha': self.ema(step),
+    }
+    return Output(found.loss, metrics, tf.stop_gradient(embeddings['probed']))
