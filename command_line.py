@@ -101,7 +101,9 @@ _ARCHITECTURE = (
   'num_proj_layers',
   'proj_head_hidden_dim',
   'proj_out_dim',
+  'proj_head_mid_bn',
   'proj_head_output_bn',
+  'view_pairs',
 )
 
 

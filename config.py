@@ -24,6 +24,8 @@ METHOD_SWITCHES = {
   'byol': _BYOL_SWITCHES,
   'byol_ceb': (
     *_BYOL_SWITCHES, 'use_target_projector', 'stochastic_projector'),
+  'cmc': (),
+  'moco': ('use_momentum_encoder', 'use_momentum_proj_head'),
   'er_simclr': (),
   'er_byol': _BYOL_SWITCHES,
   'entrec_cont': (),
@@ -35,8 +37,13 @@ METHOD_NAMES = tuple(METHOD_SWITCHES)
 _CEB = ('contrastive_ceb', 'byol_ceb')
 # The methods whose loss compares the images of a batch with each other.
 _IN_BATCH = (
-  'contrastive', 'contrastive_ceb',
+  'contrastive', 'contrastive_ceb', 'cmc',
   'er_simclr', 'er_byol', 'entrec_cont', 'entrec_disc', 'swav')
+_TEACHERS = tuple(
+  name for name in METHOD_NAMES
+  if 'use_momentum_encoder' in METHOD_SWITCHES[name])
+# Parts of an image's colours that a network of CMC may see.
+COLOUR_PARTS = ('rgb', 'lab_l', 'lab_ab', 'ycbcr_y', 'ycbcr_cbcr')
 # The methods that take --local_crops beside their two global ones.
 MULTI_CROP = ('swav', 'deepcluster')
 _CROPS = range(1, 17)  # as many local ones
@@ -62,13 +69,16 @@ _MATTERS_WITH = {
   'local_crops': ('train_mode', ('pretrain',)),
   'local_size': ('local_crops', _CROPS),
   'local_area': ('local_crops', _CROPS),
-  'temperature': ('pretrain_loss', ('contrastive', 'swav', 'deepcluster')),
+  'temperature': (
+    'pretrain_loss', ('contrastive', 'cmc', 'moco', 'swav', 'deepcluster')),
+  'queue_size': ('pretrain_loss', ('moco', 'swav')),
+  'ema_schedule': ('pretrain_loss', _TEACHERS),
+  'proj_head_mid_bn': ('proj_head_mode', ('nonlinear',)),
   'double_batch_trick': ('pretrain_loss', ('contrastive', 'contrastive_ceb')),
   'byol_loss_weight': ('pretrain_loss', ('byol', 'byol_ceb')),
   'ceb_beta': ('pretrain_loss', _CEB),
   'ceb_distribution': ('pretrain_loss', _CEB),
   'backward_view': ('pretrain_loss', ('byol_ceb',)),
-  'queue_size': ('pretrain_loss', ('swav',)),
   'queue_start': ('pretrain_loss', ('swav',)),
   'num_prototypes': ('pretrain_loss', ('swav', 'deepcluster')),
   'freeze_prototypes_steps': ('pretrain_loss', ('swav',)),
@@ -252,6 +262,9 @@ class Config:
     'over each alone.')
   batch_norm_decay: float = opt(0.9, 'Decay of the moving statistics of batch '
     'norm.', '[0, 1)')
+  view_pairs: str = opt('', "CMC's two networks, and what each sees: two of "
+    'rgb, lab_l, lab_ab, ycbcr_y, ycbcr_cbcr, such as lab_l,lab_ab. Different '
+    'parts are of the same view, the same part (rgb,rgb) is of two views.')
 
   # Method
   pretrain_loss: str = opt('contrastive', 'The method: contrastive is SimCLR, '
@@ -267,6 +280,8 @@ class Config:
   ema_alpha: float = opt(0.999, 'Where the coefficient of the moving average '
     'of the target network starts; it reaches 1 at the end. Lower it for '
     'short runs (0.99 at 300 epochs).', '[0, 1]')
+  ema_schedule: str = opt('cosine', 'How that coefficient goes: cosine up to '
+    '1, or constant (MoCo).', ('cosine', 'constant'))
   ceb_beta: float = opt(0.0, 'Weight of the compression in C-SimCLR and '
     'C-BYOL; published: 1. If a short run does not learn, lower it.',
     '[0, inf)')
@@ -331,6 +346,8 @@ class Config:
   proj_head_hidden_dim: int = opt(4096, 'Width of the hidden layers of the '
     'heads.', '[1, inf)')
   proj_out_dim: int = opt(256, 'Dimension of the latent z.', '[3, inf)')
+  proj_head_mid_bn: bool = opt(True, 'Batch norm in the hidden layers of the '
+    'projection head; false: biases, as in MoCo v2.')
   proj_head_output_bn: bool = opt(False, 'Batch norm after the last layer of '
     'the projection head.')
   projector_mid_bn: bool = opt(True, 'Batch norm in the middle of the '
@@ -446,6 +463,7 @@ class Config:
     _check_names(self)
     _check_run(self)
     _check_method(self)
+    _check_contrast(self)
     _check_augmentation(self)
     _check_chunks(self)
     _check_optimizer(self)
@@ -559,6 +577,28 @@ def _check_method(cfg):
   if compares(cfg) and cfg.train_batch_size < 2:
     why = f'--pretrain_loss={cfg.pretrain_loss} compares images: 2 or more'
     refuse('train_batch_size', cfg.train_batch_size, why)
+
+
+def _check_contrast(cfg):
+  parts, pretrain = view_pair(cfg), cfg.train_mode == 'pretrain'
+  if parts and (len(parts) != 2 or not {*parts} <= {*COLOUR_PARTS}):
+    why = f'must be two of {", ".join(COLOUR_PARTS)}, such as lab_l,lab_ab'
+    refuse('view_pairs', cfg.view_pairs, why)
+  if pretrain and bool(parts) != (cfg.pretrain_loss == 'cmc'):
+    why = 'is of --pretrain_loss=cmc; drop it'
+    if not parts:
+      why = '--pretrain_loss=cmc needs two, such as lab_l,lab_ab'
+    refuse('view_pairs', cfg.view_pairs, why)
+  if not pretrain or cfg.pretrain_loss != 'moco':
+    return
+  if not cfg.queue_size:
+    why = '--pretrain_loss=moco has its negatives there; published: 65536'
+    refuse('queue_size', 0, why)
+  batch = cfg.train_batch_size
+  if cfg.queue_size % batch:
+    nearest = max(1, round(cfg.queue_size / batch)) * batch
+    why = f'must be a multiple of --train_batch_size={batch}, such as {nearest}'
+    refuse('queue_size', cfg.queue_size, why)
 
 
 def _check_augmentation(cfg):
@@ -698,6 +738,11 @@ def compares(cfg):
 def has_teacher(cfg):
   """Whether the method has a target network, the EMA of the online one."""
   return 'use_momentum_encoder' in METHOD_SWITCHES[cfg.pretrain_loss]
+
+
+def view_pair(cfg):
+  """What each of two networks sees; () where there is one."""
+  return tuple(cfg.view_pairs.split(',')) if cfg.view_pairs else ()
 
 
 def reads(cfg):

@@ -1,13 +1,15 @@
-"""Contrastive methods: SimCLR, C-SimCLR."""
+"""Contrastive methods: SimCLR, C-SimCLR, CMC, MoCo v2."""
 
 import functools
 
 import tensorflow as tf
 
+import distributed
 import distributions
 import objectives
+import randomness
 import schedules
-from skeletons import Output, Siamese, make_ceb
+from skeletons import Output, Siamese, Teacher, make_ceb
 
 
 def _contrast_metrics(*directions):
@@ -24,6 +26,11 @@ def _contrast_metrics(*directions):
 class SimCLR(Siamese):
   """NT-Xent over both views' negatives, the two directions summed."""
 
+  @property
+  def double(self):
+    """Whether a row's own view gives negatives too."""
+    return self.cfg.double_batch_trick
+
   def objective(self, embeddings, step):
     del step
     h1, h2 = embeddings['projection']
@@ -31,7 +38,7 @@ class SimCLR(Siamese):
     scores = functools.partial(
       distributions.vmf_scores, kappa=1.0 / self.cfg.temperature
     )
-    double = self.cfg.double_batch_trick
+    double = self.double
     found = [
       objectives.contrast(scores, h1, keys2, keys1 if double else None, offset),
       objectives.contrast(scores, h2, keys1, keys2 if double else None, offset),
@@ -106,3 +113,86 @@ class CSimCLR(Siamese):
     }
     features = self.features(embeddings)
     return Output(tf.reduce_mean(first.loss + second.loss), metrics, features)
+
+
+class CMC(SimCLR):
+  """Two networks tell which of their parts belong to one image.
+
+  L = L(1 -> 2) + L(2 -> 1), L(a -> b) the mean over i of
+  -log softmax_j(f_a(i) . f_b(j) / tau)[i]: negatives from the other network
+  alone (CMC, eq. 2 and 3), here those of the batch instead of a memory's.
+  """
+
+  double = False
+
+  def encode(self, views, step, training=True):
+    del step
+    # Two parts of one view, as published; of whole images there have to be two.
+    first, second = self.encoder.parts
+    h = self.encoder(
+      views[0],
+      training=training,
+      second=views[1] if first == second else None,
+    )
+    embedded = self.layers_of(h, training)
+    rows = tf.split(embedded['projection'], 2, -1)
+    return {
+      'projection': tuple(self.location(x) for x in rows),
+      'probed': self.probed(embedded),
+    }
+
+  def features(self, embeddings):
+    return tf.stop_gradient(embeddings['probed'])
+
+
+class MoCo(Teacher):
+  """MoCo v2: view 1 finds the twin's view 2 among the keys of earlier steps.
+
+  L = mean_i -log softmax([q_i . k_i, q_i . queue] / tau)[0] (MoCo, eq. 1), one
+  way. The queue begins as random directions: in the first K / B steps part of
+  the negatives is noise. The published code shuffles images between devices
+  lest the statistics of a small batch tell pairs; --global_bn has those of the
+  whole batch, in the twin as well.
+  """
+
+  def make_heads(self, cfg):
+    super().make_heads(cfg)
+    shape = [cfg.queue_size, cfg.proj_out_dim]
+    rows = randomness.normal(shape, [cfg.seed, 65536])
+    queue = tf.math.l2_normalize(rows, -1)
+    self.queue = distributed.mirrored(queue, 'queue')
+
+  def build(self, image_size):
+    super().build(image_size)
+    # As published, and unlike BYOL's: with a constant coefficient of .999 the
+    # keys of the first thousand steps would be those of a random network.
+    self.move_twin(0.0)
+
+  def encode(self, views, step, training=True):
+    del step
+    online = self.embed(views[0], training)
+    return {
+      'query': tf.math.l2_normalize(online['projection'], -1),
+      'key': self.target(views[1], training),
+      'probed': self.probed(online),
+    }
+
+  def objective(self, embeddings, step):
+    scores = functools.partial(
+      distributions.vmf_scores, kappa=1.0 / self.cfg.temperature
+    )
+    key = embeddings['key']
+    found = objectives.queue_contrast(
+      scores, embeddings['query'], key, self.queue
+    )
+    metrics = _contrast_metrics(found) | {'ema_alpha': self.ema(step)}
+    features = tf.stop_gradient(embeddings['probed'])
+    return Output(metrics['contrast_loss'], metrics, features, {'key': key})
+
+  def after_update(self, step, carry):
+    super().after_update(step, carry)
+    keys = distributed.all_gather(carry['key'])
+    count = keys.shape[0]  # Divides the queue.
+    first = step * count % self.cfg.queue_size
+    at = tf.cast(first, tf.int32) + tf.range(count)
+    distributed.set_rows(self.queue, at, keys)

@@ -318,6 +318,11 @@ def normalize(images, mean=IMAGENET_MEAN, std=IMAGENET_STD):
   return (images - tf.constant(mean)) / tf.constant(std)
 
 
+def denormalize(images, mean=IMAGENET_MEAN, std=IMAGENET_STD):
+  """[..., 3], back to [0, 1]."""
+  return images * tf.constant(std) + tf.constant(mean)
+
+
 @_compiled
 def finish(planes, inverted, mean_std):
   """Solarises where inverted [B], clips, normalises -> [B, H, W, 3]."""

@@ -118,8 +118,18 @@ def _saved_model(folder, model):
   return path, tf.saved_model.load(path)
 
 
+def _one_network(kind, model):
+  """Refuses the two of CMC, where others have names for one."""
+  if hasattr(model.state.method.encoder, 'towers'):
+    raise CheckpointError(
+      f'--format={kind}: that has names for one network, and this encoder is '
+      'two. saved_model and onnx hold them.'
+    )
+
+
 def _safetensors(folder, model):
   """The backbone, and a probe on it, for torchvision and timm."""
+  _one_network('safetensors', model)
   numpy = _needs('safetensors.numpy')
   depth = model.found.settings['resnet_depth']
   path = os.path.join(folder, f'resnet{depth}.safetensors')
@@ -179,6 +189,7 @@ def _onnx(folder, model):
 
 def _keras(folder, model):
   """A .keras file of Keras' own layers."""
+  _one_network('keras', model)
   import keras
 
   if keras.__version__ < '3':

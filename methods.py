@@ -23,7 +23,7 @@ distributed.mirrored(): each replica has a copy, and assigns the same to it.
 
 import tensorflow as tf
 
-from contrastive import CSimCLR, SimCLR
+from contrastive import CMC, CSimCLR, MoCo, SimCLR
 from distillation import BYOL, CBYOL
 from entropy_reconstruction import ERBYOL, EntRecCont, EntRecDisc, ERSimCLR
 from prototypes import DeepCluster, SwAV
@@ -66,6 +66,8 @@ METHODS = {
   'contrastive_ceb': CSimCLR,
   'byol': BYOL,
   'byol_ceb': CBYOL,
+  'cmc': CMC,
+  'moco': MoCo,
   'er_simclr': ERSimCLR,
   'er_byol': ERBYOL,
   'entrec_cont': EntRecCont,

@@ -54,6 +54,21 @@ INFOMIN_VIEWS = MOCO_V2_VIEWS | {
   'color_jitter_brightness': 0.8, 'color_jitter_contrast': 0.8,
   'color_jitter_saturation': 0.8, 'color_jitter_hue': 0.2}
 
+# SGD, 256 images, no warm-up; its head has no batch norm.
+_MOCO = MOCO_V2_VIEWS | {
+  'dataset': 'imagenet2012', 'image_size': 224, 'resnet_depth': 50,
+  'pretrain_loss': 'moco', 'temperature': 0.2, 'queue_size': 65536,
+  'ema_alpha': 0.999, 'ema_schedule': 'constant', 'proj_head_mid_bn': False,
+  'proj_head_hidden_dim': 2048, 'proj_out_dim': 128, 'train_batch_size': 256,
+  'optimizer': 'momentum', 'momentum_nesterov': False, 'learning_rate': 0.03,
+  'weight_decay': 1e-4, 'warmup_epochs': 0.0}
+# Of the colours only: a grey image would leave one of the networks blind.
+_CMC_VIEWS = {
+  'area_range_lower_bound': 0.2, 'color_jitter_probability': 0.0,
+  'grayscale_probability': 0.0, 'use_blur': False,
+  'solarize_probability': '0,0'}
+_CMC = {'pretrain_loss': 'cmc', 'view_pairs': 'lab_l,lab_ab',
+        'temperature': 0.07, 'proj_out_dim': 128}
 # Prototypes are frozen in the first epoch, 313 steps at batch 4096. LARC adapts
 # biases and batch norm too, LARS does not.
 _SWAV_HEAD = {'proj_head_hidden_dim': 2048, 'proj_out_dim': 128,
@@ -125,6 +140,33 @@ PRESETS = {
   'cifar10_cbyol': (
     'C-BYOL with the settings of cifar10_byol: ours, not from a paper',
     _CIFAR10 | _SOLO_BYOL | _CBYOL | {'byol_loss_weight': 2.0}),
+  'moco': (
+    'MoCo v2, ResNet-50, 200 epochs: 67.5% top-1 (MoCo README)',
+    _MOCO | {'train_epochs': 200}),
+  'moco_800epochs': (
+    'MoCo v2, ResNet-50: 71.1% top-1 (MoCo README)',
+    _MOCO | {'train_epochs': 800}),
+  'infomin': (
+    'The colours and temperature of InfoMin on MoCo v2, 200 epochs, without '
+    'its RandAugment and jigsaw: no number was published for that',
+    _MOCO | INFOMIN_VIEWS | {'temperature': 0.15, 'train_epochs': 200}),
+  'cmc': (
+    'CMC, two ResNet-50 on L and ab, 240 epochs: negatives of a large batch, '
+    'not of a memory, so ours and without a published number',
+    _IMAGENET | _CMC | _CMC_VIEWS | {
+      'train_epochs': 240, 'weight_decay': 1e-6, 'proj_head_mode': 'linear'}),
+  'cmc_400epochs': (
+    'CMC, two ResNet-50 on a view each: 69.1% top-1 (EntRec, Table 1; its '
+    'settings are not known in full, these are those of SimCLR)',
+    _IMAGENET | _CMC | {
+      'train_epochs': 400, 'weight_decay': 1e-6, 'view_pairs': 'rgb,rgb'}),
+  'cifar10_moco': (
+    'MoCo v2, ResNet-18, 1000 epochs: 92.94% (solo-learn, its MoCoV2+ with '
+    'its own probe; views, head and EMA here are not all its)',
+    _CIFAR10 | _MOCO | {
+      'dataset': 'cifar10', 'image_size': 32, 'resnet_depth': 18,
+      'learning_rate': 0.3, 'queue_size': 32768, 'proj_out_dim': 256,
+      'ema_alpha': 0.99, 'blur_probability': '0,0', 'warmup_epochs': 10.0}),
   'cifar10_er_simclr': (
     'ER with the settings of cifar10_simclr: ours, not from a paper',
     _CIFAR10 | _SOLO_SIMCLR | {'pretrain_loss': 'er_simclr', 'er_kappa': 5.0}),

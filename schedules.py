@@ -50,9 +50,12 @@ def warmup_cosine(
   return learning_rate
 
 
-def ema_ramp(base, total_steps):
-  """The EMA coefficient: from base up to 1 by a cosine (BYOL, eq. 4)."""
-  return cosine(base, 1.0, total_steps)
+def ema_ramp(base, total_steps, constant=False):
+  """The EMA coefficient: from base up to 1 by a cosine (BYOL, eq. 4).
+
+  constant: it stays at base (MoCo, eq. 2).
+  """
+  return cosine(base, base if constant else 1.0, total_steps)
 
 
 def beta_schedule(kind, beta, warmup_steps, total_steps):

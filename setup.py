@@ -62,6 +62,7 @@ setup(
     'schedules',
     'skeletons',
     'torch_names',
+    'towers',
     'train',
   ],
   install_requires=requirements('requirements.txt'),

@@ -15,6 +15,7 @@ import model
 import randomness
 import schedules
 from resnet import ResNet
+from towers import TowerHeads, Towers
 
 
 class Output(NamedTuple):
@@ -50,9 +51,21 @@ def make_projector(cfg):
     layers[cfg.proj_head_mode],
     cfg.proj_head_hidden_dim,
     cfg.proj_out_dim,
+    mid_bn=cfg.proj_head_mid_bn,
     output_bn=cfg.proj_head_output_bn,
     **head_options(cfg),
   )
+
+
+def make_body(cfg):
+  """-> encoder, projector; of two networks in one where there are two."""
+  parts = config.view_pair(cfg)
+  if not parts:
+    return make_encoder(cfg), make_projector(cfg)
+  mean_std = config.augmentation(cfg).mean_std
+  encoders = [make_encoder(cfg) for _ in parts]
+  heads = [make_projector(cfg) for _ in parts]
+  return Towers(parts, encoders, mean_std), TowerHeads(heads)
 
 
 def head_options(cfg):
@@ -103,8 +116,7 @@ class Method(tf.Module):
     self.cfg = cfg
     self.steps = (warmup_steps, total_steps)
     self.num_examples = num_examples
-    self.encoder = make_encoder(cfg)
-    self.projector = make_projector(cfg)
+    self.encoder, self.projector = make_body(cfg)
     self.make_heads(cfg)
 
   @property
@@ -196,7 +208,9 @@ class Teacher(Method):
     # of trained(): trainable=False would freeze its batch statistics too.
     self.target_encoder = make_encoder(cfg)
     self.target_projector = make_projector(cfg)
-    self.ema = schedules.ema_ramp(cfg.ema_alpha, self.steps[1])
+    self.ema = schedules.ema_ramp(
+      cfg.ema_alpha, self.steps[1], cfg.ema_schedule == 'constant'
+    )
 
   def target(self, view, training):
     """The twin's normalised projection of a view, without gradient."""
@@ -204,10 +218,14 @@ class Teacher(Method):
     y = self.target_projector(h, training=training)[-1]
     return tf.stop_gradient(tf.math.l2_normalize(y, -1))
 
-  def after_update(self, step, carry):
-    del carry
+  def move_twin(self, decay):
+    """The twin <- decay twin + (1 - decay) online."""
     model.update_ema(
       [self.encoder, self.projector],
       [self.target_encoder, self.target_projector],
-      self.ema(step),
+      decay,
     )
+
+  def after_update(self, step, carry):
+    del carry
+    self.move_twin(self.ema(step))

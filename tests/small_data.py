@@ -9,6 +9,9 @@ import tensorflow as tf
 
 # pretrain_loss -> what it needs beside the smallest of settings.
 METHOD_SETTINGS = {
+  'cmc': {'view_pairs': 'lab_l,lab_ab'},
+  # More than a dozen steps on one batch fill: its own rows would repel it.
+  'moco': {'queue_size': 1024},
   'swav': {'num_prototypes': 5, 'queue_size': 4},
   'deepcluster': {'num_prototypes': 4, 'num_heads': 3},
 }

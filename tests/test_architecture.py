@@ -12,6 +12,7 @@ ROOMS = dict.fromkeys(LEAVES.split(), '') | {
   'clustering': 'distributed randomness',
   'data_util': 'randomness',
   'resnet': 'distributed',
+  'towers': 'data_util',
   'released': 'lars_optimizer resnet',
   'big_batches': 'distributed resnet',
   'checkpoint_files': '',
@@ -24,8 +25,9 @@ ROOMS = dict.fromkeys(LEAVES.split(), '') | {
   'export': 'checkpoint_files data_util keras_twin released torch_names',
   'information': 'distributions',
   'model': 'resnet distributions',
-  'skeletons': 'config distributed model randomness resnet schedules',
-  'contrastive': 'distributions objectives schedules skeletons',
+  'skeletons': 'config distributed model randomness resnet schedules towers',
+  'contrastive': """distributed distributions objectives randomness schedules
+    skeletons""",
   'distillation': 'model objectives schedules skeletons',
   'entropy_reconstruction': 'distillation distributed information skeletons',
   'prototypes': """clustering config distributed model objectives randomness

@@ -77,6 +77,7 @@ def rows(batch, first, last):
     ('contrastive', False),
     ('contrastive_ceb', True),
     ('er_byol', False),
+    ('cmc', False),
     ('swav', False),
   ],
 )

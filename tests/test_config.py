@@ -14,6 +14,7 @@ import command_line
 import config
 import presets
 from config import Config, ConfigError
+from small_data import METHOD_SETTINGS
 
 ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 
@@ -592,6 +593,23 @@ WRONG = [
     '--blur_probability=1,1 --use_blur=false',
     ['--use_blur=false', '--blur_probability'],
   ),
+  ('--pretrain_loss=moco', ['--queue_size=0', '65536']),
+  (
+    '--pretrain_loss=moco --queue_size=1000 --train_batch_size=64',
+    ['--queue_size=1000', '--train_batch_size=64', 'such as 1024'],
+  ),
+  (
+    '--pretrain_loss=moco --queue_size=64 --train_batch_size=64 '
+    '--grad_cache_chunk=8',
+    ['--grad_cache_chunk=8', '--grad_accum_steps'],
+  ),
+  ('--pretrain_loss=cmc', ['--view_pairs=', 'lab_l,lab_ab']),
+  ('--view_pairs=rgb,rgb', ['--view_pairs=rgb,rgb', '--pretrain_loss=cmc']),
+  (
+    '--pretrain_loss=cmc --view_pairs=rgb,lab',
+    ['--view_pairs=rgb,lab', 'ycbcr_cbcr'],
+  ),
+  ('--pretrain_loss=cmc --view_pairs=rgb', ['--view_pairs=rgb']),
 ]
 
 
@@ -634,6 +652,10 @@ def test_refused(line, parts):
     '--ft_proj_selector=-1',
     '--sk_ratio=0.0625 --resnet_depth=50',
     '--se_ratio=0.25 --resnet_depth=18',
+    '--pretrain_loss=cmc --view_pairs=ycbcr_y,rgb --grad_cache_chunk=8',
+    '--pretrain_loss=moco --queue_size=1024 --grad_accum_steps=2',
+    '--train_mode=finetune --view_pairs=rgb,rgb',
+    '--train_mode=finetune --pretrain_loss=moco',
     '--preset=',
   ],
 )
@@ -761,16 +783,19 @@ def test_stem():
 def test_method_facts():
   facts = {
     loss: (
-      config.is_ceb(Config(pretrain_loss=loss)),
-      config.has_teacher(Config(pretrain_loss=loss)),
+      config.is_ceb(cfg),
+      config.has_teacher(cfg),
     )
     for loss in config.METHOD_NAMES
+    for cfg in [Config(pretrain_loss=loss, **METHOD_SETTINGS.get(loss, {}))]
   }
   assert facts == {
     'contrastive': (False, False),
     'contrastive_ceb': (True, False),
     'byol': (False, True),
     'byol_ceb': (True, True),
+    'cmc': (False, False),
+    'moco': (False, True),
     'er_simclr': (False, False),
     'er_byol': (False, True),
     'entrec_cont': (False, False),

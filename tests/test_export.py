@@ -400,6 +400,15 @@ def test_other_methods_have_no_place_in_the_released_layout(
   assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.parametrize('kind', ['safetensors', 'keras'])
+def test_who_names_one_network_gets_no_two(monkeypatch, tmp_path, kind):
+  exported = trained(
+    monkeypatch, pretrain_loss='cmc', view_pairs='lab_l,lab_ab'
+  )
+  with pytest.raises(ValueError, match=f'--format={kind}: .* saved_model'):
+    export.export(kind, str(tmp_path), exported, print)
+
+
 def test_a_missing_package_is_named(monkeypatch, tmp_path):
   exported = trained(monkeypatch)
   monkeypatch.setitem(sys.modules, 'tf2onnx', None)

@@ -20,6 +20,12 @@ def test_ema_ramp_at_the_quarters(base, expected):
   np.testing.assert_allclose(found, expected, atol=6e-7)
 
 
+def test_an_ema_coefficient_may_stay_where_it_is():
+  stays = schedules.ema_ramp(0.999, 1000, constant=True)
+  assert {float(stays(step)) for step in (0, 500, 1000)} == {float(stays(0))}
+  assert float(stays(0)) == pytest.approx(0.999, rel=1e-7)
+
+
 def test_warmup_cosine_of_the_published_run():
   # ImageNet, batch 4096, 300 epochs at 0.3: peak 4.8 after 3127 steps.
   rate = schedules.warmup_cosine(4.8, 3127, 93836)

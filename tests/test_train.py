@@ -30,7 +30,8 @@ def test_every_batch_norm_has_the_settings_of_the_run(loss):
   cfg = Config(pretrain_loss=loss, **settings)
   method = methods.METHODS[loss](cfg, 0, 1)
   norms = [m for m in method.submodules if isinstance(m, resnet.BatchNorm)]
-  # ResNet-18 has 20, twice with a teacher; each MLP has one.
+  # ResNet-18 has 20, twice with a teacher; each MLP has one, and
+  # CMC has two of everything.
   assert (
     len(norms)
     == {
@@ -38,6 +39,8 @@ def test_every_batch_norm_has_the_settings_of_the_run(loss):
       'contrastive_ceb': 21,
       'byol': 43,
       'byol_ceb': 44,
+      'cmc': 42,
+      'moco': 42,
       'er_simclr': 21,
       'er_byol': 43,
       'entrec_cont': 21,
