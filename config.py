@@ -32,20 +32,22 @@ METHOD_SWITCHES = {
   'er_byol': _BYOL_SWITCHES,
   'entrec_cont': (),
   'entrec_disc': (),
+  'swav': (),
+  'deepcluster': (),
 }
 METHOD_NAMES = tuple(METHOD_SWITCHES)
 _CEB = ('contrastive_ceb', 'byol_ceb')
 # The methods whose loss compares the images of a batch with each other.
 _IN_BATCH = (
   'contrastive', 'contrastive_ceb', 'cmc',
-  'er_simclr', 'er_byol', 'entrec_cont', 'entrec_disc')
+  'er_simclr', 'er_byol', 'entrec_cont', 'entrec_disc', 'swav')
 _TEACHERS = tuple(
   name for name in METHOD_NAMES
   if 'use_momentum_encoder' in METHOD_SWITCHES[name])
 # Parts of an image's colours that a network of CMC may see.
 COLOUR_PARTS = ('rgb', 'lab_l', 'lab_ab', 'ycbcr_y', 'ycbcr_cbcr')
 # The methods that take --local_crops beside their two global ones.
-MULTI_CROP = ('dino',)
+MULTI_CROP = ('swav', 'deepcluster', 'dino')
 _CROPS = range(1, 17)  # as many local ones
 
 # The first flag of each section of the help -> its title. The settings of the
@@ -69,17 +71,17 @@ _MATTERS_WITH = {
   'local_crops': ('train_mode', ('pretrain',)),
   'local_size': ('local_crops', _CROPS),
   'local_area': ('local_crops', _CROPS),
-  'queue_size': ('pretrain_loss', ('moco',)),
+  'queue_size': ('pretrain_loss', ('moco', 'swav')),
   'ema_schedule': ('pretrain_loss', _TEACHERS),
   'proj_head_hidden': ('proj_head_mode', ('nonlinear',)),
-  'temperature': ('pretrain_loss', ('contrastive', 'cmc', 'moco', 'dino')),
+  'temperature': (
+    'pretrain_loss',
+    ('contrastive', 'cmc', 'moco', 'swav', 'deepcluster', 'dino')),
   'teacher_temperature': ('pretrain_loss', ('dino',)),
   'teacher_temperature_start': ('pretrain_loss', ('dino',)),
   'teacher_temperature_warmup_epochs': ('pretrain_loss', ('dino',)),
   'centring': ('pretrain_loss', ('dino',)),
   'centre_momentum': ('centring', (True,)),
-  'num_prototypes': ('pretrain_loss', ('dino',)),
-  'freeze_prototypes_steps': ('pretrain_loss', ('dino',)),
   'predictor_hidden_dim': ('pretrain_loss', ('simsiam',)),
   'constant_predictor_rate': ('pretrain_loss', ('simsiam',)),
   'double_batch_trick': ('pretrain_loss', ('contrastive', 'contrastive_ceb')),
@@ -87,6 +89,13 @@ _MATTERS_WITH = {
   'ceb_beta': ('pretrain_loss', _CEB),
   'ceb_distribution': ('pretrain_loss', _CEB),
   'backward_view': ('pretrain_loss', ('byol_ceb',)),
+  'queue_start': ('pretrain_loss', ('swav',)),
+  'num_prototypes': ('pretrain_loss', ('swav', 'deepcluster', 'dino')),
+  'freeze_prototypes_steps': ('pretrain_loss', ('swav', 'dino')),
+  'sinkhorn_epsilon': ('pretrain_loss', ('swav',)),
+  'sinkhorn_iterations': ('pretrain_loss', ('swav',)),
+  'num_heads': ('pretrain_loss', ('deepcluster',)),
+  'kmeans_iterations': ('pretrain_loss', ('deepcluster',)),
   'kappa_e': ('ceb_distribution', ('vmf',)),
   'kappa_b': ('ceb_distribution', ('vmf',)),
   'er_kappa': ('pretrain_loss', ('er_simclr', 'er_byol', 'entrec_cont')),
@@ -271,8 +280,9 @@ class Config:
   pretrain_loss: str = opt('contrastive', 'The method: contrastive is SimCLR, '
     'contrastive_ceb C-SimCLR, byol_ceb C-BYOL; the others go by their own '
     'names. docs/methods.md derives them.', METHOD_NAMES)
-  temperature: float = opt(0.1, 'Temperature of the contrastive loss '
-    "and of DINO's student. C-SimCLR has --kappa_b = 1/temperature instead.",
+  temperature: float = opt(0.1, 'Temperature of the softmax of SimCLR, MoCo, '
+    "CMC, SwAV, DeepCluster and DINO's student. C-SimCLR has --kappa_b = "
+    '1/temperature instead.',
     '(0, inf)')
   double_batch_trick: bool = opt(True, 'Take negatives from the same view too '
     '(SimCLR, C-SimCLR).')
@@ -339,6 +349,16 @@ class Config:
     'last layer.', '[2, inf)')
   freeze_prototypes_steps: int = opt(0, 'Steps in which the prototypes stay '
     'as they are.', '[0, inf)')
+  queue_start: float = opt(0.0, 'The epoch from which SwAV uses its queue '
+    '(published: 15), or later, when it is full.', '[0, inf)')
+  sinkhorn_epsilon: float = opt(0.05, "How soft SwAV's assignments are: its "
+    'scores are divided by it.', '(0, inf)')
+  sinkhorn_iterations: int = opt(3, "Rounds in which SwAV's assignments are "
+    'balanced over the prototypes.', '[1, inf)')
+  num_heads: int = opt(3, 'Clusterings that DeepCluster learns from at once, '
+    'each with --num_prototypes clusters.', '[1, inf)')
+  kmeans_iterations: int = opt(10, "Iterations of DeepCluster's k-means at the "
+    'beginning of an epoch.', '[1, inf)')
 
   # Heads
   proj_head_mode: str = opt('nonlinear', 'The projection head: an MLP, one '
@@ -680,6 +700,9 @@ def _check_shares(cfg, replicas):
   if rows % cfg.grad_accum_steps:
     why = f'must divide the {rows} examples of a replica'
     refuse('grad_accum_steps', cfg.grad_accum_steps, why)
+  if cfg.pretrain_loss == 'swav' and cfg.queue_size % replicas:
+    why = f'must be a multiple of the {replicas} replicas, which share it'
+    refuse('queue_size', cfg.queue_size, why)
   if cfg.jit_compile and replicas > 1:
     refuse('jit_compile', True, f'one replica only, and there are {replicas}')
 
@@ -773,6 +796,12 @@ def train_steps(cfg, num_examples):
 def warmup_steps(cfg, num_examples):
   """Steps over which the learning rate rises."""
   return round(cfg.warmup_epochs * num_examples // cfg.train_batch_size)
+
+
+def queue_start_step(cfg, num_examples):
+  """The first step that uses SwAV's queue, which is full then."""
+  start = math.ceil(cfg.queue_start * num_examples / cfg.train_batch_size)
+  return max(start, math.ceil(cfg.queue_size / cfg.train_batch_size))
 
 
 def checkpoint_steps(cfg, num_examples):

@@ -27,6 +27,7 @@ import tensorflow as tf
 from contrastive import CMC, CSimCLR, MoCo, SimCLR
 from distillation import BYOL, CBYOL, DINO, SimSiam
 from entropy_reconstruction import ERBYOL, EntRecCont, EntRecDisc, ERSimCLR
+from prototypes import DeepCluster, SwAV
 from skeletons import Method, Output
 
 
@@ -74,6 +75,8 @@ METHODS = {
   'er_byol': ERBYOL,
   'entrec_cont': EntRecCont,
   'entrec_disc': EntRecDisc,
+  'swav': SwAV,
+  'deepcluster': DeepCluster,
 }
 
 

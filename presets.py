@@ -42,6 +42,12 @@ MOCO_V2_VIEWS = {
   'color_jitter_saturation': 0.4, 'color_jitter_hue': 0.1,
   'brightness_fn': 'simclrv2', 'grayscale_probability': 0.2,
   'blur_probability': '0.5,0.5', 'solarize_probability': '0,0'}
+# SimCLR's, on pixels that are normalized: those of SwAV and DeepCluster-v2.
+SWAV_VIEWS = {
+  'color_jitter_brightness': 0.8, 'color_jitter_contrast': 0.8,
+  'color_jitter_saturation': 0.8, 'color_jitter_hue': 0.2,
+  'brightness_fn': 'simclrv2', 'blur_probability': '0.5,0.5',
+  'solarize_probability': '0,0'}
 # The colours of InfoMin, with SimCLR's strengths: its own could not be checked.
 # RandAugment and the jigsaw branch, which it has too, are not here.
 INFOMIN_VIEWS = MOCO_V2_VIEWS | {
@@ -79,6 +85,23 @@ _SIMSIAM = MOCO_V2_VIEWS | {
   'proj_head_hidden_dim': 2048, 'proj_out_dim': 2048,
   'proj_head_output_bn': True, 'optimizer': 'momentum',
   'momentum_nesterov': False, 'constant_predictor_rate': True}
+# Prototypes are frozen in the first epoch, 313 steps at batch 4096. LARC adapts
+# biases and batch norm too, LARS does not.
+_SWAV_HEAD = {'proj_head_hidden_dim': 2048, 'proj_out_dim': 128,
+              'num_prototypes': 3000, 'temperature': 0.1, 'weight_decay': 1e-6}
+_SWAV_RUN = _IMAGENET | SWAV_VIEWS | _SWAV_HEAD | {
+  'train_epochs': 400, 'learning_rate': 0.3, 'final_learning_rate': 0.0003,
+  'warmup_learning_rate': 0.01875, 'lars_eta': 1e-3, 'lars_clip': False}
+_SWAV = {'pretrain_loss': 'swav', 'sinkhorn_epsilon': 0.05,
+         'sinkhorn_iterations': 3}
+_SWAV_QUEUE = {'queue_size': 3840, 'queue_start': 15.0}
+_SIX_LOCAL = {'local_crops': 6, 'local_size': 96, 'local_area': '0.05,0.14',
+              'area_range_lower_bound': 0.14}
+_DEEPCLUSTER = {'pretrain_loss': 'deepcluster', 'num_heads': 3,
+                'kmeans_iterations': 10}
+# Views and widths are not said there: those of cifar10_simclr and of SwAV.
+_SOLO_SWAV = _CIFAR10 | SWAV_VIEWS | _SWAV_HEAD | {
+  'learning_rate': 0.6, 'lars_eta': 0.02, 'lars_clip': True}
 
 PRESETS = {
   'simclr_300epochs': (
@@ -213,6 +236,24 @@ PRESETS = {
       'bbox_sampling': 'uniform', 'color_jitter_brightness': 0.4,
       'color_jitter_contrast': 0.4, 'color_jitter_saturation': 0.4,
       'color_jitter_hue': 0.1}),
+  'swav': (
+    'SwAV, ResNet-50, two crops, 400 epochs: 70.1% top-1 (SwAV paper)',
+    _SWAV_RUN | _SWAV | {'freeze_prototypes_steps': 313}),
+  'swav_256': (
+    'SwAV, ResNet-50, 8 crops, batch 256, 400 epochs: 74.3% top-1 (SwAV paper)',
+    _SWAV_RUN | _SWAV | _SWAV_QUEUE | _SIX_LOCAL | {
+      'train_batch_size': 256, 'learning_rate': 0.6, 'warmup_epochs': 0.0,
+      'final_learning_rate': 0.0006, 'warmup_learning_rate': 0.0,
+      'freeze_prototypes_steps': 5005}),
+  'deepcluster': (
+    'DeepCluster-v2, ResNet-50, two crops, 400 epochs: 70.2% (SwAV paper)',
+    _SWAV_RUN | _DEEPCLUSTER),
+  'cifar10_swav': (
+    'SwAV, ResNet-18, 1000 epochs: 89.17% (solo-learn, with its own probe)',
+    _SOLO_SWAV | _SWAV | _SWAV_QUEUE | {'freeze_prototypes_steps': 195}),
+  'cifar10_deepcluster': (
+    'DeepCluster-v2, ResNet-18, 1000 epochs: 88.85% (solo-learn, own probe)',
+    _SOLO_SWAV | _DEEPCLUSTER),
   'quickstart': (
     'C-SimCLR on patches of photographs: minutes on a CPU, no download',
     _CSIMCLR | {

@@ -54,6 +54,7 @@ setup(
     'photo_patches',
     'presets',
     'pretrained',
+    'prototypes',
     'randomness',
     'released',
     'resnet',

@@ -14,6 +14,8 @@ METHOD_SETTINGS = {
   'moco': {'queue_size': 1024},
   'dino': {'proj_head_hidden': 'gelu', 'num_prototypes': 12},
   'simsiam': {'proj_head_output_bn': True, 'predictor_hidden_dim': 4},
+  'swav': {'num_prototypes': 5, 'queue_size': 4},
+  'deepcluster': {'num_prototypes': 4, 'num_heads': 3},
 }
 
 CLASSES = ('bird', 'cat', 'dog')

@@ -78,6 +78,7 @@ def rows(batch, first, last):
     ('contrastive_ceb', True),
     ('er_byol', False),
     ('cmc', False),
+    ('swav', False),
   ],
 )
 def test_cached_gradients_are_those_of_one_tape_over_all_chunks(loss, compiled):

@@ -47,6 +47,8 @@ def test_every_batch_norm_has_the_settings_of_the_run(loss):
       'er_byol': 43,
       'entrec_cont': 21,
       'entrec_disc': 21,
+      'swav': 21,
+      'deepcluster': 21,
     }[loss]
   )
   assert {(n.decay, n.epsilon, n.sync) for n in norms} == {(0.7, 1e-5, False)}
