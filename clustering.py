@@ -10,6 +10,9 @@ import tensorflow as tf
 import distributed
 import randomness
 
+# A logarithm of what counts for nothing in float32.
+_NOTHING = -1e9
+
 
 class Clusters(NamedTuple):
   """What k-means finds."""
@@ -18,17 +21,28 @@ class Clusters(NamedTuple):
   assignments: tf.Tensor  # [N] int32, each row's nearest centroid
 
 
-def sinkhorn(scores, epsilon, iterations):
+class Usage(NamedTuple):
+  """How much the clusters are used."""
+
+  used: tf.Tensor  # [] clusters that any row is in
+  entropy: tf.Tensor  # [] H(W) in nats
+
+
+def sinkhorn(scores, epsilon, iterations, counted=None):
   """SwAV's codes: each row a distribution, prototypes in equal use (eq. 5).
 
-  scores [b, K] of this replica's rows with the prototypes -> [b, K]. Columns
+  scores [b, K] of this replica's rows with the prototypes -> [b, K]; counted
+  [b] bool: the rows that the others are balanced with, all by default. Columns
   and rows of exp(scores / epsilon) are normalised in turn, rows last, columns
   over the rows of all replicas: one that several of them hold counts as often.
   In logarithms: no exponential overflows, and no column is ever empty.
   """
   log_q = tf.cast(scores, tf.float32) / epsilon
+  if counted is None:
+    counted = tf.fill([scores.shape[0]], True)
   for _ in range(iterations):
-    local = tf.reduce_logsumexp(log_q, 0, keepdims=True)  # [1, K]
+    rows = tf.where(counted[:, None], log_q, _NOTHING)
+    local = tf.reduce_logsumexp(rows, 0, keepdims=True)  # [1, K]
     log_q -= tf.reduce_logsumexp(distributed.all_gather(local), 0)
     log_q = tf.nn.log_softmax(log_q)
   return tf.exp(log_q)
@@ -83,10 +97,13 @@ def spherical_kmeans(rows, start, iterations, chunk=4096) -> Clusters:
   return Clusters(centroids, nearest(rows, centroids, chunk))
 
 
-def assignment_entropy(assignments, num_clusters):
-  """H(W) in nats of how often [n] integers of all replicas take each value."""
+def usage(assignments, num_clusters) -> Usage:
+  """Of the values that [n] integers of all replicas take."""
   ones = tf.ones(assignments.shape)
   counts = tf.math.unsorted_segment_sum(ones, assignments, num_clusters)
   counts = distributed.cross_replica_sum(counts)
   p = counts / tf.reduce_sum(counts)
-  return -tf.reduce_sum(tf.math.xlogy(p, p))
+  return Usage(
+    used=tf.reduce_sum(tf.cast(counts > 0, tf.float32)),
+    entropy=-tf.reduce_sum(tf.math.xlogy(p, p)),
+  )

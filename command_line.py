@@ -99,9 +99,9 @@ _ARCHITECTURE = (
   'stem',
   'proj_head_mode',
   'num_proj_layers',
+  'proj_head_hidden',
   'proj_head_hidden_dim',
   'proj_out_dim',
-  'proj_head_mid_bn',
   'proj_head_output_bn',
   'view_pairs',
 )

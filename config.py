@@ -26,24 +26,28 @@ METHOD_SWITCHES = {
     *_BYOL_SWITCHES, 'use_target_projector', 'stochastic_projector'),
   'cmc': (),
   'moco': ('use_momentum_encoder', 'use_momentum_proj_head'),
+  'dino': ('use_momentum_encoder', 'use_momentum_proj_head'),
+  'simsiam': ('use_projector',),
   'er_simclr': (),
   'er_byol': _BYOL_SWITCHES,
   'entrec_cont': (),
   'entrec_disc': (),
+  'swav': (),
+  'deepcluster': (),
 }
 METHOD_NAMES = tuple(METHOD_SWITCHES)
 _CEB = ('contrastive_ceb', 'byol_ceb')
 # The methods whose loss compares the images of a batch with each other.
 _IN_BATCH = (
   'contrastive', 'contrastive_ceb', 'cmc',
-  'er_simclr', 'er_byol', 'entrec_cont', 'entrec_disc')
+  'er_simclr', 'er_byol', 'entrec_cont', 'entrec_disc', 'swav')
 _TEACHERS = tuple(
   name for name in METHOD_NAMES
   if 'use_momentum_encoder' in METHOD_SWITCHES[name])
 # Parts of an image's colours that a network of CMC may see.
 COLOUR_PARTS = ('rgb', 'lab_l', 'lab_ab', 'ycbcr_y', 'ycbcr_cbcr')
 # The methods that take --local_crops beside their two global ones.
-MULTI_CROP = ()
+MULTI_CROP = ('swav', 'deepcluster', 'dino')
 _CROPS = range(1, 17)  # as many local ones
 
 # The first flag of each section of the help -> its title. The settings of the
@@ -67,15 +71,31 @@ _MATTERS_WITH = {
   'local_crops': ('train_mode', ('pretrain',)),
   'local_size': ('local_crops', _CROPS),
   'local_area': ('local_crops', _CROPS),
-  'temperature': ('pretrain_loss', ('contrastive', 'cmc', 'moco')),
-  'queue_size': ('pretrain_loss', ('moco',)),
+  'queue_size': ('pretrain_loss', ('moco', 'swav')),
   'ema_schedule': ('pretrain_loss', _TEACHERS),
-  'proj_head_mid_bn': ('proj_head_mode', ('nonlinear',)),
+  'proj_head_hidden': ('proj_head_mode', ('nonlinear',)),
+  'temperature': (
+    'pretrain_loss',
+    ('contrastive', 'cmc', 'moco', 'swav', 'deepcluster', 'dino')),
+  'teacher_temperature': ('pretrain_loss', ('dino',)),
+  'teacher_temperature_start': ('pretrain_loss', ('dino',)),
+  'teacher_temperature_warmup_epochs': ('pretrain_loss', ('dino',)),
+  'centring': ('pretrain_loss', ('dino',)),
+  'centre_momentum': ('centring', (True,)),
+  'predictor_hidden_dim': ('pretrain_loss', ('simsiam',)),
+  'constant_predictor_rate': ('pretrain_loss', ('simsiam',)),
   'double_batch_trick': ('pretrain_loss', ('contrastive', 'contrastive_ceb')),
   'byol_loss_weight': ('pretrain_loss', ('byol', 'byol_ceb')),
   'ceb_beta': ('pretrain_loss', _CEB),
   'ceb_distribution': ('pretrain_loss', _CEB),
   'backward_view': ('pretrain_loss', ('byol_ceb',)),
+  'queue_start': ('pretrain_loss', ('swav',)),
+  'num_prototypes': ('pretrain_loss', ('swav', 'deepcluster', 'dino')),
+  'freeze_prototypes_steps': ('pretrain_loss', ('swav', 'dino')),
+  'sinkhorn_epsilon': ('pretrain_loss', ('swav',)),
+  'sinkhorn_iterations': ('pretrain_loss', ('swav',)),
+  'num_heads': ('pretrain_loss', ('deepcluster',)),
+  'kmeans_iterations': ('pretrain_loss', ('deepcluster',)),
   'kappa_e': ('ceb_distribution', ('vmf',)),
   'kappa_b': ('ceb_distribution', ('vmf',)),
   'er_kappa': ('pretrain_loss', ('er_simclr', 'er_byol', 'entrec_cont')),
@@ -261,8 +281,10 @@ class Config:
   pretrain_loss: str = opt('contrastive', 'The method: contrastive is SimCLR, '
     'contrastive_ceb C-SimCLR, byol_ceb C-BYOL; the others go by their own '
     'names. docs/methods.md derives them.', METHOD_NAMES)
-  temperature: float = opt(0.1, 'Temperature of the contrastive loss. '
-    'C-SimCLR has --kappa_b = 1/temperature instead.', '(0, inf)')
+  temperature: float = opt(0.1, 'Temperature of the softmax of SimCLR, MoCo, '
+    "CMC, SwAV, DeepCluster and DINO's student. C-SimCLR has --kappa_b = "
+    '1/temperature instead.',
+    '(0, inf)')
   double_batch_trick: bool = opt(True, 'Take negatives from the same view too '
     '(SimCLR, C-SimCLR).')
   byol_loss_weight: float = opt(1.0, 'Weight of the squared distance of BYOL '
@@ -298,6 +320,17 @@ class Config:
     'that z came from (same, as published) or the other one (other, the '
     'canonical CEB).', ('same', 'other'))
 
+  teacher_temperature: float = opt(0.04, "Temperature of DINO's teacher: "
+    'lower is sharper. If the loss does not fall below the log of '
+    '--num_prototypes, lower it.', '(0, inf)')
+  teacher_temperature_start: float = opt(0.04, 'Where that begins, with '
+    '--teacher_temperature_warmup_epochs.', '(0, inf)')
+  teacher_temperature_warmup_epochs: float = opt(0.0, 'Epochs of a linear '
+    'way from --teacher_temperature_start to --teacher_temperature.',
+    '[0, inf)')
+  centring: bool = opt(True, "Subtract their moving mean from the logits of "
+    "DINO's teacher; without it one output wins, and all is lost.")
+  centre_momentum: float = opt(0.9, 'Momentum of that mean.', '[0, 1]')
   er_kappa: float = opt(10.0, 'ER on the sphere: concentration of the kernels '
     'of entropy and reconstruction, an inverse temperature.', '(0, inf)')
   er_estimator: str = opt('plug_in', 'Entropy of er_simclr and er_byol: '
@@ -317,6 +350,16 @@ class Config:
     'last layer.', '[2, inf)')
   freeze_prototypes_steps: int = opt(0, 'Steps in which the prototypes stay '
     'as they are.', '[0, inf)')
+  queue_start: float = opt(0.0, 'The epoch from which SwAV uses its queue '
+    '(published: 15), or later, when it is full.', '[0, inf)')
+  sinkhorn_epsilon: float = opt(0.05, "How soft SwAV's assignments are: its "
+    'scores are divided by it.', '(0, inf)')
+  sinkhorn_iterations: int = opt(3, "Rounds in which SwAV's assignments are "
+    'balanced over the prototypes.', '[1, inf)')
+  num_heads: int = opt(3, 'Clusterings that DeepCluster learns from at once, '
+    'each with --num_prototypes clusters.', '[1, inf)')
+  kmeans_iterations: int = opt(10, "Iterations of DeepCluster's k-means at the "
+    'beginning of an epoch.', '[1, inf)')
 
   # Heads
   proj_head_mode: str = opt('nonlinear', 'The projection head: an MLP, one '
@@ -326,12 +369,15 @@ class Config:
   proj_head_hidden_dim: int = opt(4096, 'Width of the hidden layers of the '
     'heads.', '[1, inf)')
   proj_out_dim: int = opt(256, 'Dimension of the latent z.', '[3, inf)')
-  proj_head_mid_bn: bool = opt(True, 'Batch norm in the hidden layers of the '
-    'projection head; false: biases, as in MoCo v2.')
   proj_head_output_bn: bool = opt(False, 'Batch norm after the last layer of '
     'the projection head.')
+  proj_head_hidden: str = opt('bn_relu', 'What follows a hidden layer of the '
+    'projection head: batch norm and ReLU; a bias and ReLU, as in MoCo v2; a '
+    'bias and GELU, as in DINO.', ('bn_relu', 'relu', 'gelu'))
   projector_mid_bn: bool = opt(True, 'Batch norm in the middle of the '
-    'predictor of BYOL and C-BYOL.')
+    'predictor of BYOL, C-BYOL and SimSiam.')
+  predictor_hidden_dim: int = opt(512, "Width of the hidden layer of SimSiam's "
+    'predictor.', '[1, inf)')
   mlp_init: str = opt('byol', 'Initial kernels of the heads: byol is variance '
     'scaling, simclr a normal of deviation 0.01.', ('byol', 'simclr'))
   use_momentum_encoder: bool | None = opt(None, 'Follows from '
@@ -389,6 +435,8 @@ class Config:
     'better for small batches.', ('linear', 'sqrt'))
   learning_rate_schedule: str = opt('cosine', 'After the warm-up: down to '
     '--final_learning_rate by a cosine, or constant.', ('cosine', 'constant'))
+  constant_predictor_rate: bool = opt(False, "Keep the learning rate of "
+    "SimSiam's predictor at its peak, with --optimizer=momentum.")
   final_learning_rate: float = opt(0.0, 'Where the cosine ends, for a batch of '
     '256, scaled as --learning_rate is.', '[0, inf)')
   warmup_epochs: float = opt(10.0, 'Epochs of linear warm-up from '
@@ -652,6 +700,9 @@ def _check_optimizer(cfg):
   if cfg.final_weight_decay and cfg.optimizer == 'lamb':
     why = 'lamb keeps its weight decay; use adamw, lars or momentum'
     refuse('final_weight_decay', cfg.final_weight_decay, why)
+  if cfg.constant_predictor_rate and cfg.optimizer != 'momentum':
+    why = f'needs --optimizer=momentum, not {cfg.optimizer}'
+    refuse('constant_predictor_rate', True, why)
 
 
 def _check_shares(cfg, replicas):
@@ -662,6 +713,9 @@ def _check_shares(cfg, replicas):
   if rows % cfg.grad_accum_steps:
     why = f'must divide the {rows} examples of a replica'
     refuse('grad_accum_steps', cfg.grad_accum_steps, why)
+  if cfg.pretrain_loss == 'swav' and cfg.queue_size % replicas:
+    why = f'must be a multiple of the {replicas} replicas, which share it'
+    refuse('queue_size', cfg.queue_size, why)
   if cfg.jit_compile and replicas > 1:
     refuse('jit_compile', True, f'one replica only, and there are {replicas}')
 
@@ -772,6 +826,12 @@ def train_steps(cfg, num_examples):
 def warmup_steps(cfg, num_examples):
   """Steps over which the learning rate rises."""
   return round(cfg.warmup_epochs * num_examples // cfg.train_batch_size)
+
+
+def queue_start_step(cfg, num_examples):
+  """The first step that uses SwAV's queue, which is full then."""
+  start = math.ceil(cfg.queue_start * num_examples / cfg.train_batch_size)
+  return max(start, math.ceil(cfg.queue_size / cfg.train_batch_size))
 
 
 def checkpoint_steps(cfg, num_examples):

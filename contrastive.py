@@ -7,6 +7,7 @@ import tensorflow as tf
 
 import distributed
 import distributions
+import model
 import objectives
 import randomness
 import schedules
@@ -185,7 +186,7 @@ class MoCo(Teacher):
     super().build(image_size)
     # As published, and unlike BYOL's: with a constant coefficient of .999 the
     # keys of the first thousand steps would be those of a random network.
-    self.move_twin(0.0)
+    model.update_ema(*self.twins(), 0.0)
 
   def chance(self):
     return {'contrast_loss': math.log(1 + self.cfg.queue_size)}

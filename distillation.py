@@ -1,11 +1,21 @@
-"""Distillation, towards an EMA twin: BYOL, C-BYOL."""
+"""Distillation, towards an EMA twin or oneself: BYOL, C-BYOL, DINO, SimSiam."""
+
+import math
 
 import tensorflow as tf
 
+import distributed
 import model
 import objectives
 import schedules
-from skeletons import Output, Teacher, head_options, make_ceb
+from skeletons import (
+  Method,
+  Output,
+  Teacher,
+  by_resolution,
+  head_options,
+  make_ceb,
+)
 
 
 class BYOL(Teacher):
@@ -149,3 +159,184 @@ class CBYOL(BYOL):
     }
     features = tf.stop_gradient(embeddings['probed'])
     return Output(regression + beta * tf.add_n(rate), metrics, features)
+
+
+class DINO(Teacher):
+  """Say of every crop what the twin says of another, global one (DINO).
+
+  Over K outputs, P = softmax((g'(v) - C) / tau') of the twin, a global crop v,
+  and Q = softmax(g(w) / tau) of the student, another crop w of the image:
+  L = mean over the pairs v != w of -sum_k P_k log Q_k (eq. 3). tau' < tau
+  sharpens; C <- m C + (1 - m) mean g'(v), over all rows and after the loss
+  (eq. 4), keeps one output from winning. The twin starts as a copy of the
+  student, as in the paper's algorithm 1: what its outputs stand for, which
+  nothing else names, is then the same.
+
+  g: the projector, onto the sphere, then cosines with --num_prototypes unit
+  vectors. Unlike BYOL's, the crops of one resolution are one batch.
+  """
+
+  def make_heads(self, cfg):
+    super().make_heads(cfg)
+    self.prototypes = model.Prototypes(cfg.num_prototypes)
+    self.target_prototypes = model.Prototypes(cfg.num_prototypes)
+    self.centre = distributed.mirrored(tf.zeros([cfg.num_prototypes]), 'centre')
+    # A model that is only read does not know its steps, nor need them.
+    images = cfg.teacher_temperature_warmup_epochs * (self.num_examples or 0)
+    self.teacher_temperature = schedules.linear(
+      cfg.teacher_temperature_start,
+      cfg.teacher_temperature,
+      round(images // cfg.train_batch_size),
+    )
+
+  def build(self, image_size):
+    super().build(image_size)
+    model.update_ema(*self.twins(), 0.0)
+
+  def twins(self):
+    online, target = super().twins()
+    return [*online, self.prototypes], [*target, self.target_prototypes]
+
+  def trained(self):
+    return [*super().trained(), self.prototypes]
+
+  def held(self, step):
+    steps = self.cfg.freeze_prototypes_steps
+    return [(self.prototypes, step < steps)] if steps else []
+
+  def encode(self, views, step, training=True):
+    del step
+
+    def student(images):
+      embedded = self.embed(images, training)
+      z = model.l2_normalize(embedded['projection'])
+      return self.prototypes(z), self.probed(embedded)
+
+    def teacher(images):
+      logits = self.target_prototypes(self.target(images, training))
+      return tf.stop_gradient(logits)
+
+    online = by_resolution(student, views)
+    return {
+      'student': [logits for logits, _ in online],
+      'teacher': by_resolution(teacher, views[:2]),
+      'probed': online[0][1],
+    }
+
+  def chance(self):
+    outputs = math.log(self.cfg.num_prototypes)
+    return {'dino_loss': outputs, 'teacher_entropy': outputs}
+
+  def probabilities(self, projection):
+    """[b, d] -> what the student says, [b, K]."""
+    logits = self.prototypes(model.l2_normalize(projection))
+    return tf.nn.softmax(logits / self.cfg.temperature)
+
+  def teacher_probabilities(self, logits, step):
+    """What the student is to say: logits [b, K] -> probabilities [b, K]."""
+    temperature = self.teacher_temperature(step)
+    return objectives.sharpened(logits, self.centre, temperature)
+
+  def cross_entropy(self, embeddings, step):
+    """From the twin's global crops to the student's others -> [b]."""
+    return objectives.dino_cross_entropy(
+      embeddings['student'],
+      embeddings['teacher'],
+      self.centre,
+      self.cfg.temperature,
+      self.teacher_temperature(step),
+    )
+
+  def objective(self, embeddings, step):
+    loss = tf.reduce_mean(self.cross_entropy(embeddings, step))
+    logits = tf.concat(embeddings['teacher'], 0)
+    p = self.teacher_probabilities(logits, step)
+    entropy = -tf.reduce_mean(tf.reduce_sum(tf.math.xlogy(p, p), -1))
+    metrics = {
+      'dino_loss': loss,
+      'teacher_entropy': entropy,
+      # Every global crop is in as many pairs.
+      'teacher_student_kl': loss - entropy,
+      'teacher_temperature': self.teacher_temperature(step),
+      'ema_alpha': self.ema(step),
+    }
+    carry = {'logits': tf.reduce_mean(logits, 0, keepdims=True)}
+    features = tf.stop_gradient(embeddings['probed'])
+    return Output(loss, metrics, features, carry)
+
+  def move_centre(self, mean):
+    """mean [K]: of the twin's logits, before any centring."""
+    momentum = self.cfg.centre_momentum
+    self.centre.assign(momentum * self.centre + (1.0 - momentum) * mean)
+
+  def after_update(self, step, carry):
+    super().after_update(step, carry)
+    if self.cfg.centring:
+      mean = tf.reduce_mean(carry['logits'], 0)  # of the chunks' means
+      replicas = distributed.num_replicas()
+      self.move_centre(distributed.cross_replica_sum(mean) / replicas)
+
+
+def spread(z):
+  """The deviation of l2n(z) [b, d] in a coordinate, times sqrt(d) -> [].
+
+  Over the rows of all replicas. 0 where all are one, 1 where directions are
+  evenly spread (SimSiam, fig. 2).
+  """
+  z = model.l2_normalize(z)
+  total = z.shape[0] * distributed.num_replicas()
+
+  def mean(rows):
+    return distributed.cross_replica_sum(tf.reduce_sum(rows, 0)) / total
+
+  deviation = tf.sqrt(mean(tf.square(z - mean(z))))  # [d]
+  return math.sqrt(z.shape[1]) * tf.reduce_mean(deviation)
+
+
+class SimSiam(Method):
+  """Predict one's own projection of the other view, which stands still.
+
+  L = (D(p1, z2) + D(p2, z1)) / 2, D(p, z) = -cos(p, stop-gradient(z)), p the
+  prediction and z the projection of a view (SimSiam, eq. 1 to 4). BYOL whose
+  twin is oneself: -log vMF(z2; p1, kappa) but for constants, and nothing that
+  keeps the entropy up beside the predictor and batch normalisation, also on
+  the projection (--proj_head_output_bn).
+  """
+
+  def make_heads(self, cfg):
+    self.predictor = model.MLP(
+      2,
+      cfg.predictor_hidden_dim,
+      self.projected_dim,
+      mid_bn=cfg.projector_mid_bn,
+      **head_options(cfg),
+    )
+
+  def trained(self):
+    return [*super().trained(), self.predictor]
+
+  def steady(self):
+    return [self.predictor] if self.cfg.constant_predictor_rate else []
+
+  def encode(self, views, step, training=True):
+    del step
+    online = [self.embed(view, training) for view in views]
+    projection = [o['projection'] for o in online]
+    return {
+      'projection': projection,
+      'prediction': [
+        self.predictor(z, training=training)[-1] for z in projection
+      ],
+      'probed': self.probed(online[0]),
+    }
+
+  def objective(self, embeddings, step):
+    del step
+    z = embeddings['projection']
+    loss = tf.reduce_mean(objectives.simsiam(embeddings['prediction'], z))
+    metrics = {'simsiam_loss': loss, 'output_std': spread(tf.concat(z, 0))}
+    return Output(loss, metrics, tf.stop_gradient(embeddings['probed']))
+
+  def predict_mean(self, projection):
+    """The prediction at evaluation."""
+    return self.predictor(projection)[-1]

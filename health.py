@@ -117,6 +117,8 @@ _ONE_POINT = 0.05
 # Untrained networks have 2.2 and more on photographs, and 1.9 on those digits;
 # learning ones 6 to 20, ones that a far too high rate broke 1.5 to 3.
 _ONE_DIRECTION = 2.0
+# Entropies of the assignments of all images: soft ones, and a step's own.
+_ASSIGNMENTS = ('information/assignment_entropy', 'prototype_entropy')
 # Of the nats that nothing learned costs.
 _AT_CHANCE = 0.01
 # A run passes through such numbers, too: only two summaries in a row count.
@@ -124,7 +126,7 @@ _IN_A_ROW = 2
 # What --stop_on_collapse ends a run for.
 COLLAPSES = ('collapse', 'prototypes')
 
-# What need not be learned yet while a run warms up.
+# What need not be learned yet before a run has settled.
 _LATER = ('flat', 'stuck', 'teacher')
 
 # Flag -> what to do with it. Only those are named that have an effect on the
@@ -185,12 +187,13 @@ def _findings(numbers, chance):
       'the representations lie nearly along one line '
       f'(health/effective_rank {rank:.1f})'
     )
-  entropy = numbers.get('information/assignment_entropy', math.inf)
-  if math.exp(entropy) < 2:
-    found['prototypes'] = (
-      'collapse: nearly all images are assigned to one prototype '
-      f'(information/assignment_entropy {entropy:.3f} nats)'
-    )
+  for name in _ASSIGNMENTS:
+    entropy = numbers.get(name, math.inf)
+    if entropy < math.log(2):
+      found['prototypes'] = (
+        'collapse: nearly all images are assigned to one prototype '
+        f'({name} {entropy:.3f} nats)'
+      )
   for name, value in chance.items():
     if abs(numbers.get(name, math.inf) - value) > _AT_CHANCE * value:
       continue
@@ -224,14 +227,14 @@ def words(numbers, settings, chance):
 class Told:
   """Tells each trouble once, and again only after it went away."""
 
-  def __init__(self, settings, chance, warmup):
-    self.settings, self.chance, self.warmup = settings, chance, warmup
+  def __init__(self, settings, chance, settled):
+    self.settings, self.chance, self.settled = settings, chance, settled
     self.in_a_row = {}
 
   def lines(self, step, numbers):
     """The numbers of a summary -> what there is to say now."""
     found = words(numbers, self.settings, self.chance)
-    if step <= self.warmup:
+    if step <= self.settled:
       found = {k: line for k, line in found.items() if k not in _LATER}
     self.in_a_row = {kind: self.in_a_row.get(kind, 0) + 1 for kind in found}
     return [

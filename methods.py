@@ -9,6 +9,7 @@ of skeletons.py. What train.py asks of a method:
     the embeddings is then 'index', int64 [b]: which examples they are of
   trained() -> the layers that get gradients
   held(step) -> those of them that do not move yet
+  steady() -> those of them whose learning rate stays at its peak
   after_update(step, carry): what moves without gradients (EMA twins, queues,
     centres), once per step, after the optimizer
   on_epoch(epoch): what is done before the first step of an epoch
@@ -27,8 +28,9 @@ distributed.mirrored(): each replica has a copy, and assigns the same to it.
 import tensorflow as tf
 
 from contrastive import CMC, CSimCLR, MoCo, SimCLR
-from distillation import BYOL, CBYOL
+from distillation import BYOL, CBYOL, DINO, SimSiam
 from entropy_reconstruction import ERBYOL, EntRecCont, EntRecDisc, ERSimCLR
+from prototypes import DeepCluster, SwAV
 from skeletons import Method, Output
 
 
@@ -70,10 +72,14 @@ METHODS = {
   'byol_ceb': CBYOL,
   'cmc': CMC,
   'moco': MoCo,
+  'dino': DINO,
+  'simsiam': SimSiam,
   'er_simclr': ERSimCLR,
   'er_byol': ERBYOL,
   'entrec_cont': EntRecCont,
   'entrec_disc': EntRecDisc,
+  'swav': SwAV,
+  'deepcluster': DeepCluster,
 }
 
 

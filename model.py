@@ -269,12 +269,12 @@ class Prototypes(keras.layers.Layer):
   def call(self, x):
     return tf.matmul(x, self.vectors())
 
-  def normalize(self):
-    """Back to unit length, as SwAV after every update.
+  def normalize(self, held=False):
+    """Back to unit length, as SwAV after every update; not where it is held.
 
     Gradients are at right angles to a vector: it would grow, and turn less.
     """
-    self.kernel.assign(self.vectors())
+    self.kernel.assign(tf.where(held, self.kernel, self.vectors()))
 
 
 @dataclasses.dataclass(frozen=True)

@@ -129,13 +129,18 @@ def _across_views(targets, logits):
   return tf.add_n(pairs) / len(pairs)
 
 
+def sharpened(logits, centre, temperature):
+  """What DINO's teacher says: its logits [b, K] centred, then a softmax."""
+  return tf.nn.softmax((logits - centre) / temperature)
+
+
 def dino_cross_entropy(student, teacher, centre, student_temp, teacher_temp):
   """From the centred, sharpened teacher to the student's other views -> [b].
 
   student: logits [b, K] of all crops; teacher: of the global ones, which are
   the student's first; centre [K] (DINO, eq. 3 with centring).
   """
-  targets = [tf.nn.softmax((t - centre) / teacher_temp) for t in teacher]
+  targets = [sharpened(t, centre, teacher_temp) for t in teacher]
   return _across_views(targets, [s / student_temp for s in student])
 
 

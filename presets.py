@@ -42,6 +42,12 @@ MOCO_V2_VIEWS = {
   'color_jitter_saturation': 0.4, 'color_jitter_hue': 0.1,
   'brightness_fn': 'simclrv2', 'grayscale_probability': 0.2,
   'blur_probability': '0.5,0.5', 'solarize_probability': '0,0'}
+# SimCLR's, on pixels that are normalized: those of SwAV and DeepCluster-v2.
+SWAV_VIEWS = {
+  'color_jitter_brightness': 0.8, 'color_jitter_contrast': 0.8,
+  'color_jitter_saturation': 0.8, 'color_jitter_hue': 0.2,
+  'brightness_fn': 'simclrv2', 'blur_probability': '0.5,0.5',
+  'solarize_probability': '0,0'}
 # The colours of InfoMin, with SimCLR's strengths: its own could not be checked.
 # RandAugment and the jigsaw branch, which it has too, are not here.
 INFOMIN_VIEWS = MOCO_V2_VIEWS | {
@@ -52,7 +58,7 @@ INFOMIN_VIEWS = MOCO_V2_VIEWS | {
 _MOCO = MOCO_V2_VIEWS | {
   'dataset': 'imagenet2012', 'image_size': 224, 'resnet_depth': 50,
   'pretrain_loss': 'moco', 'temperature': 0.2, 'queue_size': 65536,
-  'ema_alpha': 0.999, 'ema_schedule': 'constant', 'proj_head_mid_bn': False,
+  'ema_alpha': 0.999, 'ema_schedule': 'constant', 'proj_head_hidden': 'relu',
   'proj_head_hidden_dim': 2048, 'proj_out_dim': 128, 'train_batch_size': 256,
   'optimizer': 'momentum', 'momentum_nesterov': False, 'learning_rate': 0.03,
   'weight_decay': 1e-4, 'warmup_epochs': 0.0}
@@ -63,6 +69,39 @@ _CMC_VIEWS = {
   'solarize_probability': '0,0'}
 _CMC = {'pretrain_loss': 'cmc', 'view_pairs': 'lab_l,lab_ab',
         'temperature': 0.07, 'proj_out_dim': 128}
+_DINO = {'pretrain_loss': 'dino', 'num_proj_layers': 3,
+         'proj_head_hidden': 'gelu', 'proj_head_hidden_dim': 2048,
+         'brightness_fn': 'simclrv2', 'teacher_temperature': 0.07,
+         'teacher_temperature_warmup_epochs': 30.0}
+# 1251 steps are the first epoch. Rates are for a batch of 256, the final one
+# too: it comes to DINO's 1e-6.
+_DINO_IMAGENET = _DINO | {
+  'dataset': 'imagenet2012', 'train_batch_size': 1024, 'train_epochs': 100,
+  'num_prototypes': 65536, 'freeze_prototypes_steps': 1251,
+  'ema_alpha': 0.996, 'final_learning_rate': 2.5e-7, 'clip_norm': 3.0,
+  'local_crops': 8}
+_SIMSIAM = MOCO_V2_VIEWS | {
+  'pretrain_loss': 'simsiam', 'num_proj_layers': 3,
+  'proj_head_hidden_dim': 2048, 'proj_out_dim': 2048,
+  'proj_head_output_bn': True, 'optimizer': 'momentum',
+  'momentum_nesterov': False, 'constant_predictor_rate': True}
+# Prototypes are frozen in the first epoch, 313 steps at batch 4096. LARC adapts
+# biases and batch norm too, LARS does not.
+_SWAV_HEAD = {'proj_head_hidden_dim': 2048, 'proj_out_dim': 128,
+              'num_prototypes': 3000, 'temperature': 0.1, 'weight_decay': 1e-6}
+_SWAV_RUN = _IMAGENET | SWAV_VIEWS | _SWAV_HEAD | {
+  'train_epochs': 400, 'learning_rate': 0.3, 'final_learning_rate': 0.0003,
+  'warmup_learning_rate': 0.01875, 'lars_eta': 1e-3, 'lars_clip': False}
+_SWAV = {'pretrain_loss': 'swav', 'sinkhorn_epsilon': 0.05,
+         'sinkhorn_iterations': 3}
+_SWAV_QUEUE = {'queue_size': 3840, 'queue_start': 15.0}
+_SIX_LOCAL = {'local_crops': 6, 'local_size': 96, 'local_area': '0.05,0.14',
+              'area_range_lower_bound': 0.14}
+_DEEPCLUSTER = {'pretrain_loss': 'deepcluster', 'num_heads': 3,
+                'kmeans_iterations': 10}
+# Views and widths are not said there: those of cifar10_simclr and of SwAV.
+_SOLO_SWAV = _CIFAR10 | SWAV_VIEWS | _SWAV_HEAD | {
+  'learning_rate': 0.6, 'lars_eta': 0.02, 'lars_clip': True}
 
 PRESETS = {
   'simclr_300epochs': (
@@ -89,6 +128,25 @@ PRESETS = {
   'cbyol_1000epochs': (
     'C-BYOL, ResNet-50: 75.9% top-1, online probe (published README)',
     _IMAGENET | _BYOL_1000 | _CBYOL | {'learning_rate': 0.25}),
+  'dino': (
+    "DINO with AdamW and 8 local crops, ResNet-50, 100 epochs: DINO's default "
+    'settings; no number was published for them and this network',
+    _DINO_IMAGENET | {
+      'optimizer': 'adamw', 'learning_rate': 5e-4, 'weight_decay': 0.04,
+      'final_weight_decay': 0.4, 'area_range_lower_bound': 0.4,
+      'local_area': '0.05,0.4'}),
+  'dino_sgd': (
+    'DINO with SGD and 8 local crops, ResNet-50, 100 epochs: its final '
+    'model, trained for longer, has 75.3% linear (DINO README)',
+    _DINO_IMAGENET | {
+      'optimizer': 'momentum', 'momentum_nesterov': False,
+      'learning_rate': 0.03, 'weight_decay': 1e-4,
+      'area_range_lower_bound': 0.14, 'local_area': '0.05,0.14'}),
+  'simsiam': (
+    'SimSiam, ResNet-50, 100 epochs: 68.1% top-1 (SimSiam README)',
+    _SIMSIAM | {
+      'dataset': 'imagenet2012', 'train_batch_size': 512, 'train_epochs': 100,
+      'learning_rate': 0.05, 'warmup_epochs': 0.0, 'weight_decay': 1e-4}),
   'er_simclr': (
     'ER on SimCLR, ResNet-50, 400 epochs: published, but not verified here',
     _IMAGENET | _400_EPOCHS | {
@@ -144,6 +202,17 @@ PRESETS = {
       'dataset': 'cifar10', 'image_size': 32, 'resnet_depth': 18,
       'learning_rate': 0.3, 'queue_size': 32768, 'proj_out_dim': 256,
       'ema_alpha': 0.99, 'blur_probability': '0,0', 'warmup_epochs': 10.0}),
+  'cifar10_dino': (
+    'DINO, ResNet-18, 1000 epochs: 89.52% (solo-learn, with its own probe); '
+    'the views are those of cifar10_byol',
+    _CIFAR10 | _SOLO_BYOL | _DINO | {
+      'learning_rate': 0.3, 'weight_decay': 1e-6, 'ema_alpha': 0.9995,
+      'num_prototypes': 4096, 'freeze_prototypes_steps': 196}),
+  'cifar10_simsiam': (
+    'SimSiam, ResNet-18, 1000 epochs: 90.51% (solo-learn, with its own probe)',
+    _CIFAR10 | _SIMSIAM | {
+      'learning_rate': 0.5, 'weight_decay': 1e-5,
+      'blur_probability': '0,0'}),
   'cifar10_er_simclr': (
     'ER with the settings of cifar10_simclr: ours, not from a paper',
     _CIFAR10 | _SOLO_SIMCLR | {'pretrain_loss': 'er_simclr', 'er_kappa': 5.0}),
@@ -167,6 +236,24 @@ PRESETS = {
       'bbox_sampling': 'uniform', 'color_jitter_brightness': 0.4,
       'color_jitter_contrast': 0.4, 'color_jitter_saturation': 0.4,
       'color_jitter_hue': 0.1}),
+  'swav': (
+    'SwAV, ResNet-50, two crops, 400 epochs: 70.1% top-1 (SwAV paper)',
+    _SWAV_RUN | _SWAV | {'freeze_prototypes_steps': 313}),
+  'swav_256': (
+    'SwAV, ResNet-50, 8 crops, batch 256, 400 epochs: 74.3% top-1 (SwAV paper)',
+    _SWAV_RUN | _SWAV | _SWAV_QUEUE | _SIX_LOCAL | {
+      'train_batch_size': 256, 'learning_rate': 0.6, 'warmup_epochs': 0.0,
+      'final_learning_rate': 0.0006, 'warmup_learning_rate': 0.0,
+      'freeze_prototypes_steps': 5005}),
+  'deepcluster': (
+    'DeepCluster-v2, ResNet-50, two crops, 400 epochs: 70.2% (SwAV paper)',
+    _SWAV_RUN | _DEEPCLUSTER),
+  'cifar10_swav': (
+    'SwAV, ResNet-18, 1000 epochs: 89.17% (solo-learn, with its own probe)',
+    _SOLO_SWAV | _SWAV | _SWAV_QUEUE | {'freeze_prototypes_steps': 195}),
+  'cifar10_deepcluster': (
+    'DeepCluster-v2, ResNet-18, 1000 epochs: 88.85% (solo-learn, own probe)',
+    _SOLO_SWAV | _DEEPCLUSTER),
   'quickstart': (
     'C-SimCLR on patches of photographs: minutes on a CPU, no download',
     _CSIMCLR | {

@@ -56,6 +56,7 @@ setup(
     'photo_patches',
     'presets',
     'pretrained',
+    'prototypes',
     'randomness',
     'released',
     'resnet',

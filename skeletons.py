@@ -51,8 +51,9 @@ def make_projector(cfg):
     layers[cfg.proj_head_mode],
     cfg.proj_head_hidden_dim,
     cfg.proj_out_dim,
-    mid_bn=cfg.proj_head_mid_bn,
     output_bn=cfg.proj_head_output_bn,
+    mid_bn=cfg.proj_head_hidden == 'bn_relu',
+    activation=cfg.proj_head_hidden.removeprefix('bn_'),
     **head_options(cfg),
   )
 
@@ -152,6 +153,10 @@ class Method(tf.Module):
     del step
     return []
 
+  def steady(self):
+    """Trained layers whose learning rate stays at its peak."""
+    return []
+
   def after_update(self, step, carry):
     """Moves what gradients do not move; step is the one just taken."""
 
@@ -222,14 +227,11 @@ class Teacher(Method):
     y = self.target_projector(h, training=training)[-1]
     return tf.stop_gradient(tf.math.l2_normalize(y, -1))
 
-  def move_twin(self, decay):
-    """The twin <- decay twin + (1 - decay) online."""
-    model.update_ema(
-      [self.encoder, self.projector],
-      [self.target_encoder, self.target_projector],
-      decay,
-    )
+  def twins(self):
+    """-> (the online layers, their twins in the same order)."""
+    online = [self.encoder, self.projector]
+    return online, [self.target_encoder, self.target_projector]
 
   def after_update(self, step, carry):
     del carry
-    self.move_twin(self.ema(step))
+    model.update_ema(*self.twins(), self.ema(step))

@@ -324,6 +324,20 @@ def _held(method, step):
   }
 
 
+def _steadied(cfg, method, rate, gradients, variables):
+  """The gradients, those of method.steady() as if the rate were at its peak.
+
+  It is a factor of each of them in SGD, also within its momentum.
+  """
+  layers = method.steady()
+  steady = {v.ref() for layer in layers for v in layer.trainable_variables}
+  factor = tf.math.divide_no_nan(config.scaled_learning_rate(cfg), rate)
+  return [
+    factor * g if v.ref() in steady else g
+    for v, g in zip(variables, gradients, strict=True)
+  ]
+
+
 def make_train_step(cfg, state, schedule):
   """-> train_step(batch) -> this replica's metrics, a flat dict."""
   method, _, optimizer = state
@@ -349,10 +363,12 @@ def make_train_step(cfg, state, schedule):
     norm = tf.linalg.global_norm(gradients)
     if cfg.clip_norm:
       gradients, _ = tf.clip_by_global_norm(gradients, cfg.clip_norm, norm)
+    rate = schedule(step)
+    gradients = _steadied(cfg, method, rate, gradients, groups.trained)
     update(optimizer, gradients, groups.trained, held)
     method.after_update(step, carry)
     return metrics | {
-      'learning_rate': schedule(step),
+      'learning_rate': rate,
       'grad_norm': norm,
       'weight_norm': tf.linalg.global_norm(groups.trained),
       'bad_images': replicas * tf.reduce_sum(tf.cast(batch['bad'], tf.float32)),

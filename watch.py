@@ -121,7 +121,11 @@ def make_watch(cfg, strategy, method, info, warmup, monitor):
   rows = cfg.train_batch_size // strategy.num_replicas_in_sync
   rows = cfg.grad_cache_chunk or rows // cfg.grad_accum_steps
   look = make_look(strategy, method, views, rows)
-  told = health.Told(config.in_use(cfg), method.chance(), warmup)
+  # Nor need anything be learned while prototypes stand still, or while a queue
+  # is full of noise.
+  fills = cfg.queue_size // cfg.train_batch_size
+  settled = max(warmup, cfg.freeze_prototypes_steps, fills)
+  told = health.Told(config.in_use(cfg), method.chance(), settled)
 
   def watch(step, metrics):
     numbers = look()

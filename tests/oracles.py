@@ -254,6 +254,28 @@ def spherical_kmeans(rows, centroids, iterations):
         centroids[k] = sum(members) / np.linalg.norm(sum(members))
 
 
+def swav(crops, prototypes, queue, epsilon, iterations, temperature):
+  """Unit crops, each [b, d], C [K, d], a queue [n, 2, d] -> loss, codes."""
+  scores = [z @ prototypes.T for z in crops]
+  codes = []
+  for crop in range(2):
+    rows = np.concatenate([scores[crop], queue[:, crop] @ prototypes.T])
+    codes.append(sinkhorn(rows, epsilon, iterations)[: len(crops[crop])])
+  logits = [s / temperature for s in scores]
+  return cross_entropy_across_views(codes, logits), codes
+
+
+def deepcluster(crops, centroids, assignments, temperature):
+  """Crops [b, d], centroids [heads, K, d], each row's clusters [b, heads]."""
+  terms = [
+    -log_softmax_at(centroids[head] @ row / temperature, assignments[i, head])
+    for head in range(len(centroids))
+    for crop in crops
+    for i, row in enumerate(crop)
+  ]
+  return np.mean(terms)
+
+
 def finite_difference(function, x, eps=1e-5):
   """The gradient of a scalar function of a float64 array, entry by entry."""
   gradient = np.zeros_like(x)

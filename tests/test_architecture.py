@@ -27,11 +27,14 @@ ROOMS = dict.fromkeys(LEAVES.split(), '') | {
   'health': 'distributions information',
   'model': 'resnet distributions',
   'skeletons': 'config distributed model randomness resnet schedules towers',
-  'contrastive': """distributed distributions objectives randomness schedules
-    skeletons""",
-  'distillation': 'model objectives schedules skeletons',
+  'contrastive': """distributed distributions model objectives randomness
+    schedules skeletons""",
+  'distillation': 'distributed model objectives schedules skeletons',
   'entropy_reconstruction': 'distillation distributed information skeletons',
-  'methods': 'contrastive distillation entropy_reconstruction skeletons',
+  'prototypes': """clustering config distributed model objectives randomness
+    skeletons""",
+  'methods': """contrastive distillation entropy_reconstruction prototypes
+    skeletons""",
   'data_sources': 'photo_patches',
   'data': 'data_sources randomness',
   'augmentation': 'data_util randomness',
@@ -91,7 +94,7 @@ def test_some_things_live_in_one_place():
   assert rooms_with('get_replica_context') == {'distributed'}
   openers = {'run', 'train', 'evaluate', 'doctor', 'config', 'command_line'}
   openers |= {'methods', 'contrastive', 'distillation', 'skeletons'}
-  openers |= {'entropy_reconstruction', 'watch'}
+  openers |= {'entropy_reconstruction', 'prototypes', 'watch'}
   assert rooms_with('cfg') <= openers
   assert not rooms_with('import tensorflow.keras', 'tf.keras')
   assert rooms_with('import keras') == {'keras_twin', 'export'}

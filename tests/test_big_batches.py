@@ -78,6 +78,7 @@ def rows(batch, first, last):
     ('contrastive_ceb', True),
     ('er_byol', False),
     ('cmc', False),
+    ('swav', False),
   ],
 )
 def test_cached_gradients_are_those_of_one_tape_over_all_chunks(loss, compiled):
@@ -126,15 +127,23 @@ def test_one_chunk_is_the_whole_batch():
   close(metrics.values(), known.values())
 
 
-@pytest.mark.parametrize('loss', ['byol', 'byol_ceb'])
-def test_accumulated_gradients_are_the_mean_over_parts(loss):
+@pytest.mark.parametrize(
+  'loss, name',
+  [
+    ('byol', 'byol_loss'),
+    ('byol_ceb', 'byol_loss'),
+    ('dino', 'dino_loss'),
+    ('simsiam', 'simsiam_loss'),
+  ],
+)
+def test_accumulated_gradients_are_the_mean_over_parts(loss, name):
   _, variables, batch, encode, total = setup(loss)
   found = []
   for i in range(2):
     part = rows(batch, i * BATCH // 2, (i + 1) * BATCH // 2)
     numbered = functools.partial(lambda i, _, part: encode(i, part), i)
     metrics, _, gradients = one_go(numbered, total, part, variables)
-    found.append([metrics['byol_loss'], *gradients])
+    found.append([metrics[name], *gradients])
   loss_value, *expected = [(a + b) / 2 for a, b in zip(*found, strict=True)]
 
   @tf.function(autograph=False)
@@ -143,7 +152,7 @@ def test_accumulated_gradients_are_the_mean_over_parts(loss):
 
   metrics, _, gradients = accumulated()
   close(gradients, expected)
-  close([metrics['byol_loss']], [loss_value])
+  close([metrics[name]], [loss_value])
   # Their noise differs: a chunk is told which one it is.
   if loss == 'byol_ceb':
     assert not np.allclose(found[0][0], found[1][0])

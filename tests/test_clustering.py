@@ -198,17 +198,29 @@ def test_random_rows_are_rows_each_once():
 
 
 @pytest.mark.parametrize('jit', [False, True])
-def test_entropy_of_assignments(jit, two_replicas):
-  def entropy(assignments):
-    return clustering.assignment_entropy(assignments, 5)
+def test_how_much_clusters_are_used(jit, two_replicas):
+  def usage(assignments):
+    return clustering.usage(assignments, 5)
 
-  call = tf.function(entropy, jit_compile=jit)
+  call = tf.function(usage, jit_compile=jit)
   equal = tf.constant([0, 1, 2, 3, 4] * 3)
-  assert float(call(equal)) == pytest.approx(math.log(5), rel=1e-6)
-  assert float(call(tf.constant([3, 3, 3]))) == 0.0
+  np.testing.assert_allclose(call(equal), [5, math.log(5)], rtol=1e-6)
+  np.testing.assert_array_equal(call(tf.constant([3, 3, 3])), [1, 0])
   some = np.array([0, 0, 0, 1, 4, 4], np.int32)
   p = np.array([3, 1, 2]) / 6
-  expected = -(p * np.log(p)).sum()
-  assert float(call(tf.constant(some))) == pytest.approx(expected, rel=1e-6)
-  found = on_replicas(two_replicas, entropy, [some[:3], some[3:]])
-  np.testing.assert_allclose(found, expected, rtol=1e-6)
+  expected = [3, -(p * np.log(p)).sum()]
+  np.testing.assert_allclose(call(tf.constant(some)), expected, rtol=1e-6)
+  found = on_replicas(two_replicas, usage, [some[:3], some[3:]])
+  np.testing.assert_allclose(np.transpose(found), [expected] * 2, rtol=1e-6)
+
+
+@pytest.mark.parametrize('jit', [False, True])
+def test_sinkhorn_balances_with_the_rows_that_count(jit):
+  scores = cosines(np.random.default_rng(6), 12, 5)
+  counted = np.arange(12) % 3 > 0
+  call = tf.function(clustering.sinkhorn, jit_compile=jit)
+  found = call(scores, 0.05, 3, counted).numpy()
+  alone = clustering.sinkhorn(scores[counted], 0.05, 3)
+  np.testing.assert_allclose(found[counted], alone, rtol=1e-4, atol=1e-6)
+  np.testing.assert_allclose(found.sum(1), 1.0, atol=1e-6)
+  assert np.abs(call(scores, 0.05, 3) - found).max() > 0.1

@@ -136,12 +136,28 @@ OUR_DEFAULTS = {
   'local_crops': 0,
   'local_size': 96,
   'local_area': '0.05,0.14',
+  'queue_size': 0,
+  'queue_start': 0.0,
+  'num_prototypes': 3000,
+  'freeze_prototypes_steps': 0,
+  'sinkhorn_epsilon': 0.05,
+  'sinkhorn_iterations': 3,
+  'num_heads': 3,
+  'kmeans_iterations': 10,
   'stem': 'auto',
   'ceb_distribution': 'vmf',
   'gaussian_scale': 'fixed',
   'sigma_e': 1.0,
   'sigma_b': 1.0,
   'backward_view': 'same',
+  'teacher_temperature': 0.04,
+  'teacher_temperature_start': 0.04,
+  'teacher_temperature_warmup_epochs': 0.0,
+  'centring': True,
+  'centre_momentum': 0.9,
+  'proj_head_hidden': 'bn_relu',
+  'predictor_hidden_dim': 512,
+  'constant_predictor_rate': False,
   'lars_eta': 1e-3,
   'lars_clip': False,
   'lars_classic': True,
@@ -159,14 +175,13 @@ OUR_DEFAULTS = {
   'grad_accum_steps': 1,
   'seed': 0,
   'deterministic': False,
+  'ema_schedule': 'cosine',
+  'view_pairs': '',
   'er_kappa': 10.0,
   'er_estimator': 'plug_in',
   'er_leave_one_out': False,
   'er_entropy_of': 'projection',
   'er_alpha': 2.0,
-  'queue_size': 0,
-  'num_prototypes': 3000,
-  'freeze_prototypes_steps': 0,
 }
 
 
@@ -273,6 +288,49 @@ def test_cifar10_recipes():
   assert parse('--preset=cifar10_byol').ema_alpha == 0.99
 
 
+def test_swav_and_deepcluster_recipes():
+  # Batch, crops, its rates: warm-up from, peak, end.
+  recipes = {
+    'swav': (4096, 2, (0.3, 4.8, 0.0048)),
+    'swav_256': (256, 8, (0.0, 0.6, 0.0006)),
+    'deepcluster': (4096, 2, (0.3, 4.8, 0.0048)),
+    'cifar10_swav': (256, 2, (0.0, 0.6, 0.0)),
+    'cifar10_deepcluster': (256, 2, (0.0, 0.6, 0.0)),
+  }
+  names = ('warmup_learning_rate', 'learning_rate', 'final_learning_rate')
+  for name, (batch, crops, rates) in recipes.items():
+    cfg = parse(f'--preset={name}')
+    found = [config.scaled_learning_rate(cfg, rate) for rate in names]
+    assert found == pytest.approx(rates, rel=1e-9)
+    assert (cfg.train_batch_size, config.num_views(cfg)) == (batch, crops)
+    assert (cfg.proj_head_hidden_dim, cfg.proj_out_dim) == (2048, 128)
+    assert (cfg.num_prototypes, cfg.temperature) == (3000, 0.1)
+    assert (cfg.optimizer, cfg.weight_decay) == ('lars', 1e-6)
+    small = name.startswith('cifar10')
+    assert (cfg.lars_eta, cfg.lars_clip) == ((0.02 if small else 1e-3), small)
+    assert cfg.train_epochs == (1000 if small else 400)
+    views = config.augmentation(cfg)
+    assert (views.brightness, views.hue, views.gray_prob) == (0.8, 0.2, 0.2)
+    assert views.blur == (0.5,) * crops and views.solarize == (0.0,) * crops
+  swav, small = parse('--preset=swav'), parse('--preset=swav_256')
+  assert (swav.freeze_prototypes_steps, swav.warmup_epochs) == (313, 10)
+  assert (small.freeze_prototypes_steps, small.warmup_epochs) == (5005, 0)
+  assert (swav.queue_size, small.queue_size) == (0, 3840)
+  # Of 5004.6 steps each.
+  assert config.queue_start_step(small, 1281167) == 75069
+  views = config.augmentation(small)
+  assert views.size == (224, 224, *[96] * 6)
+  assert views.area_lower == (0.14, 0.14, *[0.05] * 6)
+
+
+def test_a_queue_is_used_when_it_is_full():
+  cfg = Config(pretrain_loss='swav', queue_size=30, train_batch_size=8)
+  assert config.queue_start_step(cfg, 100) == 4
+  cfg = dataclasses.replace(cfg, queue_start=1.5)
+  assert config.queue_start_step(cfg, 100) == 19
+  assert config.queue_start_step(cfg, 8) == 4
+
+
 def test_simclr_repo_recipe():
   cfg = parse('--preset=cifar10_simclr_repo')
   views = config.augmentation(cfg)
@@ -282,6 +340,24 @@ def test_simclr_repo_recipe():
   assert (views.brightness, views.saturation, views.hue) == (0.4, 0.4, 0.1)
   assert views.blur == (0.0, 0.0)
   assert not views.mean_std
+
+
+def test_dino_and_simsiam_recipes():
+  adam, sgd = parse('--preset=dino'), parse('--preset=dino_sgd')
+  for cfg in (adam, sgd):
+    rate = config.scaled_learning_rate(cfg, 'final_learning_rate')
+    assert rate == pytest.approx(1e-6)
+    assert cfg.freeze_prototypes_steps == 1281167 // cfg.train_batch_size
+    assert config.num_views(cfg) == 10
+    recipe = config.augmentation(cfg)
+    assert recipe.blur == (1.0, 0.1, *(0.5,) * 8)
+    assert recipe.solarize == (0.0, 0.2, *(0.0,) * 8)
+  assert config.scaled_learning_rate(adam) == pytest.approx(0.002)
+  assert config.augmentation(adam).area_upper == (1.0, 1.0, *(0.4,) * 8)
+  assert config.augmentation(sgd).area_upper == (1.0, 1.0, *(0.14,) * 8)
+  simsiam = parse('--preset=cifar10_simsiam')
+  assert config.scaled_learning_rate(simsiam) == 0.5
+  assert config.augmentation(simsiam).blur == (0.0, 0.0)
 
 
 @pytest.mark.parametrize('name', presets.PRESETS)
@@ -545,6 +621,10 @@ WRONG = [
     ['--final_weight_decay=0.4', 'adamw'],
   ),
   (
+    '--pretrain_loss=simsiam --constant_predictor_rate',
+    ['--constant_predictor_rate=true', '--optimizer=momentum'],
+  ),
+  (
     '--blur_probability=1,1 --use_blur=false',
     ['--use_blur=false', '--blur_probability'],
   ),
@@ -655,6 +735,10 @@ def test_check_replicas_names_both_numbers():
     config.check_replicas(cfg, 2)
   config.check_replicas(cfg, 1)
   config.check_replicas(dataclasses.replace(cfg, train_batch_size=8), 4)
+  queue = Config(pretrain_loss='swav', queue_size=6)
+  with pytest.raises(ConfigError, match='--queue_size=6.* 4 replicas'):
+    config.check_replicas(queue, 4)
+  config.check_replicas(queue, 2)
   evaluating = dataclasses.replace(cfg, mode='eval', model_dir='m')
   config.check_replicas(evaluating, 2)
   with pytest.raises(ConfigError, match='--eval_batch_size=4.* 3 replicas'):
@@ -679,6 +763,9 @@ def test_check_replicas_names_both_numbers():
     ),
     ('--data_service=grpc://host:1', 'no promised order'),
     ('--local_size=48', '--local_crops=0'),
+    ('--queue_size=512 --pretrain_loss=byol', '--pretrain_loss=byol'),
+    ('--num_heads=2 --pretrain_loss=swav', '--pretrain_loss=swav'),
+    ('--queue_start=2 --pretrain_loss=deepcluster', 'deepcluster'),
     ('--local_area=0.1,0.2', '--local_crops=0'),
     (
       f'--train_mode=finetune --checkpoint={ROOT} --local_crops=6',
@@ -744,10 +831,14 @@ def test_method_facts():
     'byol_ceb': (True, True),
     'cmc': (False, False),
     'moco': (False, True),
+    'dino': (False, True),
+    'simsiam': (False, False),
     'er_simclr': (False, False),
     'er_byol': (False, True),
     'entrec_cont': (False, False),
     'entrec_disc': (False, False),
+    'swav': (False, False),
+    'deepcluster': (False, False),
   }
 
 

@@ -203,7 +203,7 @@ def test_moco_goes_on_from_a_checkpoint_bit_by_bit(tmp_path):
 
 
 def test_the_head_of_moco_has_biases_in_place_of_batch_norm(moco):
-  method = moco(proj_head_mid_bn=False)
+  method = moco(proj_head_hidden='relu')
   groups = model.variable_groups(method.projector)
   assert not groups.norms
   assert [v.shape for v in groups.biases] == [16]

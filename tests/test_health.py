@@ -149,6 +149,12 @@ TROUBLES = {
 }
 
 
+def test_assignments_of_a_steps_own_rows_may_collapse_too():
+  (line,) = said({'prototype_entropy': 0.0}).values()
+  assert 'one prototype (prototype_entropy 0.000 nats)' in line
+  assert said({'prototype_entropy': 1.0}) == {}
+
+
 def said(numbers, **settings):
   return health.words(FINE | numbers, SETTINGS | settings, CHANCE)
 

@@ -61,23 +61,28 @@ def make_batch(rng, rows=BATCH):
 
 def make(cfg, total=10):
   keras.utils.set_random_seed(0)
-  return methods.make_method(cfg, 2, total)
+  return methods.make_method(cfg, 2, total, num_examples=BATCH)
 
 
 def trained_variables(method):
   return [v for layer in method.trained() for v in layer.trainable_variables]
 
 
+def output_of(method, batch, step=3):
+  at = tf.constant(step, tf.int64)
+  index = {'index': batch['index']}
+  return method.objective(method.encode(batch['views'], at) | index, at)
+
+
 def loss_and_gradients(method, batch, variables, step=3):
   @tf.function(autograph=False)
-  def run(views):
+  def run(batch):
     with tf.GradientTape() as tape:
       tape.watch(variables)
-      at = tf.constant(step, tf.int64)
-      output = method.objective(method.encode(views, at), at)
+      output = output_of(method, batch, step)
     return output, tape.gradient(output.loss, variables)
 
-  return run(batch['views'])
+  return run(batch)
 
 
 @pytest.mark.parametrize('loss, distribution', CASES)
@@ -108,7 +113,7 @@ def test_every_trained_variable_gets_a_gradient_and_no_other(
 @pytest.mark.parametrize('loss, distribution', CASES)
 def test_the_loss_falls_on_a_repeated_batch(loss, distribution):
   cfg = tiny(loss, distribution, ceb_sampling=False, use_blur=False)
-  state = train.make_state(cfg, 3, 0, 1000)
+  state = train.make_state(cfg, 3, 0, 1000, num_examples=BATCH)
   step = tf.function(
     train.make_train_step(cfg, state, lambda step: 0.1), autograph=False
   )
@@ -223,11 +228,6 @@ def test_the_teacher_moves_by_ema_alone_after_the_optimizer(loss):
     )
   moved = [v.numpy() for v in twins[0].non_trainable_variables]
   assert not np.allclose(statistics[0], moved[0])
-
-
-def output_of(method, batch, step=3):
-  at = tf.constant(step, tf.int64)
-  return method.objective(method.encode(batch['views'], at), at)
 
 
 def test_c_simclr_without_compression_and_noise_is_simclr():

@@ -41,10 +41,14 @@ def test_every_batch_norm_has_the_settings_of_the_run(loss):
       'byol_ceb': 44,
       'cmc': 42,
       'moco': 42,
+      'dino': 40,  # Its head has none.
+      'simsiam': 23,  # Its projector has one more, on the output.
       'er_simclr': 21,
       'er_byol': 43,
       'entrec_cont': 21,
       'entrec_disc': 21,
+      'swav': 21,
+      'deepcluster': 21,
     }[loss]
   )
   assert {(n.decay, n.epsilon, n.sync) for n in norms} == {(0.7, 1e-5, False)}

@@ -161,6 +161,8 @@ def test_every_method_is_watched(loss, tmp_path, folder):
   assert row['health/alignment'] == pytest.approx(0, abs=1e-5)
   # What is known of nothing learned is a metric of the method.
   method = make(cfg)
+  assigns = 'information/assignment_entropy' in row
+  assert assigns == (loss in ('swav', 'deepcluster', 'dino', 'entrec_disc'))
   at = tf.constant(3, tf.int64)
   rows = method.encode(some_views(8), at) | {
     'index': tf.range(8, dtype=at.dtype)
@@ -228,6 +230,71 @@ def test_the_rate_is_the_mean_of_what_a_step_samples(loss, changes):
   assert float(tf.reduce_mean(found)) == pytest.approx(
     draws.mean(), abs=4 * error
   )
+
+
+@pytest.mark.parametrize('loss', ['swav', 'deepcluster', 'dino'])
+def test_where_all_prototypes_are_alike_the_loss_is_that_of_chance(loss):
+  method = make(tiny(loss))
+  for part in {
+    'swav': lambda: [method.prototypes.kernel],
+    'dino': lambda: [
+      method.prototypes.kernel,
+      method.target_prototypes.kernel,
+    ],
+    'deepcluster': lambda: [method.centroids],
+  }[loss]():
+    part.assign(tf.ones_like(part))
+  at = tf.constant(3, tf.int64)
+  rows = method.encode(some_views(8), at) | {
+    'index': tf.range(8, dtype=at.dtype)
+  }
+  metrics = method.objective(rows, at).metrics
+  assert len(method.chance()) == (2 if loss == 'dino' else 1)
+  for name, value in method.chance().items():
+    assert float(metrics[name]) == pytest.approx(value, rel=1e-5)
+
+
+def softmax(scores):
+  exps = np.exp(scores - scores.max(-1, keepdims=True))
+  return exps / exps.sum(-1, keepdims=True)
+
+
+@pytest.mark.parametrize('loss', ['swav', 'deepcluster', 'dino', 'entrec_disc'])
+def test_probabilities_are_those_that_the_objective_compares(loss):
+  method, (view, other) = make(tiny(loss)), some_views()
+  embedded = method.encode([view, other], tf.constant(0, tf.int64), False)
+  tau = method.cfg.temperature
+  if loss == 'deepcluster':
+    z, c = embedded['projection'][0].numpy(), method.centroids.numpy()
+    expected = softmax(np.stack([z @ head.T for head in c], 1) / tau)
+    assert expected.shape == (ROWS, 3, 4)
+  elif loss == 'entrec_disc':
+    expected = np.exp(embedded['projection'][0])
+  else:
+    name = {'swav': 'scores', 'dino': 'student'}[loss]
+    expected = softmax(embedded[name][0].numpy() / tau)
+  found = method.probabilities(method.embed(view)['projection'])
+  np.testing.assert_allclose(found, expected, atol=1e-5)
+
+
+def test_a_run_settles_later_where_prototypes_stand_still_or_a_queue_fills(
+  folder, tmp_path, monkeypatch
+):
+  settled = []
+  monkeypatch.setattr(health, 'Told', lambda *args: settled.append(args[-1]))
+  for loss, changes in (
+    ('contrastive', {}),
+    ('swav', {'freeze_prototypes_steps': 40}),
+    ('moco', {'queue_size': 160}),
+  ):
+    cfg = tiny(
+      loss, dataset=f'folder:{folder}', no_augmentation=True, **changes
+    )
+    quiet = Monitor(str(tmp_path), stream=io.StringIO())
+    info = data_sources.describe(cfg.dataset)
+    strategy = tf.distribute.get_strategy()
+    watch.make_watch(cfg, strategy, make(cfg), info, 3, quiet)
+  assert settled == [3, 40, 20]
 
 
 def test_assignments_of_a_method_that_has_them():
