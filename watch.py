@@ -17,6 +17,8 @@ import loop
 
 # Images whose views are finished together: that takes room for several copies.
 _TOGETHER = 64
+# Steps in which a run may stay at chance, warm-up or not: CMC did for 24.
+_BEGINNING = 100
 
 
 def _two_views(cfg, info):
@@ -124,7 +126,7 @@ def make_watch(cfg, strategy, method, info, warmup, monitor):
   # Nor need anything be learned while prototypes stand still, or while a queue
   # is full of noise.
   fills = cfg.queue_size // cfg.train_batch_size
-  settled = max(warmup, cfg.freeze_prototypes_steps, fills)
+  settled = max(_BEGINNING, warmup, cfg.freeze_prototypes_steps, fills)
   told = health.Told(config.in_use(cfg), method.chance(), settled)
 
   def watch(step, metrics):

@@ -284,8 +284,8 @@ def test_a_run_settles_later_where_prototypes_stand_still_or_a_queue_fills(
   monkeypatch.setattr(health, 'Told', lambda *args: settled.append(args[-1]))
   for loss, changes in (
     ('contrastive', {}),
-    ('swav', {'freeze_prototypes_steps': 40}),
-    ('moco', {'queue_size': 160}),
+    ('swav', {'freeze_prototypes_steps': 140}),
+    ('moco', {'queue_size': 1600}),
   ):
     cfg = tiny(
       loss, dataset=f'folder:{folder}', no_augmentation=True, **changes
@@ -294,7 +294,7 @@ def test_a_run_settles_later_where_prototypes_stand_still_or_a_queue_fills(
     info = data_sources.describe(cfg.dataset)
     strategy = tf.distribute.get_strategy()
     watch.make_watch(cfg, strategy, make(cfg), info, 3, quiet)
-  assert settled == [3, 40, 20]
+  assert settled == [100, 140, 200]
 
 
 def test_assignments_of_a_method_that_has_them():
