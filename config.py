@@ -109,6 +109,7 @@ _MATTERS_WITH = {
   'sigma_e': ('ceb_distribution', ('gaussian',)),
   'sigma_b': ('ceb_distribution', ('gaussian',)),
   'gaussian_scale': ('ceb_distribution', ('gaussian',)),
+  'stop_on_collapse': ('train_mode', ('pretrain',)),
   'lars_eta': ('optimizer', ('lars',)),
   'lars_clip': ('optimizer', ('lars',)),
   'lars_classic': ('optimizer', ('lars',)),
@@ -476,6 +477,12 @@ class Config:
   # Checkpoints and summaries
   train_summary_steps: int = opt(100, 'Steps between training summaries; 0: '
     'none.', '[0, inf)')
+  health_pairs: int = opt(512, 'With every training summary two views of so '
+    'many images, always the same ones, of the evaluation split if there is '
+    'one, are looked at: what they tell of each other (information/...), and '
+    'signs of collapse (health/...); 0: none.', '[0, inf)')
+  stop_on_collapse: bool = opt(False, 'End with status 3, after a checkpoint, '
+    'when two summaries in a row show a collapse.')
   checkpoint_epochs: int = opt(1, 'Epochs between checkpoints.', '[1, inf)')
   checkpoint_steps: int = opt(0, 'Steps between checkpoints; above 0 it wins '
     'over epochs.', '[0, inf)')
@@ -573,6 +580,12 @@ def _check_run(cfg):
     refuse('mode', cfg.mode, 'needs --model_dir of a run, or --checkpoint')
   if cfg.mode in ('extract_features', 'export') and not cfg.output:
     refuse('mode', cfg.mode, 'needs --output, where to write')
+  watching = cfg.health_pairs and cfg.train_summary_steps
+  if cfg.stop_on_collapse and not watching:
+    why = 'needs --health_pairs and --train_summary_steps above 0'
+    refuse('stop_on_collapse', True, why)
+  if cfg.health_pairs == 1:
+    refuse('health_pairs', 1, 'must be 0 or at least 2')
   if cfg.resume == 'must' and not cfg.model_dir:
     refuse('resume', 'must', 'needs --model_dir, the folder of the run')
   if cfg.resume == 'must' and cfg.fresh_start:
@@ -725,12 +738,29 @@ def check_replicas(cfg, replicas):
     _check_shares(cfg, replicas)
 
 
+def _idle(cfg):
+  """{flag without effect: the one because of which}."""
+  return {
+    name: other
+    for name, (other, values) in _MATTERS_WITH.items()
+    if getattr(cfg, other) not in values
+  }
+
+
+def in_use(cfg):
+  """{flag: value}, but those without effect."""
+  idle = _idle(cfg)
+  if not has_teacher(cfg):
+    idle['ema_alpha'] = 'pretrain_loss'
+  return {k: v for k, v in to_dict(cfg).items() if k not in idle}
+
+
 def warnings(cfg, num_examples=None):
   """Lines about what is possible but hardly meant; call it again with data."""
   lines = []
-  for name, (other, values) in _MATTERS_WITH.items():
+  for name, other in _idle(cfg).items():
     value, given = getattr(cfg, name), getattr(cfg, other)
-    if value != FIELDS[name].default and given not in values:
+    if value != FIELDS[name].default:
       lines.append(f'--{name}={show(value)}: no effect with --{other}={given}')
   if cfg.train_mode == 'pretrain' and is_ceb(cfg) and cfg.ceb_beta == 0:
     lines.append('--ceb_beta=0: no compression; the published recipes have 1')

@@ -1,6 +1,7 @@
 """Contrastive methods: SimCLR, C-SimCLR, CMC, MoCo v2."""
 
 import functools
+import math
 
 import tensorflow as tf
 
@@ -24,6 +25,12 @@ def _contrast_metrics(*directions):
   }
 
 
+def _chance(batch, double):
+  """Both directions' cross entropy where all candidates look alike."""
+  candidates = 2 * batch - 1 if double else batch
+  return {'contrast_loss': 2 * math.log(candidates)}
+
+
 class SimCLR(Siamese):
   """NT-Xent over both views' negatives, the two directions summed."""
 
@@ -31,6 +38,9 @@ class SimCLR(Siamese):
   def double(self):
     """Whether a row's own view gives negatives too."""
     return self.cfg.double_batch_trick
+
+  def chance(self):
+    return _chance(self.cfg.train_batch_size, self.double)
 
   def objective(self, embeddings, step):
     del step
@@ -67,6 +77,15 @@ class CSimCLR(Siamese):
 
   def location(self, projection):
     return self.ceb.location(projection)
+
+  def chance(self):
+    return _chance(self.cfg.train_batch_size, self.cfg.double_batch_trick)
+
+  def rate(self, embedded, views):
+    """[b] I(X;Z|Y), the mean of both directions."""
+    del views
+    h1, h2 = (self.location(e['projection']) for e in embedded)
+    return (self.ceb.rate(h1, h2) + self.ceb.rate(h2, h1)) / 2
 
   def sample(self, mu, step, salt):
     """z ~ e(z|x), or its mean when sampling is off."""
@@ -168,6 +187,9 @@ class MoCo(Teacher):
     # As published, and unlike BYOL's: with a constant coefficient of .999 the
     # keys of the first thousand steps would be those of a random network.
     model.update_ema(*self.twins(), 0.0)
+
+  def chance(self):
+    return {'contrast_loss': math.log(1 + self.cfg.queue_size)}
 
   def encode(self, views, step, training=True):
     del step

@@ -108,6 +108,23 @@ class CBYOL(BYOL):
   def predict_mean(self, projection):
     return self.predictor(projection)['prediction']
 
+  def backward(self, target, training):
+    """A view's target -> where its b(z|y) lies."""
+    y = self.backward_encoder(target, training=training)[-1]
+    return self.ceb.location(y)
+
+  def ordered(self, backward):
+    """What the z of view 1 and that of view 2 are compared with."""
+    return backward[::-1] if self.cfg.backward_view == 'other' else backward
+
+  def rate(self, embedded, views):
+    """[b] I(X;Z|Y), the mean of both directions."""
+    mu1, mu2 = (self.predictor(e['projection'])['mu'] for e in embedded)
+    b1, b2 = self.ordered(
+      [self.backward(self.target(view, False), False) for view in views]
+    )
+    return (self.ceb.rate(mu1, b1) + self.ceb.rate(mu2, b2)) / 2
+
   def encode(self, views, step, training=True):
     online = [self.embed(view, training) for view in views]
     forward = [
@@ -115,24 +132,18 @@ class CBYOL(BYOL):
       for salt, o in enumerate(online, 1)
     ]
     target = [self.target(view, training) for view in views]
-    backward = [
-      self.ceb.location(self.backward_encoder(y, training=training)[-1])
-      for y in target
-    ]
     return {
       'mu': [f['mu'] for f in forward],
       'z': [f['z'] for f in forward],
       'prediction': [f['prediction'] for f in forward],
       'target': target,
-      'backward': backward,
+      'backward': [self.backward(y, training) for y in target],
       'probed': self.probed(online[0]),
     }
 
   def objective(self, embeddings, step):
     (z1, z2), (mu1, mu2) = embeddings['z'], embeddings['mu']
-    b1, b2 = embeddings['backward']
-    if self.cfg.backward_view == 'other':
-      b1, b2 = b2, b1
+    b1, b2 = self.ordered(embeddings['backward'])
     log_e = [self.ceb.log_e(z1, mu1), self.ceb.log_e(z2, mu2)]
     log_b = [self.ceb.log_b(z1, b1), self.ceb.log_b(z2, b2)]
     rate = [tf.reduce_mean(e - b) for e, b in zip(log_e, log_b, strict=True)]
@@ -212,6 +223,15 @@ class DINO(Teacher):
       'teacher': by_resolution(teacher, views[:2]),
       'probed': online[0][1],
     }
+
+  def chance(self):
+    outputs = math.log(self.cfg.num_prototypes)
+    return {'dino_loss': outputs, 'teacher_entropy': outputs}
+
+  def probabilities(self, projection):
+    """[b, d] -> what the student says, [b, K]."""
+    logits = self.prototypes(model.l2_normalize(projection))
+    return tf.nn.softmax(logits / self.cfg.temperature)
 
   def teacher_probabilities(self, logits, step):
     """What the student is to say: logits [b, K] -> probabilities [b, K]."""

@@ -98,6 +98,9 @@ class EntRecDisc(Siamese):
   def location(self, projection):
     return tf.nn.log_softmax(projection)
 
+  def probabilities(self, projection):
+    return tf.nn.softmax(projection)
+
   def objective(self, embeddings, step):
     del step
     log_p1, log_p2 = embeddings['projection']

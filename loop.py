@@ -7,6 +7,7 @@ numbers, a save takes a step number.
 import math
 import signal
 import time
+from typing import NamedTuple
 
 import tensorflow as tf
 
@@ -23,6 +24,18 @@ class Stopped(Exception):
 
 class NonFinite(Exception):
   """The loss is no longer a number."""
+
+
+class Collapsed(Exception):
+  """Whoever watches wants an end; the checkpoint is written."""
+
+
+class Seen(NamedTuple):
+  """What is found at a summary: more metrics, lines to say, whether to end."""
+
+  metrics: dict = {}
+  lines: tuple | list = ()
+  over: bool = False
 
 
 def _clock(after):
@@ -146,6 +159,32 @@ def _next_stop(step, total, *intervals):
   return min([total, *marks])
 
 
+def _check_finite(step, metrics):
+  """Raises NonFinite, with what to turn."""
+  # The weights too: what a bad gradient did shows in the next loss only.
+  for name in ('total_loss', 'weight_norm'):
+    if math.isfinite(metrics.get(name, 0.0)):
+      continue
+    raise NonFinite(
+      f'{name} is {metrics[name]} at step {step}. Lower --learning_rate (for '
+      'small batches --learning_rate_scaling=sqrt), lengthen --warmup_epochs, '
+      'set --clip_norm, or use --precision=fp32; the last checkpoint is from '
+      'before.'
+    )
+
+
+def _summarise(step, means, batch, watch, monitor):
+  """Tells the means since the last summary, and what watch sees -> Seen."""
+  seconds, waited = means.pop('seconds'), means.pop('waited')
+  means['images_per_second'] = batch / seconds
+  means |= _share(waited, seconds)
+  seen = watch(step, means) if watch else Seen()
+  for line in seen.lines:
+    monitor.say(line)
+  monitor.summary(step, means | seen.metrics)
+  return seen
+
+
 def _begin_epoch(epochs, step, batch):
   """Calls who waits for an epoch that begins here -> where the next begins.
 
@@ -171,6 +210,7 @@ def fit(
   save,
   monitor,
   host_means=list,
+  watch=None,
   epochs=None,
 ):
   """The loop: chunks of steps that end at summaries, saves and looks.
@@ -178,6 +218,7 @@ def fit(
   intervals: (summary steps, checkpoint steps), 0 for none.
   save: (step, whether the run cannot go on without it).
   host_means: what the worker processes make of a list of numbers together.
+  watch: (step, metrics of a summary) -> Seen, on every worker.
   epochs: (examples of one, what to call with its number before its first
     step). Whoever resumes at that step calls it: a checkpoint is from before.
   """
@@ -193,15 +234,7 @@ def fit(
       waited = metrics.pop('input_seconds')
       seconds, waited, asked = host_means([seconds, waited, stop.asked()])
       step += n
-      # The weights too: what a bad gradient did shows in the next loss only.
-      for name in ('total_loss', 'weight_norm'):
-        if math.isfinite(metrics.get(name, 0.0)):
-          continue
-        raise NonFinite(
-          f'{name} is {metrics[name]} at step {step}. Lower '
-          '--learning_rate, lengthen --warmup_epochs, or use --precision=fp32; '
-          'the last checkpoint is from before.'
-        )
+      _check_finite(step, metrics)
       means.add(metrics | {'seconds': seconds, 'waited': waited}, n)
       # The first chunk compiles; its time says nothing about the next ones.
       if step - n > start:
@@ -211,14 +244,12 @@ def fit(
       eta = None if pace is None else (total - step) * pace
       shown = metrics | _share(waited, seconds)
       monitor.progress(step, total, shown, rate, eta)
+      over = 0.0
       if intervals[0] and (step % intervals[0] == 0 or step == total):
-        taken = means.take()
-        seconds, waited = taken.pop('seconds'), taken.pop('waited')
-        taken['images_per_second'] = batch / seconds
-        taken |= _share(waited, seconds)
-        monitor.summary(step, taken)
+        seen = _summarise(step, means.take(), batch, watch, monitor)
+        (over,) = host_means([float(seen.over)])
       due = intervals[1] and step % intervals[1] == 0
-      needed = bool(asked) or step == total
+      needed = bool(asked or over) or step == total
       if due or needed:
         save(step, needed)
         # A signal may have come while it was written.
@@ -229,5 +260,10 @@ def fit(
         raise Stopped(
           f'{stop.received or "Another worker stopped"} at step {step}: '
           'checkpoint written. The same command goes on from here.'
+        )
+      if over:
+        raise Collapsed(
+          f'collapsed at step {step} (--stop_on_collapse): checkpoint written. '
+          'What to turn stands above.'
         )
   return step

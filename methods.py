@@ -16,6 +16,9 @@ of skeletons.py. What train.py asks of a method:
   observe(embeddings): every example once before step 0, if needs_first_pass
   embed(images) -> {'representation', 'projection', 'layers'} at evaluation
   predict_mean(projection) -> the prediction, of methods that have one
+  chance() -> {name of a metric: its value where nothing is told apart}
+  rate(embedded, views) -> I(X;Z|Y) [b], of methods that have encoders e and b
+  probabilities(projection) -> [b, ..., K], of methods that assign rows
 
 Two calls for the loss, because whoever re-uses embeddings needs them apart. All
 of them run on every replica. What is not trained is made by

@@ -167,6 +167,12 @@ class VmfCeb(keras.layers.Layer):
   def log_b(self, z, mu):
     return distributions.vmf_log_prob(z, mu, self.kappa_b)
 
+  def rate(self, mu_e, mu_b):
+    """KL(e || b) of their locations [B, d] -> [B], the rate's mean over z."""
+    cosine = tf.reduce_sum(mu_e * mu_b, -1)
+    dim = mu_e.shape[-1]
+    return distributions.vmf_kl(dim, self.kappa_e, self.kappa_b, cosine)
+
   def scores(self, z, means):
     """log b(z|y) for many y, less what cancels in a softmax."""
     return distributions.vmf_scores(z, means, self.kappa_b)
@@ -212,6 +218,11 @@ class GaussianCeb(keras.layers.Layer):
 
   def log_b(self, z, mu):
     return distributions.gaussian_log_prob(z, mu, self._sigma(1))
+
+  def rate(self, mu_e, mu_b):
+    """KL(e || b) of their locations [B, d] -> [B], the rate's mean over z."""
+    sigma_e, sigma_b = self._sigma(0), self._sigma(1)
+    return distributions.gaussian_kl(mu_e, sigma_e, mu_b, sigma_b)
 
   def scores(self, z, means):
     """log b(z|y) for many y, less what cancels in a softmax."""

@@ -4,6 +4,8 @@ Both take two global crops, from which assignments come, and any number of local
 ones. The reconstruction is that of a discrete W: q(w|z) = softmax(C z / tau).
 """
 
+import math
+
 import tensorflow as tf
 
 import clustering
@@ -55,6 +57,14 @@ class SwAV(_Crops):
   def encode(self, views, step, training=True):
     found = super().encode(views, step, training)
     return found | {'scores': [self.prototypes(z) for z in found['projection']]}
+
+  def chance(self):
+    return {'swav_loss': math.log(self.cfg.num_prototypes)}
+
+  def probabilities(self, projection):
+    """[b, d] -> q(w|z) [b, K]."""
+    scores = self.prototypes(self.location(projection))
+    return tf.nn.softmax(scores / self.cfg.temperature)
 
   def codes(self, scores, crop, step):
     """[b, K] scores of a global crop -> its codes [b, K]."""
@@ -152,6 +162,15 @@ class DeepCluster(_Crops):
       clustering.usage(f.assignments, self.cfg.num_prototypes) for f in found
     ]
     self.usage.assign(tf.reduce_mean(tf.stack(usages), 0))
+
+  def chance(self):
+    return {'cluster_loss': math.log(self.cfg.num_prototypes)}
+
+  def probabilities(self, projection):
+    """[b, d] -> q(w|z) [b, heads, K]."""
+    z = self.location(projection)
+    scores = tf.einsum('bd,hkd->bhk', z, self.centroids)
+    return tf.nn.softmax(scores / self.cfg.temperature)
 
   def cluster(self, head, epoch):
     """One head's Clusters, from rows that are drawn anew in every epoch."""

@@ -25,7 +25,7 @@ import command_line
 import config
 
 # 0 done, 1 a bug of ours; the rest as the README lists them.
-EXIT_USAGE, EXIT_NON_FINITE, EXIT_RETRY, EXIT_PREEMPTED = 2, 3, 75, 143
+EXIT_USAGE, EXIT_NO_USE, EXIT_RETRY, EXIT_PREEMPTED = 2, 3, 75, 143
 
 
 def quiet_start():
@@ -343,8 +343,8 @@ def _explained(error):
   reason = str(error).partition('\n')[0][:300]
   if isinstance(error, (DataError, checkpoint_files.CheckpointError)):
     return EXIT_USAGE, str(error)
-  if isinstance(error, loop.NonFinite):
-    return EXIT_NON_FINITE, str(error)
+  if isinstance(error, loop.NonFinite | loop.Collapsed):
+    return EXIT_NO_USE, str(error)
   if isinstance(error, data_service.Unreachable):
     return EXIT_RETRY, str(error)
   if isinstance(error, loop.Stopped):

@@ -13,6 +13,7 @@ def requirements(name):
   return [line for line in lines if line and not line.startswith('#')]
 
 
+PLOT = ['matplotlib>=3.7']
 EXPORT = ['safetensors>=0.4', 'tf2onnx>=1.16', 'onnxruntime>=1.17']
 
 setup(
@@ -41,6 +42,7 @@ setup(
     'entropy_reconstruction',
     'evaluate',
     'export',
+    'health',
     'information',
     'inspection',
     'keras_twin',
@@ -64,6 +66,7 @@ setup(
     'torch_names',
     'towers',
     'train',
+    'watch',
   ],
   install_requires=requirements('requirements.txt'),
   extras_require={
@@ -71,6 +74,8 @@ setup(
     'quickstart': ['scikit-image>=0.21', 'scikit-learn>=1.2'],
     # --mode=export --format=safetensors and onnx.
     'export': EXPORT,
+    # scripts/plot_information.py.
+    'plot': PLOT,
     'test': [
       'scikit-image>=0.21',
       'scikit-learn>=1.2',
@@ -80,6 +85,7 @@ setup(
       'pytest-xdist>=3',
       'ruff>=0.9',
       *EXPORT,
+      *PLOT,
     ],
     # The tests of what PyTorch reads; several GB on Linux.
     'test-torch': ['torch>=2.0', 'timm>=1.0'],

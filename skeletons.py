@@ -160,6 +160,10 @@ class Method(tf.Module):
   def after_update(self, step, carry):
     """Moves what gradients do not move; step is the one just taken."""
 
+  def chance(self):
+    """{metric: its value where no image is told from another}, in nats."""
+    return {}
+
   def on_epoch(self, epoch):
     """Called before the first step of an epoch, by those who override it."""
 

@@ -23,6 +23,7 @@ import objectives
 import pretrained
 import schedules
 import skeletons
+import watch
 from lars_optimizer import LARS, among
 from monitor import Monitor
 
@@ -580,6 +581,9 @@ def train(cfg, strategy, info, record, monitor: Monitor):
         save=functools.partial(store.save, say=monitor.say),
         monitor=monitor,
         host_means=distributed.host_means(strategy),
+        watch=watch.make_watch(
+          cfg, strategy, state.method, info, warmup, monitor
+        ),
         epochs=_epochs(strategy, info, state.method),
       )
   return state, total

@@ -285,3 +285,17 @@ def finite_difference(function, x, eps=1e-5):
     down[k] -= eps
     gradient[k] = (function(up) - function(down)) / (2 * eps)
   return gradient
+
+
+def effective_rank(h):
+  """exp of the entropy of the shares that singular values^2 have in a sum."""
+  values = np.linalg.svd(h - h.mean(0), compute_uv=False) ** 2
+  shares = values[values > 1e-20] / values.sum()
+  return float(np.prod([p**-p for p in shares]))
+
+
+def uniformity(z):
+  """log of the mean Gaussian potential of all pairs (Wang and Isola, eq. 5)."""
+  pairs = [(i, j) for i in range(len(z)) for j in range(i)]
+  potentials = [np.exp(-2 * np.sum((z[i] - z[j]) ** 2)) for i, j in pairs]
+  return float(np.log(np.mean(potentials)))

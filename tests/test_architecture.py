@@ -24,6 +24,7 @@ ROOMS = dict.fromkeys(LEAVES.split(), '') | {
   'keras_twin': 'data_util resnet',
   'export': 'checkpoint_files data_util keras_twin released torch_names',
   'information': 'distributions',
+  'health': 'distributions information',
   'model': 'resnet distributions',
   'skeletons': 'config distributed model randomness resnet schedules towers',
   'contrastive': """distributed distributions model objectives randomness
@@ -37,9 +38,10 @@ ROOMS = dict.fromkeys(LEAVES.split(), '') | {
   'data_sources': 'photo_patches',
   'data': 'data_sources randomness',
   'augmentation': 'data_util randomness',
+  'watch': 'augmentation config data data_sources health loop',
   'train': """augmentation big_batches checkpoint_files checkpoints config data
     data_service data_sources distributed lars_optimizer loop methods model
-    monitor objectives pretrained schedules skeletons""",
+    monitor objectives pretrained schedules skeletons watch""",
   'evaluate': """checkpoint_files config data data_sources data_util objectives
     pretrained""",
 }
@@ -92,7 +94,7 @@ def test_some_things_live_in_one_place():
   assert rooms_with('get_replica_context') == {'distributed'}
   openers = {'run', 'train', 'evaluate', 'doctor', 'config', 'command_line'}
   openers |= {'methods', 'contrastive', 'distillation', 'skeletons'}
-  openers |= {'entropy_reconstruction', 'prototypes'}
+  openers |= {'entropy_reconstruction', 'prototypes', 'watch'}
   assert rooms_with('cfg') <= openers
   assert not rooms_with('import tensorflow.keras', 'tf.keras')
   assert rooms_with('import keras') == {'keras_twin', 'export'}

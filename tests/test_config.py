@@ -167,6 +167,8 @@ OUR_DEFAULTS = {
   'warmup_learning_rate': 0.0,
   'final_weight_decay': 0.0,
   'clip_norm': 0.0,
+  'health_pairs': 512,
+  'stop_on_collapse': False,
   'precision': 'fp32',
   'jit_compile': False,
   'grad_cache_chunk': 0,
@@ -547,6 +549,7 @@ WRONG = [
   ('--data_service=localhost:5050', ['=localhost:5050', 'grpc://localhost']),
   ('--data_service=grpc://host', ['--data_service=grpc://host', ':5050']),
   ('--eval_name=../x', ['--eval_name=../x', 'letters']),
+  ('--health_pairs=1', ['--health_pairs=1', 'at least 2']),
   ('--area_range_upper_bound=1.5', ['--area_range_upper_bound=1.5', '(0, 1]']),
   (
     '--area_range_upper_bound=0.07',

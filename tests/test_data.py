@@ -9,6 +9,7 @@ import pytest
 import tensorflow as tf
 
 import data
+import data_sources
 import data_util
 import randomness
 from data_sources import (
@@ -193,6 +194,29 @@ def test_hosts_and_replicas_of_a_folder_cut_one_batch(sources):
     parts = [hosts[h][2 * step + r] for h in range(2) for r in range(2)]
     merged = tf.nest.map_structure(lambda *x: np.concatenate(x), *parts)
     assert_same([whole[step]], [merged])
+
+
+@pytest.mark.parametrize('count', [3, 5, 6, 20])
+def test_the_last_records_of_a_split(records, count):
+  few = data_sources.a_few(records, count)
+  assert few.num_examples == count
+  sizes = dict(global_batch=count, per_replica_batch=count)
+  (batch,) = take(few, 1, **sizes)
+  assert sorted(batch['index']) == list(range(23 - count, 23))
+  # The pixels tell which images were read.
+  np.testing.assert_array_equal(
+    batch['views'][0][:, 0, 0, 0] // 1, batch['index']
+  )
+
+
+def test_a_few_images_are_from_all_over_a_folder(folder, records):
+  info = describe(f'folder:{folder}')
+  few = data_sources.a_few(info, 4)
+  assert few.num_examples == 4
+  assert few.paths == tuple(info.paths[i] for i in (0, 5, 11, 16))
+  assert few.labels == tuple(info.labels[i] for i in (0, 5, 11, 16))
+  for whole in (info, records):
+    assert data_sources.a_few(whole, 100) == whole
 
 
 def host_indices(info, start_step, count, num_hosts, host):

@@ -24,7 +24,7 @@ class Trainer:
     self.waiting = waiting
     self.now, self.saving = 0.0, {}
     self.chunks, self.saves, self.summaries, self.lines = [], [], [], []
-    self.needed, self.shown = [], []
+    self.needed, self.shown, self.said = [], [], []
 
   def loop(self, iterator, n):
     losses = []
@@ -49,6 +49,9 @@ class Trainer:
     self.shown.append(metrics)
     self.lines.append((step, total, metrics['total_loss'], rate, eta))
 
+  def say(self, line):
+    self.said.append(line)
+
   def ends(self, start=0):
     return [start + int(x) for x in np.cumsum(self.chunks)]
 
@@ -57,7 +60,7 @@ class Trainer:
 def fit(monkeypatch):
   """fit(trainer, total, intervals), on the trainer's clock."""
 
-  def run(trainer, total, intervals=(0, 0), epochs=None):
+  def run(trainer, total, intervals=(0, 0), epochs=None, watch=None):
     monkeypatch.setattr(loop.time, 'monotonic', lambda: trainer.now)
     return loop.fit(
       trainer.loop,
@@ -69,6 +72,7 @@ def fit(monkeypatch):
       save=trainer.save,
       monitor=trainer,
       epochs=epochs,
+      watch=watch,
     )
 
   return run
@@ -250,6 +254,62 @@ def test_a_loss_that_is_no_number_ends_before_its_save(fit, value):
   assert trainer.saves == [8]
   assert [step for step, _ in trainer.summaries] == [8]
   assert signal.getsignal(signal.SIGINT) is before
+
+
+def test_what_is_seen_at_a_summary_is_told_and_written(fit):
+  trainer = Trainer(pace=1e-3)
+  asked = []
+
+  def watch(step, metrics):
+    asked.append((step, metrics['total_loss']))
+    lines = ['look here'] if step == 50 else []
+    return loop.Seen({'health/x': step / 2}, lines)
+
+  assert fit(trainer, 60, (25, 0), watch=watch) == 60
+  # It gets the means of the same summary.
+  assert asked == [(25, 12.0), (50, 37.0), (60, 54.5)]
+  assert trainer.said == ['look here']
+  for step, metrics in trainer.summaries:
+    assert metrics['health/x'] == step / 2 and 'total_loss' in metrics
+
+
+@pytest.mark.parametrize('step, saves', [(20, [20]), (25, [20, 25])])
+def test_who_watches_may_end_the_run_after_a_checkpoint(fit, step, saves):
+  trainer = Trainer(pace=1e-3)
+  watch = lambda at, _: loop.Seen(over=at == step)  # noqa: E731
+  with pytest.raises(loop.Collapsed, match=f'at step {step} '):
+    fit(trainer, 100, (5, 20), watch=watch)
+  assert (trainer.saves, trainer.step) == (saves, step)
+  assert trainer.needed[-1]
+  assert trainer.summaries[-1][0] == step
+
+
+def test_all_workers_end_when_one_has_seen_it(monkeypatch):
+  """This one saw nothing; host_means says that another did at step 10."""
+  trainer = Trainer(pace=1e-3)
+  monkeypatch.setattr(loop.time, 'monotonic', lambda: trainer.now)
+
+  seen = [0.5]
+
+  def host_means(values):
+    alone = len(values) == 1 and trainer.step == 10
+    return [seen.pop()] if alone and seen else values
+
+  with pytest.raises(loop.Collapsed, match='at step 10 '):
+    loop.fit(
+      trainer.loop, None, start=0, total=100, batch=8, intervals=(5, 0),
+      save=trainer.save, monitor=trainer, host_means=host_means,
+      watch=lambda step, metrics: loop.Seen(),
+    )  # fmt: skip
+  assert trainer.saves == [10]
+
+
+def test_a_signal_comes_before_a_collapse(fit):
+  trainer = Trainer(pace=10.0, at={5: kill(signal.SIGTERM)})
+  watch = lambda step, metrics: loop.Seen(over=True)  # noqa: E731
+  with pytest.raises(loop.Stopped, match='at step 5:'):
+    fit(trainer, 100, (5, 0), watch=watch)
+  assert trainer.saves == [5]
 
 
 def metrics_of(batch):

@@ -14,6 +14,7 @@ import pytest
 import tensorflow as tf
 
 import checkpoint_files
+import health
 import loop
 import run
 
@@ -52,6 +53,7 @@ def flags(images, model_dir, *more):
     '--proj_head_hidden_dim=16',
     '--proj_out_dim=8',
     '--warmup_epochs=0',
+    '--health_pairs=0',  # It takes long to trace.
     *more,
   ]
 
@@ -79,14 +81,16 @@ def assert_same_bits(first, second):
 
 # They take long to trace, and not every test is about them.
 QUICK = ('--no_augmentation', '--use_blur=false')
+WATCH = '--health_pairs=512'
 C_BYOL = ('--pretrain_loss=byol_ceb', '--ceb_beta=1', '--kappa_e=64')
 
 
 def test_train_evaluate_and_what_is_left(images, tmp_path, capsys):
-  argv = flags(images, tmp_path, *C_BYOL, '--keep_checkpoint_max=2')
+  argv = flags(images, tmp_path, *C_BYOL, '--keep_checkpoint_max=2', WATCH)
   assert run.main(argv) == 0
   out = capsys.readouterr().out
   assert 'Running on the CPU' in out and 'step 6/6' in out
+  assert '10 pairs of views' in out and 'Health' not in out
   assert checkpoint_files.steps(tmp_path) == [4, 6]
   result = json.loads((tmp_path / 'result.json').read_text())
   assert result == json.loads((tmp_path / 'result_6.json').read_text())
@@ -106,7 +110,8 @@ def test_train_evaluate_and_what_is_left(images, tmp_path, capsys):
     'byol_loss', 'i_xzx_y', 'i_yzy_x', 'h_e_zx_x', 'h_b_zx_y', 'ema_alpha',
     'supervised_loss', 'supervised_acc', 'learning_rate', 'weight_norm',
     'grad_norm', 'ceb_beta', 'bad_images', 'images_per_second',
-    'input_wait',
+    'input_wait', 'information/entropy', 'information/residual',
+    'health/feature_std',
   ):  # fmt: skip
     assert np.isfinite(rows[0][name]), name
   # A second command evaluates, without a flag about the architecture.
@@ -121,7 +126,7 @@ def test_resume_is_bit_identical_and_goes_on_after_ctrl_c(
 ):
   whole, broken = tmp_path / 'whole', tmp_path / 'broken'
   # SIGKILL, with a teacher and noise, is in test_faults.py.
-  more = ('--mode=train', '--checkpoint_steps=100')
+  more = ('--mode=train', '--checkpoint_steps=100', WATCH)
   assert run.main(flags(images, whole, *more)) == 0
 
   stops = iter([signal.SIGINT, None, signal.SIGTERM])
@@ -205,12 +210,15 @@ def test_two_workers_train_and_resume_as_one_process_does(images, tmp_path):
       '--checkpoint_steps=10', '--mode=train', '--allow_config_change',
       '--optimizer=momentum', '--learning_rate=0.0003', '--ceb_beta=1',
       '--learning_rate_schedule=constant', '--pretrain_loss=contrastive_ceb',
-      *QUICK,
+      *QUICK, WATCH,
     )[1:]  # fmt: skip
 
   def losses(model_dir):
     rows = (model_dir / 'metrics.jsonl').read_text().splitlines()
-    return {r['step']: r['total_loss'] for r in map(json.loads, rows)}
+    return {
+      r['step']: (r['total_loss'], r['information/infonce_bound'])
+      for r in map(json.loads, rows)
+    }
 
   one, two = tmp_path / 'one', tmp_path / 'two'
   chief, status, other = by_script(argv(two, 10), tmp_path)
@@ -229,6 +237,32 @@ def test_two_workers_train_and_resume_as_one_process_does(images, tmp_path):
   assert sorted(one) == sorted(two) == list(range(1, 21))
   for step, loss in one.items():
     assert two[step] == pytest.approx(loss, rel=1e-4), step
+
+
+def test_a_collapse_is_named_and_may_end_the_run(
+  images, tmp_path, capsys, monkeypatch
+):
+  argv = flags(images, tmp_path, '--mode=train', *QUICK, WATCH)
+  argv += ['--train_summary_steps=1', '--checkpoint_steps=100']
+  argv += ['--stop_on_collapse']
+  # Nothing is as far apart as that.
+  monkeypatch.setattr(health, '_ONE_POINT', 2.0)
+  assert run.main(argv) == 3
+  told = capsys.readouterr()
+  assert told.out.count('Health at step 2: collapse') == 1
+  assert 'collapsed at step 2 (--stop_on_collapse)' in told.err
+  assert 'Traceback' not in told.err
+  assert checkpoint_files.steps(tmp_path) == [0, 2]
+  # It goes on where it was, and need not end.
+  argv += ['--stop_on_collapse=false']
+  assert run.main(argv) == 0
+  out = capsys.readouterr().out
+  assert 'Resuming from step 2' in out
+  assert out.count('Health at step') == 1 and 'Health at step 4' in out
+  rows = (tmp_path / 'metrics.jsonl').read_text().splitlines()
+  rows = [json.loads(row) for row in rows]
+  assert [row['step'] for row in rows] == [1, 2, 3, 4, 5, 6]
+  assert all(row['health/feature_std'] < 2.0 for row in rows)
 
 
 def test_linear_evaluation_and_finetuning_from_a_checkpoint(

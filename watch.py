@@ -1,0 +1,136 @@
+"""What a run looks at beside its steps: the same images at every summary.
+
+Nothing here depends on what is optimised, nor changes anything of a run.
+"""
+
+import contextlib
+
+import numpy as np
+import tensorflow as tf
+
+import augmentation
+import config
+import data
+import data_sources
+import health
+import loop
+
+# Images whose views are finished together: that takes room for several copies.
+_TOGETHER = 64
+
+
+def _two_views(cfg, info):
+  """-> two views [n, H, W, 3] of images of a split, finished, on the host."""
+  info = data_sources.a_few(info, cfg.health_pairs)
+  recipe, size = config.augmentation(cfg), info.num_examples
+  with data_sources.explained(info):
+    batches = data.train_batches(
+      info,
+      augmentation.per_image(recipe, 2),
+      global_batch=size,
+      per_replica_batch=size,
+      seed=0,  # Not the run's: all runs see the same.
+      shuffle_buffer=1,
+    )
+    batch = next(iter(batches))
+  parts = []
+  for i in range(0, size, _TOGETHER):
+    part = tf.nest.map_structure(lambda x, i=i: x[i : i + _TOGETHER], batch)
+    parts.append(augmentation.per_batch(recipe, part)['views'])
+  good = batch['bad'].numpy() == 0
+  return [np.concatenate(parts)[good] for parts in zip(*parts, strict=True)]
+
+
+def held_out(cfg, info):
+  """-> two views [n, H, W, 3] of the same images, and which split has them.
+
+  The evaluation split, so that no step sees them; where it cannot be read, the
+  training split. They depend on the data, the augmentation and n alone.
+  """
+  with contextlib.suppress(data_sources.DataError):
+    held = data_sources.describe(cfg.dataset, cfg.data_dir, cfg.eval_split)
+    return _two_views(cfg, held), held.split
+  return _two_views(cfg, info), info.split
+
+
+def _embedded(method, *views):
+  """What health measures of two views of some images, in inference mode."""
+  both = [method.embed(view) for view in views]
+  found = {
+    'h': tf.stack([e['representation'] for e in both], 1),
+    'z': tf.stack([e['projection'] for e in both], 1),
+  }
+  if hasattr(method, 'rate'):
+    found['rate'] = method.rate(both, views)
+  if hasattr(method, 'probabilities'):
+    rows = [method.probabilities(e['projection']) for e in both]
+    # There may be very many of them: only their sum leaves the device.
+    found['probabilities'] = tf.reduce_sum(tf.concat(rows, 0), 0)[None]
+  return {name: tf.cast(x, tf.float32) for name, x in found.items()}
+
+
+def make_look(strategy, method, views, rows):
+  """-> look() -> the numbers of health, of views seen `rows` at a time.
+
+  In a replica's own context, where reading a variable asks no other one: a
+  worker may look while the others wait at their next step.
+  """
+
+  @tf.function(autograph=False)
+  def run(*views):
+    found = strategy.run(_embedded, args=(method, *views))
+    return tf.nest.map_structure(
+      lambda x: strategy.experimental_local_results(x)[0], found
+    )
+
+  def look():
+    size = len(views[0])
+    parts = [
+      run(*(tf.constant(view[i : i + rows]) for view in views))
+      for i in range(0, size, rows)
+    ]
+    found = {
+      name: np.concatenate([part[name] for part in parts]).astype(np.float64)
+      for name in parts[0]
+    }
+    if 'probabilities' in found:
+      found['probabilities'] = found['probabilities'].sum(0) / (2 * size)
+    return health.measure(**found)
+
+  return look
+
+
+def make_watch(cfg, strategy, method, info, warmup, monitor):
+  """-> watch(step, metrics) -> loop.Seen, for loop.fit; None without a wish.
+
+  The chief alone looks.
+  """
+  wanted = cfg.health_pairs and cfg.train_summary_steps
+  if not wanted or cfg.train_mode == 'finetune':
+    return None
+  if not monitor.chief:
+    return lambda step, metrics: loop.Seen()
+  views, split = held_out(cfg, info)
+  if len(views[0]) < 2:
+    monitor.say(f'Not watched: {info.name}, {split} has no two good images')
+    return lambda step, metrics: loop.Seen()
+  monitor.say(
+    f'Watching {len(views[0])} pairs of views of {info.name}, {split}'
+  )
+  # No more than a step takes, which also needs room for its gradients.
+  rows = cfg.train_batch_size // strategy.num_replicas_in_sync
+  rows = cfg.grad_cache_chunk or rows // cfg.grad_accum_steps
+  look = make_look(strategy, method, views, rows)
+  # Nor need anything be learned while prototypes stand still, or while a queue
+  # is full of noise.
+  fills = cfg.queue_size // cfg.train_batch_size
+  settled = max(warmup, cfg.freeze_prototypes_steps, fills)
+  told = health.Told(config.in_use(cfg), method.chance(), settled)
+
+  def watch(step, metrics):
+    numbers = look()
+    lines = told.lines(step, metrics | numbers)
+    over = cfg.stop_on_collapse and told.collapsed()
+    return loop.Seen(numbers, lines, over)
+
+  return watch
