@@ -30,6 +30,7 @@ METHOD_SWITCHES = {
   'simsiam': ('use_projector',),
   'er_simclr': (),
   'er_byol': _BYOL_SWITCHES,
+  'er_dino': ('use_momentum_encoder', 'use_momentum_proj_head'),
   'entrec_cont': (),
   'entrec_disc': (),
   'swav': (),
@@ -40,14 +41,15 @@ _CEB = ('contrastive_ceb', 'byol_ceb')
 # The methods whose loss compares the images of a batch with each other.
 _IN_BATCH = (
   'contrastive', 'contrastive_ceb', 'cmc',
-  'er_simclr', 'er_byol', 'entrec_cont', 'entrec_disc', 'swav')
+  'er_simclr', 'er_byol', 'er_dino', 'entrec_cont', 'entrec_disc', 'swav')
 _TEACHERS = tuple(
   name for name in METHOD_NAMES
   if 'use_momentum_encoder' in METHOD_SWITCHES[name])
 # Parts of an image's colours that a network of CMC may see.
 COLOUR_PARTS = ('rgb', 'lab_l', 'lab_ab', 'ycbcr_y', 'ycbcr_cbcr')
+_DINO = ('dino', 'er_dino')
 # The methods that take --local_crops beside their two global ones.
-MULTI_CROP = ('swav', 'deepcluster', 'dino')
+MULTI_CROP = ('swav', 'deepcluster', *_DINO)
 _CROPS = range(1, 17)  # as many local ones
 
 # The first flag of each section of the help -> its title. The settings of the
@@ -76,12 +78,12 @@ _MATTERS_WITH = {
   'proj_head_hidden': ('proj_head_mode', ('nonlinear',)),
   'temperature': (
     'pretrain_loss',
-    ('contrastive', 'cmc', 'moco', 'swav', 'deepcluster', 'dino')),
-  'teacher_temperature': ('pretrain_loss', ('dino',)),
-  'teacher_temperature_start': ('pretrain_loss', ('dino',)),
-  'teacher_temperature_warmup_epochs': ('pretrain_loss', ('dino',)),
-  'centring': ('pretrain_loss', ('dino',)),
-  'centre_momentum': ('centring', (True,)),
+    ('contrastive', 'cmc', 'moco', 'swav', 'deepcluster', *_DINO)),
+  'teacher_temperature': ('pretrain_loss', _DINO),
+  'teacher_temperature_start': ('pretrain_loss', _DINO),
+  'teacher_temperature_warmup_epochs': ('pretrain_loss', _DINO),
+  'centring': ('pretrain_loss', _DINO),
+  'centre_momentum': ('centring', (None, True)),
   'predictor_hidden_dim': ('pretrain_loss', ('simsiam',)),
   'constant_predictor_rate': ('pretrain_loss', ('simsiam',)),
   'double_batch_trick': ('pretrain_loss', ('contrastive', 'contrastive_ceb')),
@@ -90,8 +92,8 @@ _MATTERS_WITH = {
   'ceb_distribution': ('pretrain_loss', _CEB),
   'backward_view': ('pretrain_loss', ('byol_ceb',)),
   'queue_start': ('pretrain_loss', ('swav',)),
-  'num_prototypes': ('pretrain_loss', ('swav', 'deepcluster', 'dino')),
-  'freeze_prototypes_steps': ('pretrain_loss', ('swav', 'dino')),
+  'num_prototypes': ('pretrain_loss', ('swav', 'deepcluster', *_DINO)),
+  'freeze_prototypes_steps': ('pretrain_loss', ('swav', *_DINO)),
   'sinkhorn_epsilon': ('pretrain_loss', ('swav',)),
   'sinkhorn_iterations': ('pretrain_loss', ('swav',)),
   'num_heads': ('pretrain_loss', ('deepcluster',)),
@@ -328,8 +330,9 @@ class Config:
   teacher_temperature_warmup_epochs: float = opt(0.0, 'Epochs of a linear '
     'way from --teacher_temperature_start to --teacher_temperature.',
     '[0, inf)')
-  centring: bool = opt(True, "Subtract their moving mean from the logits of "
-    "DINO's teacher; without it one output wins, and all is lost.")
+  centring: bool | None = opt(None, 'Subtract their moving mean from the '
+    "logits of DINO's teacher: without it one output wins. Not given: yes in "
+    'dino, no in er_dino, whose entropy is in the loss.')
   centre_momentum: float = opt(0.9, 'Momentum of that mean.', '[0, 1]')
   er_kappa: float = opt(10.0, 'ER on the sphere: concentration of the kernels '
     'of entropy and reconstruction, an inverse temperature.', '(0, inf)')
@@ -793,6 +796,11 @@ def is_ceb(cfg):
 def compares(cfg):
   """Whether the loss of an image depends on the others in its batch."""
   return cfg.train_mode == 'pretrain' and cfg.pretrain_loss in _IN_BATCH
+
+
+def centres(cfg):
+  """Whether the logits of DINO's teacher are centred."""
+  return cfg.pretrain_loss == 'dino' if cfg.centring is None else cfg.centring
 
 
 def has_teacher(cfg):

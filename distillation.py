@@ -4,6 +4,7 @@ import math
 
 import tensorflow as tf
 
+import config
 import distributed
 import model
 import objectives
@@ -271,7 +272,7 @@ class DINO(Teacher):
 
   def after_update(self, step, carry):
     super().after_update(step, carry)
-    if self.cfg.centring:
+    if config.centres(self.cfg):
       mean = tf.reduce_mean(carry['logits'], 0)  # of the chunks' means
       replicas = distributed.num_replicas()
       self.move_centre(distributed.cross_replica_sum(mean) / replicas)

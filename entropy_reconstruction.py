@@ -1,7 +1,7 @@
-"""ER as the objective: on SimCLR and BYOL, and its two first forms, EntRec.
+"""ER as the objective: on SimCLR, BYOL, DINO, and its first forms, EntRec.
 
 All of them minimise reconstruction - entropy, both in nats and of weight one,
-averaged over the two branches (ER, eq. 1; methods.md derives them).
+averaged over the two branches (ER, eq. 1; docs/methods.md derives them).
 """
 
 import math
@@ -10,7 +10,7 @@ import tensorflow as tf
 
 import distributed
 import information
-from distillation import BYOL
+from distillation import BYOL, DINO
 from skeletons import Output, Siamese
 
 
@@ -18,6 +18,13 @@ def _estimator(cfg):
   if cfg.er_estimator == 'joe':
     return information.joe
   return information.plug_in(distributed.all_gather)
+
+
+def _batch_means(probabilities):
+  """A list of [b, c] -> their means [c] over the rows of all replicas."""
+  means = [tf.reduce_mean(p, 0) for p in probabilities]
+  share = 1.0 / distributed.num_replicas()
+  return [share * mean for mean in distributed.cross_replica_sum(means)]
 
 
 def _metrics(found):
@@ -97,13 +104,8 @@ class EntRecDisc(Siamese):
   def objective(self, embeddings, step):
     del step
     log_p1, log_p2 = embeddings['projection']
-    means = distributed.cross_replica_sum(
-      [tf.reduce_mean(tf.exp(log_p), 0) for log_p in (log_p1, log_p2)]
-    )
-    share = 1.0 / distributed.num_replicas()
-    found = information.er_discrete_symmetric(
-      log_p1, log_p2, *[share * mean for mean in means]
-    )
+    means = _batch_means([tf.exp(log_p1), tf.exp(log_p2)])
+    found = information.er_discrete_symmetric(log_p1, log_p2, *means)
     return Output(found.loss, _metrics(found), self.features(embeddings))
 
 
@@ -142,3 +144,22 @@ class ERBYOL(BYOL):
       'ema_alpha': self.ema(step),
     }
     return Output(found.loss, metrics, tf.stop_gradient(embeddings['probed']))
+
+
+class ERDINO(DINO):
+  """DINO with the entropy that its centring else has to keep (ER, 4.2).
+
+  H(W) of the mean, over the batch, of what the student says of the two global
+  crops, from which it reaches the twin; no centring, unless it is asked for.
+  """
+
+  def objective(self, embeddings, step):
+    plain = super().objective(embeddings, step)
+    said = [
+      tf.nn.softmax(logits / self.cfg.temperature)
+      for logits in embeddings['student'][:2]
+    ]
+    found = information.er_discrete(plain.loss, _batch_means(said))
+    return plain._replace(
+      loss=found.loss, metrics=plain.metrics | _metrics(found)
+    )

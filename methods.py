@@ -29,7 +29,13 @@ import tensorflow as tf
 
 from contrastive import CMC, CSimCLR, MoCo, SimCLR
 from distillation import BYOL, CBYOL, DINO, SimSiam
-from entropy_reconstruction import ERBYOL, EntRecCont, EntRecDisc, ERSimCLR
+from entropy_reconstruction import (
+  ERBYOL,
+  ERDINO,
+  EntRecCont,
+  EntRecDisc,
+  ERSimCLR,
+)
 from prototypes import DeepCluster, SwAV
 from skeletons import Method, Output
 
@@ -76,6 +82,7 @@ METHODS = {
   'simsiam': SimSiam,
   'er_simclr': ERSimCLR,
   'er_byol': ERBYOL,
+  'er_dino': ERDINO,
   'entrec_cont': EntRecCont,
   'entrec_disc': EntRecDisc,
   'swav': SwAV,

@@ -80,6 +80,9 @@ _DINO_IMAGENET = _DINO | {
   'num_prototypes': 65536, 'freeze_prototypes_steps': 1251,
   'ema_alpha': 0.996, 'final_learning_rate': 2.5e-7, 'clip_norm': 3.0,
   'local_crops': 8}
+_SOLO_DINO = _DINO | {
+  'learning_rate': 0.3, 'weight_decay': 1e-6, 'ema_alpha': 0.9995,
+  'num_prototypes': 4096, 'freeze_prototypes_steps': 196}
 _SIMSIAM = MOCO_V2_VIEWS | {
   'pretrain_loss': 'simsiam', 'num_proj_layers': 3,
   'proj_head_hidden_dim': 2048, 'proj_out_dim': 2048,
@@ -155,6 +158,12 @@ PRESETS = {
     'ER on BYOL, ResNet-50, 400 epochs: published, but not verified here',
     _IMAGENET | _400_EPOCHS | _ER_BYOL | {
       'ema_alpha': 0.99, 'learning_rate': 0.3}),
+  'er_dino': (
+    'ER on DINO, ResNet-50, 400 epochs: published, but not verified here',
+    _DINO_IMAGENET | {
+      'pretrain_loss': 'er_dino', 'train_epochs': 400, 'optimizer': 'adamw',
+      'learning_rate': 5e-4, 'weight_decay': 0.04, 'final_weight_decay': 0.4,
+      'area_range_lower_bound': 0.4, 'local_area': '0.05,0.4'}),
   'entrec_cont': (
     'EntRec, continuous, ResNet-50, 400 epochs: 69.7% top-1 (EntRec, table 1)',
     _IMAGENET | _400_EPOCHS | {
@@ -205,9 +214,7 @@ PRESETS = {
   'cifar10_dino': (
     'DINO, ResNet-18, 1000 epochs: 89.52% (solo-learn, with its own probe); '
     'the views are those of cifar10_byol',
-    _CIFAR10 | _SOLO_BYOL | _DINO | {
-      'learning_rate': 0.3, 'weight_decay': 1e-6, 'ema_alpha': 0.9995,
-      'num_prototypes': 4096, 'freeze_prototypes_steps': 196}),
+    _CIFAR10 | _SOLO_BYOL | _SOLO_DINO),
   'cifar10_simsiam': (
     'SimSiam, ResNet-18, 1000 epochs: 90.51% (solo-learn, with its own probe)',
     _CIFAR10 | _SIMSIAM | {
@@ -219,6 +226,9 @@ PRESETS = {
   'cifar10_er_byol': (
     'ER with the settings of cifar10_byol: ours, not from a paper',
     _CIFAR10 | _SOLO_BYOL | _ER_BYOL),
+  'cifar10_er_dino': (
+    'ER with the settings of cifar10_dino: ours, not from a paper',
+    _CIFAR10 | _SOLO_BYOL | _SOLO_DINO | {'pretrain_loss': 'er_dino'}),
   'cifar10_entrec_cont': (
     'EntRec with the settings of cifar10_simclr: ours, not from a paper',
     _CIFAR10 | _SOLO_SIMCLR | {

@@ -7,12 +7,14 @@ import os
 import numpy as np
 import tensorflow as tf
 
+_DINO = {'proj_head_hidden': 'gelu', 'num_prototypes': 12}
 # pretrain_loss -> what it needs beside the smallest of settings.
 METHOD_SETTINGS = {
   'cmc': {'view_pairs': 'lab_l,lab_ab'},
   # More than a dozen steps on one batch fill: its own rows would repel it.
   'moco': {'queue_size': 1024},
-  'dino': {'proj_head_hidden': 'gelu', 'num_prototypes': 12},
+  'dino': _DINO,
+  'er_dino': _DINO,
   'simsiam': {'proj_head_output_bn': True, 'predictor_hidden_dim': 4},
   'swav': {'num_prototypes': 5, 'queue_size': 4},
   'deepcluster': {'num_prototypes': 4, 'num_heads': 3},

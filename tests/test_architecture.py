@@ -29,7 +29,7 @@ ROOMS = dict.fromkeys(LEAVES.split(), '') | {
   'skeletons': 'config distributed model randomness resnet schedules towers',
   'contrastive': """distributed distributions model objectives randomness
     schedules skeletons""",
-  'distillation': 'distributed model objectives schedules skeletons',
+  'distillation': 'config distributed model objectives schedules skeletons',
   'entropy_reconstruction': 'distillation distributed information skeletons',
   'prototypes': """clustering config distributed model objectives randomness
     skeletons""",

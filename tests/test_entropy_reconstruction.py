@@ -169,6 +169,40 @@ def test_the_entropy_of_er_byol_pulls_at_the_online_rows_alone(views, of):
   assert all(g is None for g in tape.gradient(loss, twins))
 
 
+@pytest.mark.parametrize('local', [0, 1])
+def test_er_dino_is_dino_without_a_centre_less_the_students_entropy(local):
+  rng = np.random.default_rng(6)
+  student, teacher = (
+    rng.normal(size=(2 + local, 6, 12)),
+    rng.normal(size=(2, 6, 12)),
+  )
+  method = make_er('er_dino', temperature=0.5, teacher_temperature=0.2)
+  found = method.objective(
+    {
+      'student': tensors(*student),
+      'teacher': tensors(*teacher),
+      'probed': tf.zeros([6, 1]),
+    },
+    AT,
+  )
+  rec = oracles.dino(student, teacher, np.zeros(12), 0.5, 0.2)
+  h = np.mean(
+    [
+      oracles.discrete_entropy(oracles.softmax_rows(s / 0.5).mean(0))
+      for s in student[:2]
+    ]
+  )
+  metrics = {k: float(v) for k, v in found.metrics.items()}
+  assert float(found.loss) == pytest.approx(rec - h, abs=1e-5)
+  assert metrics['er_entropy'] == pytest.approx(h, abs=1e-5)
+  assert metrics['dino_loss'] == pytest.approx(rec, abs=1e-5)
+  # The centre stays where it is, but for those who ask for it.
+  for asked, moves in ((None, False), (True, True)):
+    method = make_er('er_dino', centring=asked)
+    method.after_update(AT, {'logits': tf.ones([1, 12])})
+    assert bool(np.any(method.centre.numpy())) == moves
+
+
 def test_collapsed_rows_lose_all_that_entropy_can_lose():
   """-(logC + kappa) exactly, where a batch of B could win log B."""
   one = np.repeat(oracles.unit_rows(np.random.default_rng(5), 1, DIM), BATCH, 0)

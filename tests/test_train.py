@@ -45,6 +45,7 @@ def test_every_batch_norm_has_the_settings_of_the_run(loss):
       'simsiam': 23,  # Its projector has one more, on the output.
       'er_simclr': 21,
       'er_byol': 43,
+      'er_dino': 40,
       'entrec_cont': 21,
       'entrec_disc': 21,
       'swav': 21,
