@@ -14,6 +14,7 @@ import tensorflow as tf
 import config
 import distributed
 import loop
+import optimizers
 import train
 
 # A part runs in chunks of 1, 2, 4, ... steps until one takes that long.
@@ -68,7 +69,7 @@ def measure(cfg, strategy, info):
   step, state = train.build(cfg, strategy, info)
   exchange = None
   if strategy.num_replicas_in_sync > 1:
-    trained = train.make_groups(state.method, state.probe).trained
+    trained = optimizers.make_groups(state.method, state.probe).trained
     exchange = pace(_exchange(trained), itertools.repeat(batch))
   return Numbers(
     decode=decode,

@@ -247,16 +247,16 @@ PRESETS = {
       'color_jitter_contrast': 0.4, 'color_jitter_saturation': 0.4,
       'color_jitter_hue': 0.1}),
   'swav': (
-    'SwAV, ResNet-50, two crops, 400 epochs: 70.1% top-1 (SwAV paper)',
+    'SwAV, ResNet-50, two crops, 400 epochs: 70.1% top-1 (recalled)',
     _SWAV_RUN | _SWAV | {'freeze_prototypes_steps': 313}),
   'swav_256': (
-    'SwAV, ResNet-50, 8 crops, batch 256, 400 epochs: 74.3% top-1 (SwAV paper)',
+    'SwAV, ResNet-50, 8 crops, batch 256, 400 epochs: 74.3% top-1 (recalled)',
     _SWAV_RUN | _SWAV | _SWAV_QUEUE | _SIX_LOCAL | {
       'train_batch_size': 256, 'learning_rate': 0.6, 'warmup_epochs': 0.0,
       'final_learning_rate': 0.0006, 'warmup_learning_rate': 0.0,
       'freeze_prototypes_steps': 5005}),
   'deepcluster': (
-    'DeepCluster-v2, ResNet-50, two crops, 400 epochs: 70.2% (SwAV paper)',
+    'DeepCluster-v2, ResNet-50, two crops, 400 epochs: 70.2% top-1 (recalled)',
     _SWAV_RUN | _DEEPCLUSTER),
   'cifar10_swav': (
     'SwAV, ResNet-18, 1000 epochs: 89.17% (solo-learn, with its own probe)',

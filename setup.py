@@ -53,6 +53,7 @@ setup(
     'model',
     'monitor',
     'objectives',
+    'optimizers',
     'photo_patches',
     'presets',
     'pretrained',

@@ -19,6 +19,7 @@ import tensorflow as tf  # noqa: E402
 
 import config  # noqa: E402
 import data_util  # noqa: E402
+import optimizers  # noqa: E402
 import presets  # noqa: E402
 import train  # noqa: E402
 from benchmarks import bare, flops, timing  # noqa: E402
@@ -65,7 +66,7 @@ def make_batch(cfg, augmented):
 def whole_step(cfg):
   """-> (run(batch), the floating point operations of a step, graph(batch))."""
   state = train.make_state(cfg, 1000, 0, 1000)
-  schedule = train.learning_rate(cfg, 0, 1000)
+  schedule = optimizers.learning_rate(cfg, 0, 1000)
   step = train.make_train_step(cfg, state, schedule)
   step = tf.function(step, autograph=False)
   cost = flops.train_step(state.method, cfg.image_size)

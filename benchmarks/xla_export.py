@@ -21,6 +21,7 @@ import tensorflow as tf  # noqa: E402
 
 import config  # noqa: E402
 import data_util  # noqa: E402
+import optimizers  # noqa: E402
 import presets  # noqa: E402
 import train  # noqa: E402
 from benchmarks import flops, rules  # noqa: E402
@@ -40,7 +41,7 @@ def make_step(cfg):
   """-> (state, train_step), without warm-up: the first step moves already."""
   run.set_precision(cfg)
   state = train.make_state(cfg, CLASSES, 0, 100)
-  schedule = train.learning_rate(cfg, 0, 100)
+  schedule = optimizers.learning_rate(cfg, 0, 100)
   return state, train.make_train_step(cfg, state, schedule)
 
 

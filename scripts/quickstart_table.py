@@ -12,8 +12,8 @@ import command_line
 import run
 
 
-def measure(model_dir):
-  """-> (classes, steps, accuracy untrained, accuracy trained)."""
+def measure(model_dir, ends=(0, -1)):
+  """-> (classes, steps there are, top-1 at those that `ends` points at)."""
   run.quiet_start()
   import tensorflow as tf
 
@@ -42,7 +42,7 @@ def measure(model_dir):
     for info in (train_info, eval_info)
   ]
   accuracies = []
-  for step in (steps[0], steps[-1]):
+  for step in [steps[end] for end in ends]:
     checkpoints.load_parts(
       checkpoint_files.prefix(model_dir, step), method=state.method
     )

@@ -13,7 +13,7 @@ import tensorflow as tf
 import tf_keras as keras
 
 import tiny_run
-from small_data import make_folder
+from small_data import SMALL, make_folder
 
 tf.config.set_logical_device_configuration(
   tf.config.list_physical_devices('CPU')[0],
@@ -62,3 +62,14 @@ def tiny_encoder(monkeypatch):
 
   monkeypatch.setitem(resnet.BLOCKS, 18, tiny_run.BLOCKS)
   monkeypatch.setattr(skeletons, 'make_encoder', tiny_run.make_encoder)
+
+
+@pytest.fixture
+def state_of(tiny_encoder):
+  del tiny_encoder
+  import train
+  from config import Config
+
+  return lambda **changes: train.make_state(
+    Config(**SMALL | changes), 3, 0, 100
+  )

@@ -5,6 +5,7 @@ import pytest
 import tensorflow as tf
 import tf_keras as keras
 
+import optimizers
 import train
 from config import Config
 
@@ -27,14 +28,14 @@ def test_lamb_decays_kernels_alone_and_follows_the_schedule(
   try:
     with strategy.scope():
       state = train.make_state(cfg, 3, 5, 100)
-    groups = train.make_groups(state.method, state.probe)
+    groups = optimizers.make_groups(state.method, state.probe)
     before = [v.numpy() for v in groups.trained]
 
     @tf.function
     def step():
       def apply():
         zeros = [tf.zeros(v.shape) for v in groups.trained]
-        train.apply_gradients(state.optimizer, zeros, groups.trained)
+        optimizers.apply_gradients(state.optimizer, zeros, groups.trained)
 
       strategy.run(apply)
 

@@ -20,6 +20,15 @@ METHOD_SETTINGS = {
   'deepcluster': {'num_prototypes': 4, 'num_heads': 3},
 }
 
+# The smallest of settings.
+SMALL = {
+  'image_size': 16,
+  'resnet_depth': 18,
+  'proj_head_hidden_dim': 16,
+  'proj_out_dim': 8,
+  'train_batch_size': 4,
+}
+
 CLASSES = ('bird', 'cat', 'dog')
 
 

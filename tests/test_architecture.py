@@ -39,13 +39,14 @@ ROOMS = dict.fromkeys(LEAVES.split(), '') | {
   'data': 'data_sources randomness',
   'augmentation': 'data_util randomness',
   'watch': 'augmentation config data data_sources health loop',
+  'optimizers': 'config lars_optimizer model objectives schedules',
   'train': """augmentation big_batches checkpoint_files checkpoints config data
-    data_service data_sources distributed lars_optimizer loop methods model
-    monitor objectives pretrained schedules skeletons watch""",
+    data_service data_sources distributed loop methods model monitor objectives
+    optimizers pretrained skeletons watch""",
   'evaluate': """checkpoint_files config data data_sources data_util objectives
     pretrained""",
 }
-ROOMS['doctor'] = 'config distributed loop train'
+ROOMS['doctor'] = 'config distributed loop optimizers train'
 ROOMS['run'] = ' '.join(ROOMS)
 FILES = pathlib.Path(__file__).parents[1].glob('*.py')
 TREES = {path.stem: ast.parse(path.read_text()) for path in FILES}
@@ -94,7 +95,7 @@ def test_some_things_live_in_one_place():
   assert rooms_with('get_replica_context') == {'distributed'}
   openers = {'run', 'train', 'evaluate', 'doctor', 'config', 'command_line'}
   openers |= {'methods', 'contrastive', 'distillation', 'skeletons'}
-  openers |= {'entropy_reconstruction', 'prototypes', 'watch'}
+  openers |= {'entropy_reconstruction', 'optimizers', 'prototypes', 'watch'}
   assert rooms_with('cfg') <= openers
   assert not rooms_with('import tensorflow.keras', 'tf.keras')
   assert rooms_with('import keras') == {'keras_twin', 'export'}

@@ -7,6 +7,7 @@ import pytest
 import tensorflow as tf
 
 import distillation
+import optimizers
 import oracles
 import schedules
 import train
@@ -271,7 +272,7 @@ def test_the_predictors_rate_stays_while_the_others_falls():
     )  # fmt: skip
     state = train.make_state(cfg, 3, 0, 100)
     state.optimizer.iterations.assign(80)
-    step = compiled_step(state, cfg, train.learning_rate(cfg, 0, 100))
+    step = compiled_step(state, cfg, optimizers.learning_rate(cfg, 0, 100))
     runs.append((state.method, step))
   (falls, step), (stays, other) = runs
   # The last BN of a block starts at gamma 0, which hides what is before it.

@@ -162,7 +162,8 @@ def test_every_method_is_watched(loss, tmp_path, folder):
   # What is known of nothing learned is a metric of the method.
   method = make(cfg)
   assigns = 'information/assignment_entropy' in row
-  assert assigns == (loss in ('swav', 'deepcluster', 'dino', 'entrec_disc'))
+  discrete = ('swav', 'deepcluster', 'dino', 'er_dino', 'entrec_disc')
+  assert assigns == (loss in discrete)
   at = tf.constant(3, tf.int64)
   rows = method.encode(some_views(8), at) | {
     'index': tf.range(8, dtype=at.dtype)

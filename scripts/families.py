@@ -1,0 +1,188 @@
+"""Every method in small on the built-in photographs, and what ER changes.
+
+python scripts/families.py [NAMES OF RUNS]
+
+A run is what RUNS says beside BASE. Whatever is done already, in part or whole,
+is not done again: remove runs/families/NAME to repeat one. The tables go to the
+screen and to runs/families/tables.md.
+"""
+
+import json
+import os
+import subprocess
+import sys
+import time
+
+import quickstart_table  # Puts the project on the path.
+
+import config
+
+ROOT = os.path.join('runs', 'families')
+STEPS, BATCH = 120, 256
+# One network and one length for all; what a method needs is in its row.
+BASE = {
+  'dataset': 'photo_patches/32px',
+  'eval_split': 'test',
+  'image_size': 32,
+  'stem': 'small',
+  'resnet_depth': 18,
+  'train_batch_size': BATCH,
+  'train_steps': STEPS,
+  'warmup_epochs': 1.0,
+  'learning_rate': 1.0,
+  'proj_head_hidden_dim': 512,
+  'proj_out_dim': 128,
+  'checkpoint_steps': 40,
+  'train_summary_steps': 20,
+  'use_tpu': False,
+}
+_TWIN = {'ema_alpha': 0.99}
+_DINO = _TWIN | {
+  'num_proj_layers': 3,
+  'proj_head_hidden': 'gelu',
+  'num_prototypes': 512,
+}
+METHODS = {
+  'contrastive': {},
+  'contrastive_ceb': {'ceb_beta': 0.1, 'beta_schedule': 'linear_warmup'},
+  'moco': {
+    'queue_size': 2048,
+    'temperature': 0.2,
+    'ema_schedule': 'constant',
+    **_TWIN,
+  },
+  'cmc': {'view_pairs': 'lab_l,lab_ab'},
+  'swav': {'num_prototypes': 128, 'freeze_prototypes_steps': 16},
+  'deepcluster': {'num_prototypes': 128, 'num_heads': 3},
+  'byol': _TWIN,
+  'byol_ceb': _TWIN | {'ceb_beta': 0.1, 'kappa_e': 16384.0},
+  'simsiam': {
+    'num_proj_layers': 3,
+    'proj_head_output_bn': True,
+    'proj_out_dim': 512,
+    'predictor_hidden_dim': 128,
+  },
+  'dino': _DINO,
+  'er_simclr': {},
+  'er_byol': _TWIN | {'er_estimator': 'joe'},
+  'er_dino': _DINO,
+  'entrec_cont': {},
+  'entrec_disc': {},
+}
+# The claim of ER: with the entropy in the loss, teachers may move faster and
+# batches be smaller. One thing is changed at a time; as many images are seen.
+PAIRS = [('byol', 'er_byol'), ('dino', 'er_dino')]
+CHANGES = {
+  'EMA 0.8': {'ema_alpha': 0.8},
+  'EMA 0.4': {'ema_alpha': 0.4},
+  'batch 64': {'train_batch_size': BATCH // 4, 'train_steps': STEPS * 4},
+}
+RUNS = {name: {'pretrain_loss': name} | row for name, row in METHODS.items()}
+RUNS |= {
+  f'{name}, {change}': RUNS[name] | values
+  for pair in PAIRS
+  for change, values in CHANGES.items()
+  for name in pair
+}
+
+
+def folder(name):
+  return os.path.join(ROOT, name.replace(', ', '_').replace(' ', ''))
+
+
+def train(name):
+  """Trains a run to its end in a process of its own, or stops this one."""
+  settings = BASE | RUNS[name] | {'mode': 'train', 'model_dir': folder(name)}
+  flags = [f'--{key}={config.show(value)}' for key, value in settings.items()]
+  # Its exit status 0 means that the last checkpoint is there.
+  if subprocess.run([sys.executable, 'run.py', *flags]).returncode:
+    sys.exit(f'{name} did not end well: see above. The same command goes on.')
+
+
+def information(model_dir):
+  """What the last summary says of entropy, reconstruction and the bounds."""
+  with open(os.path.join(model_dir, 'metrics.jsonl')) as file:
+    last = json.loads(file.readlines()[-1])
+  return {k: v for k, v in last.items() if k.startswith('information/')}
+
+
+def result(name):
+  """Trains and measures a run, unless that is done -> its facts."""
+  path = os.path.join(folder(name), 'families.json')
+  if os.path.exists(path):
+    with open(path) as file:
+      return json.load(file)
+  print(f'\n{name}', flush=True)
+  start = time.monotonic()
+  train(name)
+  ends = (0, -1) if name in METHODS else (-1,)
+  _, _, accuracies = quickstart_table.measure(folder(name), ends)
+  facts = {
+    'untrained': accuracies[0] if name in METHODS else None,
+    'trained': accuracies[-1],
+    'seconds': time.monotonic() - start,
+  } | information(folder(name))
+  with open(f'{path}.part', 'w') as file:
+    json.dump(facts, file, indent=2)
+  os.replace(f'{path}.part', path)
+  print(f'{name}: top-1 {100 * accuracies[-1]:.1f}%', flush=True)
+  return facts
+
+
+def _row(*cells):
+  return '| ' + ' | '.join(cells) + ' |'
+
+
+def _percent(share):
+  return f'{100 * share:.1f}'
+
+
+def methods_table(results):
+  """All methods that are done: accuracy, and the information view."""
+  terms = ('entropy', 'reconstruction', 'er_bound', 'infonce_bound')
+  heads = ['untrained', 'trained', 'gain', 'H', 'rec', 'H - rec', 'InfoNCE']
+  lines = [_row('method', *heads), _row('---', *['---:'] * len(heads))]
+  for name in METHODS:
+    if name in results:
+      facts = results[name]
+      before, after = facts['untrained'], facts['trained']
+      nats = [facts.get(f'information/{term}') for term in terms]
+      lines.append(
+        _row(
+          f'`{name}`',
+          *map(_percent, (before, after, after - before)),
+          *('' if x is None else f'{x:.2f}' for x in nats),
+        )
+      )
+  return lines
+
+
+def changes_table(results):
+  """Methods without and with entropy in the loss, under each change."""
+  base = f'EMA {METHODS[PAIRS[0][0]]["ema_alpha"]}'
+  lines = [_row('method', base, *CHANGES)]
+  lines.append(_row('---', *['---:'] * (1 + len(CHANGES))))
+  for pair in PAIRS:
+    for name in pair:
+      runs = [name, *(f'{name}, {change}' for change in CHANGES)]
+      cells = [
+        _percent(results[run]['trained']) if run in results else ''
+        for run in runs
+      ]
+      lines.append(_row(f'`{name}`', *cells))
+  return lines
+
+
+def main(names):
+  unknown = [name for name in names if name not in RUNS]
+  if unknown:
+    sys.exit(f'No such run: {unknown[0]}. There are: {"; ".join(RUNS)}')
+  results = {name: result(name) for name in names or RUNS}
+  lines = [*methods_table(results), '', *changes_table(results)]
+  with open(os.path.join(ROOT, 'tables.md'), 'w') as file:
+    file.write('\n'.join(lines) + '\n')
+  print('\n' + '\n'.join(lines))
+
+
+if __name__ == '__main__':
+  main(sys.argv[1:])

@@ -1,0 +1,82 @@
+"""scripts/families.py: its runs are what they say, and are not done twice."""
+
+import json
+import os
+import subprocess
+import sys
+
+import pytest
+
+import config
+import methods
+
+SCRIPTS = os.path.join(os.path.dirname(os.path.dirname(__file__)), 'scripts')
+sys.path.insert(0, SCRIPTS)
+families = __import__('families')
+sys.path.remove(SCRIPTS)
+
+
+def test_every_method_has_a_run_and_every_flag_of_it_an_effect():
+  assert set(families.METHODS) == set(methods.METHODS)
+  for name, row in families.RUNS.items():
+    assert config.warnings(config.Config(**families.BASE | row)) == [], name
+
+
+def test_a_change_changes_one_thing_and_as_many_images_are_seen():
+  for pair in families.PAIRS:
+    for name in pair:
+      plain = families.BASE | families.RUNS[name]
+      images = plain['train_batch_size'] * plain['train_steps']
+      for change, values in families.CHANGES.items():
+        run = families.BASE | families.RUNS[f'{name}, {change}']
+        assert run['train_batch_size'] * run['train_steps'] == images
+        assert {k for k in run if run[k] != plain[k]} == set(values)
+
+
+@pytest.fixture
+def commands(tmp_path, monkeypatch):
+  """Runs train nothing: the commands that would, and their exit status."""
+  monkeypatch.setattr(families, 'ROOT', str(tmp_path))
+  calls, status = [], [0]
+
+  def call(argv):
+    calls.append(argv)
+    folder = [a for a in argv if a.startswith('--model_dir=')][0][12:]
+    os.makedirs(folder, exist_ok=True)
+    with open(f'{folder}/metrics.jsonl', 'w') as file:
+      file.write('{"step": 1, "information/entropy": 0.0}\n')
+      file.write('{"step": 2, "information/entropy": 3.5, "x": 1}\n')
+    return subprocess.CompletedProcess(argv, status[0])
+
+  monkeypatch.setattr(families.subprocess, 'run', call)
+  monkeypatch.setattr(
+    families.quickstart_table,
+    'measure',
+    lambda folder, ends: (16, [0, 9], [0.5, 0.75][-len(ends) :]),
+  )
+  return calls, status
+
+
+def test_a_run_is_done_once_and_an_end_is_no_result(commands, capsys):
+  calls, status = commands
+  status[0] = 143
+  with pytest.raises(SystemExit, match='byol did not end well'):
+    families.main(['byol'])
+  assert not os.path.exists(f'{families.folder("byol")}/families.json')
+  status[0] = 0
+  for _ in range(2):
+    families.main(['byol', 'byol, EMA 0.4'])
+  assert len(calls) == 3
+  assert '--ema_alpha=0.4' in calls[-1] and '--mode=train' in calls[-1]
+  with open(f'{families.folder("byol")}/families.json') as file:
+    facts = json.load(file)
+  assert facts['information/entropy'] == 3.5 and 'x' not in facts
+  lines = capsys.readouterr().out.splitlines()
+  assert '| `byol` | 50.0 | 75.0 | 25.0 | 3.50 |  |  |  |' in lines
+  assert '| `byol` | 75.0 |  | 75.0 |  |' in lines
+
+
+def test_a_run_that_there_is_not(commands):
+  with pytest.raises(SystemExit, match='No such run: byl'):
+    families.main(['byl'])
+  assert commands[0] == []
