@@ -14,9 +14,7 @@ from absl import flags
 
 from config import (
   FIELDS,
-  METHOD_SWITCHES,
   READING,
-  SECTIONS,
   ConfigError,
   allowed,
   check_place,
@@ -28,6 +26,7 @@ from config import (
   to_dict,
 )
 from presets import PRESETS
+from settings import METHOD_SWITCHES, SECTIONS
 
 
 class Help(Exception):

@@ -63,6 +63,7 @@ setup(
     'resnet',
     'run',
     'schedules',
+    'settings',
     'skeletons',
     'torch_names',
     'towers',

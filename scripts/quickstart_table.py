@@ -17,6 +17,9 @@ def measure(model_dir, ends=(0, -1)):
   run.quiet_start()
   import tensorflow as tf
 
+  # Several models in one process are traced anew, which it warns of.
+  tf.get_logger().setLevel('ERROR')
+
   import checkpoint_files
   import checkpoints
   import config

@@ -7,8 +7,9 @@ LEAVES = """presets randomness schedules objectives distributions distributed
   lars_optimizer photo_patches monitor loop data_service"""
 # Room -> the rooms it may import; each names only rooms above itself.
 ROOMS = dict.fromkeys(LEAVES.split(), '') | {
-  'config': 'presets',
-  'command_line': 'config presets',
+  'settings': 'presets',
+  'config': 'settings',
+  'command_line': 'config presets settings',
   'clustering': 'distributed randomness',
   'data_util': 'randomness',
   'resnet': 'distributed',

@@ -13,6 +13,7 @@ from absl import flags
 import command_line
 import config
 import presets
+import settings
 from config import Config, ConfigError
 from small_data import METHOD_SETTINGS
 
@@ -191,7 +192,7 @@ def test_defaults():
 
 def test_every_flag_has_a_section_and_a_help_text():
   grouped = command_line.sections()
-  assert list(grouped) == list(config.SECTIONS.values())
+  assert list(grouped) == list(settings.SECTIONS.values())
   names = [name for names in grouped.values() for name in names]
   assert sorted(names) == sorted(config.FIELDS)
   for field in config.FIELDS.values():
@@ -821,7 +822,7 @@ def test_method_facts():
       config.is_ceb(cfg),
       config.has_teacher(cfg),
     )
-    for loss in config.METHOD_NAMES
+    for loss in settings.METHOD_NAMES
     for cfg in [Config(pretrain_loss=loss, **METHOD_SETTINGS.get(loss, {}))]
   }
   assert facts == {

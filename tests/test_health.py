@@ -10,6 +10,7 @@ import config
 import distributions
 import health
 import oracles
+from settings import METHOD_NAMES
 from small_data import METHOD_SETTINGS
 
 RNG = np.random.default_rng(0)
@@ -205,7 +206,7 @@ def test_advice_is_for_what_the_run_has():
 
 
 @pytest.mark.parametrize('kind', TROUBLES)
-@pytest.mark.parametrize('method', config.METHOD_NAMES)
+@pytest.mark.parametrize('method', METHOD_NAMES)
 def test_every_flag_that_is_named_exists(kind, method):
   settings = METHOD_SETTINGS.get(method, {})
   found = advice(kind, pretrain_loss=method, **settings)

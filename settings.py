@@ -1,0 +1,416 @@
+"""Every setting of the program, as a table: its default, help, what it may be.
+
+A field is a flag. Nothing is imported here but the recipes' names.
+"""
+
+import dataclasses
+
+from presets import PRESETS
+
+# fmt: off
+# Tables, laid out by hand.
+
+# pretrain_loss -> the head switches of the published code that it implies.
+_BYOL_SWITCHES = (
+  'use_momentum_encoder', 'use_momentum_proj_head', 'use_projector')
+METHOD_SWITCHES = {
+  'contrastive': (),
+  'contrastive_ceb': (),
+  'byol': _BYOL_SWITCHES,
+  'byol_ceb': (
+    *_BYOL_SWITCHES, 'use_target_projector', 'stochastic_projector'),
+  'cmc': (),
+  'moco': ('use_momentum_encoder', 'use_momentum_proj_head'),
+  'dino': ('use_momentum_encoder', 'use_momentum_proj_head'),
+  'simsiam': ('use_projector',),
+  'er_simclr': (),
+  'er_byol': _BYOL_SWITCHES,
+  'er_dino': ('use_momentum_encoder', 'use_momentum_proj_head'),
+  'entrec_cont': (),
+  'entrec_disc': (),
+  'swav': (),
+  'deepcluster': (),
+}
+METHOD_NAMES = tuple(METHOD_SWITCHES)
+
+# The first flag of each section of the help -> its title. The settings of the
+# first two sections belong to one call of the program, the others to the run.
+SECTIONS = {
+  'preset': 'This call',
+  'use_tpu': 'Hardware',
+  'dataset': 'Data',
+  'batch_image_augmentation_type': 'Augmentation',
+  'resnet_depth': 'Backbone',
+  'pretrain_loss': 'Method',
+  'proj_head_mode': 'Heads',
+  'train_mode': 'Linear probe and finetuning',
+  'train_batch_size': 'Optimisation',
+  'precision': 'Numbers and chance',
+  'train_summary_steps': 'Checkpoints and summaries',
+}
+# fmt: on
+
+
+def opt(default, help, choices=None):
+  """A field that is a flag; choices: values, or an interval as '[0, 1)'."""
+  metadata = {'help': help, 'choices': choices}
+  return dataclasses.field(default=default, metadata=metadata)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Settings:
+  """The settings of one call, as they are typed."""
+
+  # fmt: off
+  # This call
+  preset: str = opt('', 'A recipe from the list at the end of this text; flags '
+    'typed beside it win over it. --print_config shows its values.',
+    ('', *PRESETS))
+  print_config: bool = opt(False, 'Print every setting with where it came '
+    'from, and stop.')
+  mode: str = opt('train_then_eval', 'eval follows the run in --model_dir '
+    'until the last step of the training; where there is none it evaluates '
+    '--checkpoint. extract_features, export and inspect read --checkpoint, or '
+    'the newest one in --model_dir. doctor measures input and step of a run '
+    'with these flags and says which one to turn; it trains and stores '
+    'nothing.',
+    ('train', 'eval', 'train_then_eval', 'extract_features', 'export',
+     'inspect', 'doctor'))
+  model_dir: str = opt('', 'Where everything of a run goes, and where it '
+    'resumes from; local or gs://. Without it a new folder under ./runs is '
+    'made and printed.')
+  output: str = opt('', 'Where extract_features writes (features.npz; a folder '
+    'gets shards), and the folder for export.')
+  format: str = opt('saved_model', 'What export writes. saved_model: for '
+    'TensorFlow, trainable. safetensors: for torchvision and timm. onnx. '
+    'keras: for Keras 3. released: a checkpoint that the published code reads.',
+    ('saved_model', 'safetensors', 'onnx', 'keras', 'released'))
+  resume: str = opt('auto', 'auto: go on from the newest checkpoint in '
+    '--model_dir if there is one. never: refuse a folder that has one. must: '
+    'refuse a folder that has none.', ('auto', 'never', 'must'))
+  fresh_start: bool = opt(False, 'Begin at step 0 although the checkpoints in '
+    '--model_dir are damaged; they are kept beside the new ones.')
+  allow_config_change: bool = opt(False, 'Resume although settings that change '
+    'the meaning of the run differ from those in config.json.')
+  download: bool = opt(False, 'Allow downloads of more than 1 GB. Without it '
+    'the command that prepares the data set is printed instead.')
+  eval_name: str = opt('', "Suffix of the results' folder, to keep several "
+    'evaluations.')
+  export_train_model: bool = opt(True, 'Accepted without effect: see '
+    '--mode=export.')
+  export_eval_model: bool = opt(True, 'Accepted without effect: see '
+    '--mode=export.')
+  keep_hub_module_max: int = opt(1, 'Accepted without effect: see '
+    '--mode=export.', '[0, inf)')
+
+  # Hardware
+  use_tpu: bool | None = opt(None, 'Not given: a TPU if one is named or '
+    'attached, else all GPUs, else the CPU. true: a TPU or an error. false: '
+    'never look for one.')
+  tpu_name: str = opt('', 'The Cloud TPU to use.')
+  tpu_zone: str = opt('', 'The zone of that TPU, where it cannot be guessed.')
+  gcp_project: str = opt('', 'The project of that TPU, likewise.')
+  master: str = opt('', 'Address of a TPU worker, instead of --tpu_name.')
+  data_service: str = opt('', 'Have the training images prepared by the '
+    'processes of scripts/data_workers.sh, which prints what to give here. '
+    'Their order is then not promised, nor is exact resuming.')
+
+  # Data
+  dataset: str = opt('imagenet2012', 'A TFDS name (cifar10, '
+    'imagenet2012_subset/1pct), photo_patches/32px (built in), or folder:PATH '
+    'with PATH/train/<class>/*.jpg.')
+  data_dir: str = opt('', "Where TFDS keeps its data sets, local or gs://; "
+    "empty: TFDS' own default.")
+  train_split: str = opt('train', 'Split to train on; train[:90%] works too.')
+  eval_split: str = opt('validation', 'Split to evaluate on; many data sets '
+    'call it test.')
+  image_size: int = opt(224, 'Height and width of the crops. 32 or less '
+    'brings the CIFAR stem, see --stem.', '[8, inf)')
+  cache_dataset: bool = opt(False, 'Decode the whole split into memory '
+    'before the first step, on every host: for small sets.')
+  shuffle_buffer: int = opt(16384, 'Examples among which the next one is '
+    'drawn. Lower it if the host runs out of memory.', '[1, inf)')
+
+  # Augmentation
+  batch_image_augmentation_type: str = opt('byol', 'byol: blur with '
+    'probability (1, 0.1) and solarization with (0, 0.2) on the two views, '
+    'pixels normalized by mean and deviation. simclr: blur with 0.5 on both.',
+    ('byol', 'simclr'))
+  augment_on: str = opt('auto', 'Where crops are flipped, coloured, blurred '
+    'and normalized: in the step on its device (auto, device), or in the input '
+    'pipeline (host), which pays where host cores idle and the device does '
+    'not.', ('auto', 'host', 'device'))
+  use_blur: bool = opt(True, 'Gaussian blur. Turn it off for small images.')
+  blur_probability: str = opt('', "Probabilities 'p1,p2' for the two views, "
+    "instead of those of --batch_image_augmentation_type; 'p1,p2,p3': p3 for "
+    'local crops, otherwise 0.5.')
+  solarize_probability: str = opt('', "Probabilities 'p1,p2' for the two "
+    "views, instead of those of --batch_image_augmentation_type; 'p1,p2,p3': "
+    'p3 for local crops, otherwise 0.')
+  color_jitter_probability: float = opt(0.8, 'Probability that the colours of '
+    'a view are jittered.', '[0, 1]')
+  color_jitter_brightness: float = opt(0.4, 'Strength of the brightness '
+    'jitter.', '[0, 1]')
+  color_jitter_contrast: float = opt(0.4, 'Strength of the contrast jitter.',
+    '[0, 1]')
+  color_jitter_saturation: float = opt(0.2, 'Strength of the saturation '
+    'jitter.', '[0, 1]')
+  color_jitter_hue: float = opt(0.1, 'Strength of the hue jitter.', '[0, 0.5]')
+  grayscale_probability: float = opt(0.2, 'Probability that a view becomes '
+    'gray.', '[0, 1]')
+  brightness_fn: str = opt('simclrv1', 'Brightness is added (simclrv1) or '
+    'multiplied (simclrv2).', ('simclrv1', 'simclrv2'))
+  bbox_sampling: str = opt('logarithmic', 'How the aspect ratio of a crop is '
+    'drawn: logarithmic as in BYOL, uniform as in SimCLR.',
+    ('logarithmic', 'uniform'))
+  area_range_lower_bound: float = opt(0.08, 'The smallest crop, as a share of '
+    'the image.', '(0, 1]')
+  area_range_upper_bound: float = opt(1.0, 'The largest crop, likewise.',
+    '(0, 1]')
+  local_crops: int = opt(0, 'Small crops of an image beside its two views, for '
+    'methods that take them.', '[0, 16]')
+  local_size: int = opt(96, 'Height and width of local crops.', '[8, inf)')
+  local_area: str = opt('0.05,0.14', "Smallest and largest local crop 'low,"
+    "high', as shares of the image.")
+  clip_by_value_after_resizing: bool = opt(True, 'Clip to [0, 1] after the '
+    'crop is resized (bicubic overshoots).')
+  clip_by_value_after_grayscale: bool = opt(True, 'Clip to [0, 1] after the '
+    'random change to grayscale.')
+  no_augmentation: bool = opt(False, 'Train on the central crop alone, as in '
+    'evaluation.')
+  ft_with_full_aug: bool = opt(False, 'Finetune with all of the above instead '
+    'of crops and flips alone.')
+
+  # Backbone
+  resnet_depth: int = opt(50, 'Layers of the ResNet.',
+    (18, 34, 50, 101, 152, 200))
+  width_multiplier: int = opt(1, 'Width of the ResNet: 1, 2 or 4 times the '
+    'usual one.', (1, 2, 4))
+  sk_ratio: float = opt(0.0, 'Above 0: selective kernels with this ratio '
+    '(SimCLR: 0.0625), at depth 50 and more.', '[0, 1]')
+  se_ratio: float = opt(0.0, 'Above 0: squeeze and excitation with this '
+    'ratio.', '[0, 1]')
+  stem: str = opt('auto', 'auto: cifar at 32 pixels or less, else imagenet. '
+    'imagenet: 7x7 stride 2 and max pool. cifar: 3x3 stride 1. small: 3x3 '
+    'stride 2 and max pool, quick on 32 to 64 pixels.',
+    ('auto', 'imagenet', 'cifar', 'small'))
+  global_bn: bool = opt(True, 'Batch norm statistics over all replicas, not '
+    'over each alone.')
+  batch_norm_decay: float = opt(0.9, 'Decay of the moving statistics of batch '
+    'norm.', '[0, 1)')
+  view_pairs: str = opt('', "CMC's two networks, and what each sees: two of "
+    'rgb, lab_l, lab_ab, ycbcr_y, ycbcr_cbcr, such as lab_l,lab_ab. Different '
+    'parts are of the same view, the same part (rgb,rgb) is of two views.')
+
+  # Method
+  pretrain_loss: str = opt('contrastive', 'The method: contrastive is SimCLR, '
+    'contrastive_ceb C-SimCLR, byol_ceb C-BYOL; the others go by their own '
+    'names. docs/methods.md derives them.', METHOD_NAMES)
+  temperature: float = opt(0.1, 'Temperature of the softmax of SimCLR, MoCo, '
+    "CMC, SwAV, DeepCluster and DINO's student. C-SimCLR has --kappa_b = "
+    '1/temperature instead.',
+    '(0, inf)')
+  double_batch_trick: bool = opt(True, 'Take negatives from the same view too '
+    '(SimCLR, C-SimCLR).')
+  byol_loss_weight: float = opt(1.0, 'Weight of the squared distance of BYOL '
+    'and C-BYOL: half the concentration kappa_d of the decoder.', '(0, inf)')
+  ema_alpha: float = opt(0.999, 'Where the coefficient of the moving average '
+    'of the target network starts; it reaches 1 at the end. Lower it for '
+    'short runs (0.99 at 300 epochs).', '[0, 1]')
+  ema_schedule: str = opt('cosine', 'How that coefficient goes: cosine up to '
+    '1, or constant (MoCo).', ('cosine', 'constant'))
+  ceb_beta: float = opt(0.0, 'Weight of the compression in C-SimCLR and '
+    'C-BYOL; published: 1. If a short run does not learn, lower it.',
+    '[0, inf)')
+  beta_schedule: str = opt('constant', 'constant, or up to --ceb_beta: '
+    'linearly during the warm-up, or by a cosine over the run.',
+    ('constant', 'linear_warmup', 'cosine'))
+  ceb_sampling: bool = opt(True, 'Sample z from the forward encoder; false: '
+    'take its mean.')
+  ceb_distribution: str = opt('vmf', 'What the encoders of C-SimCLR and '
+    'C-BYOL emit: von Mises-Fisher on the sphere, or Gaussian.',
+    ('vmf', 'gaussian'))
+  kappa_e: float = opt(1024.0, 'Concentration of the forward encoder: higher '
+    'is less noise in z. Published: 1024 in C-SimCLR, 16384 in C-BYOL.',
+    '(0, inf)')
+  kappa_b: float = opt(10.0, 'Concentration of the backward encoder: higher '
+    'compresses more; in C-SimCLR also the inverse temperature.', '(0, inf)')
+  gaussian_scale: str = opt('fixed', 'Deviations of the Gaussian encoders: '
+    'fixed, or learned per dimension.', ('fixed', 'learned'))
+  sigma_e: float = opt(1.0, 'Deviation of the Gaussian forward encoder.',
+    '(0, inf)')
+  sigma_b: float = opt(1.0, 'Deviation of the Gaussian backward encoder.',
+    '(0, inf)')
+  backward_view: str = opt('same', "C-BYOL's backward encoder sees the view "
+    'that z came from (same, as published) or the other one (other, the '
+    'canonical CEB).', ('same', 'other'))
+
+  teacher_temperature: float = opt(0.04, "Temperature of DINO's teacher: "
+    'lower is sharper. If the loss does not fall below the log of '
+    '--num_prototypes, lower it.', '(0, inf)')
+  teacher_temperature_start: float = opt(0.04, 'Where that begins, with '
+    '--teacher_temperature_warmup_epochs.', '(0, inf)')
+  teacher_temperature_warmup_epochs: float = opt(0.0, 'Epochs of a linear '
+    'way from --teacher_temperature_start to --teacher_temperature.',
+    '[0, inf)')
+  centring: bool | None = opt(None, 'Subtract their moving mean from the '
+    "logits of DINO's teacher: without it one output wins. Not given: yes in "
+    'dino, no in er_dino, whose entropy is in the loss.')
+  centre_momentum: float = opt(0.9, 'Momentum of that mean.', '[0, 1]')
+  er_kappa: float = opt(10.0, 'ER on the sphere: concentration of the kernels '
+    'of entropy and reconstruction, an inverse temperature.', '(0, inf)')
+  er_estimator: str = opt('plug_in', 'Entropy of er_simclr and er_byol: '
+    "plug_in weighs rows by their own density (the published code's default), "
+    "joe takes their plain mean (EntRec's).", ('plug_in', 'joe'))
+  er_leave_one_out: bool = opt(False, "Leave a row's own kernel out of its "
+    'density; published: not left out, which keeps the entropy within a few '
+    'nats.')
+  er_entropy_of: str = opt('projection', 'What er_byol keeps the entropy of, '
+    'in the online network.', ('projection', 'prediction'))
+  er_alpha: float = opt(2.0, "Exponent of entrec_cont's reconstruction: 2 is "
+    'Gaussian.', '(0, inf)')
+  queue_size: int = opt(0, 'Embeddings of earlier steps that are kept: '
+    "MoCo's negatives (published: 65536), more samples for the assignments of "
+    'SwAV (3840 where batches are small).', '[0, inf)')
+  num_prototypes: int = opt(3000, 'Prototypes, or clusters: outputs of the '
+    'last layer.', '[2, inf)')
+  freeze_prototypes_steps: int = opt(0, 'Steps in which the prototypes stay '
+    'as they are.', '[0, inf)')
+  queue_start: float = opt(0.0, 'The epoch from which SwAV uses its queue '
+    '(published: 15), or later, when it is full.', '[0, inf)')
+  sinkhorn_epsilon: float = opt(0.05, "How soft SwAV's assignments are: its "
+    'scores are divided by it.', '(0, inf)')
+  sinkhorn_iterations: int = opt(3, "Rounds in which SwAV's assignments are "
+    'balanced over the prototypes.', '[1, inf)')
+  num_heads: int = opt(3, 'Clusterings that DeepCluster learns from at once, '
+    'each with --num_prototypes clusters.', '[1, inf)')
+  kmeans_iterations: int = opt(10, "Iterations of DeepCluster's k-means at the "
+    'beginning of an epoch.', '[1, inf)')
+
+  # Heads
+  proj_head_mode: str = opt('nonlinear', 'The projection head: an MLP, one '
+    'linear layer, or none.', ('none', 'linear', 'nonlinear'))
+  num_proj_layers: int = opt(2, 'Layers of the nonlinear projection head.',
+    '[1, inf)')
+  proj_head_hidden_dim: int = opt(4096, 'Width of the hidden layers of the '
+    'heads.', '[1, inf)')
+  proj_out_dim: int = opt(256, 'Dimension of the latent z.', '[3, inf)')
+  proj_head_output_bn: bool = opt(False, 'Batch norm after the last layer of '
+    'the projection head.')
+  proj_head_hidden: str = opt('bn_relu', 'What follows a hidden layer of the '
+    'projection head: batch norm and ReLU; a bias and ReLU, as in MoCo v2; a '
+    'bias and GELU, as in DINO.', ('bn_relu', 'relu', 'gelu'))
+  projector_mid_bn: bool = opt(True, 'Batch norm in the middle of the '
+    'predictor of BYOL, C-BYOL and SimSiam.')
+  predictor_hidden_dim: int = opt(512, "Width of the hidden layer of SimSiam's "
+    'predictor.', '[1, inf)')
+  mlp_init: str = opt('byol', 'Initial kernels of the heads: byol is variance '
+    'scaling, simclr a normal of deviation 0.01.', ('byol', 'simclr'))
+  use_momentum_encoder: bool | None = opt(None, 'Follows from '
+    '--pretrain_loss; to contradict it is an error.')
+  use_momentum_proj_head: bool | None = opt(None, 'Likewise.')
+  use_projector: bool | None = opt(None, 'Likewise.')
+  use_target_projector: bool | None = opt(None, 'Likewise.')
+  stochastic_projector: bool | None = opt(None, 'Likewise.')
+
+  # Linear probe and finetuning
+  train_mode: str = opt('pretrain', 'pretrain without labels, or finetune on '
+    'them (from --checkpoint).', ('pretrain', 'finetune'))
+  checkpoint: str = opt('', 'A checkpoint, or its folder, to start finetuning '
+    'from.')
+  fine_tune_after_block: int = opt(-1, 'What finetuning trains: -1 '
+    'everything; 0 what comes after the stem; 1 to 3 what comes after that '
+    'block group; 4 the linear head alone (linear evaluation).', '[-1, 4]')
+  lineareval_while_pretraining: bool = opt(True, 'Train a linear probe beside '
+    'the method, behind a stop-gradient, to see the accuracy at every step.')
+  ft_proj_selector: int = opt(0, 'What the probe reads: 0 the representation '
+    'of the backbone, k the k-th layer of the projection head, -1 its output '
+    '(the default of the published code).', '[-1, inf)')
+  zero_init_logits_layer: bool = opt(False, 'Start the linear head from zeros '
+    'when finetuning.')
+  reinit_logits_layer: bool = opt(True, 'Start finetuning with a new linear '
+    'head, not with the stored probe.')
+  rename_supervised_head: bool = opt(False, 'Accepted, without effect: '
+    'another label set just works.')
+  use_binary_cross_entropy: bool = opt(False, 'A sigmoid for each class '
+    'instead of a softmax: for multi-label data.')
+
+  # Optimisation
+  train_batch_size: int = opt(512, 'Examples of a step, over all replicas. '
+    'Halve it if memory runs out: contrastive methods lose negatives, BYOL '
+    'hardly minds.', '[1, inf)')
+  grad_cache_chunk: int = opt(0, 'Methods that compare the images of a '
+    'batch: how many are in the memory of a replica at once; 0: all. Loss and '
+    'gradients are those of the whole batch, batch normalization sees a '
+    'chunk.',
+    '[0, inf)')
+  grad_accum_steps: int = opt(1, 'The other methods, and finetuning: parts of '
+    'a batch that come one after the other, their gradients averaged.',
+    '[1, inf)')
+  eval_batch_size: int = opt(256, 'The same for evaluation.', '[1, inf)')
+  train_epochs: int = opt(100, 'Length of the training.', '[1, inf)')
+  train_steps: int = opt(0, 'Length in steps; above 0 it wins over epochs.',
+    '[0, inf)')
+  optimizer: str = opt('lars', 'lars for large batches; momentum is Nesterov '
+    'SGD; lamb needs the legacy stack (requirements-legacy.txt).',
+    ('lars', 'momentum', 'adam', 'adamw', 'lamb'))
+  learning_rate: float = opt(0.3, 'Learning rate for a batch of 256, see '
+    '--learning_rate_scaling. Lower it if the loss becomes NaN.', '[0, inf)')
+  learning_rate_scaling: str = opt('linear', 'linear: times batch / 256. '
+    'sqrt: times the square root of the batch, with a smaller base (0.075); '
+    'better for small batches.', ('linear', 'sqrt'))
+  learning_rate_schedule: str = opt('cosine', 'After the warm-up: down to '
+    '--final_learning_rate by a cosine, or constant.', ('cosine', 'constant'))
+  constant_predictor_rate: bool = opt(False, "Keep the learning rate of "
+    "SimSiam's predictor at its peak, with --optimizer=momentum.")
+  final_learning_rate: float = opt(0.0, 'Where the cosine ends, for a batch of '
+    '256, scaled as --learning_rate is.', '[0, inf)')
+  warmup_epochs: float = opt(10.0, 'Epochs of linear warm-up from '
+    '--warmup_learning_rate.', '[0, inf)')
+  warmup_learning_rate: float = opt(0.0, 'Where the warm-up begins, for a '
+    'batch of 256, scaled as --learning_rate is.', '[0, inf)')
+  momentum: float = opt(0.9, 'Momentum of lars and momentum.', '[0, 1)')
+  momentum_nesterov: bool = opt(True, 'Nesterov momentum in momentum; false: '
+    'plain SGD with momentum, as in MoCo and SimSiam.')
+  clip_norm: float = opt(0.0, 'Above 0: gradients are scaled down where the '
+    'norm of all of them together is larger.', '[0, inf)')
+  weight_decay: float = opt(1e-6, 'Weight decay: in lars of all but biases '
+    'and batch norm, in adamw and lamb of kernels, else an l2 loss on all but '
+    'batch norm.', '[0, inf)')
+  final_weight_decay: float = opt(0.0, 'Above 0: where weight decay arrives at '
+    'the end, by a cosine from --weight_decay.', '[0, inf)')
+  lars_eta: float = opt(1e-3, 'Trust coefficient of lars (solo-learn: 0.02).',
+    '(0, inf)')
+  lars_clip: bool = opt(False, "No longer step of lars than SGD's (LARC).")
+  lars_classic: bool = opt(True, 'true: learning rate and trust ratio inside '
+    'the momentum, as published. false: outside, the popular variant.')
+  lars_nesterov: bool = opt(False, 'Nesterov momentum in lars.')
+
+  # Numbers and chance
+  precision: str = opt('fp32', 'bf16 computes in bfloat16 and keeps weights '
+    'and losses in float32: faster on TPUs, recent GPUs and many CPUs. '
+    'fp16 has a loss scale that finds itself: for GPUs without bfloat16.',
+    ('fp32', 'bf16', 'fp16'))
+  jit_compile: bool = opt(False, 'Make the step one XLA program: faster on '
+    'GPUs, slower on CPUs; on TPUs it always is one. One replica only.')
+  seed: int = opt(0, 'Seed of everything random.', '[0, 1000000]')
+  deterministic: bool = opt(False, 'The same bits at every repetition; slower '
+    'on GPUs.')
+
+  # Checkpoints and summaries
+  train_summary_steps: int = opt(100, 'Steps between training summaries; 0: '
+    'none.', '[0, inf)')
+  health_pairs: int = opt(512, 'With every training summary two views of so '
+    'many images, always the same ones, of the evaluation split if there is '
+    'one, are looked at: what they tell of each other (information/...), and '
+    'signs of collapse (health/...); 0: none.', '[0, inf)')
+  stop_on_collapse: bool = opt(False, 'End with status 3, after a checkpoint, '
+    'when two summaries in a row show a collapse.')
+  checkpoint_epochs: int = opt(1, 'Epochs between checkpoints.', '[1, inf)')
+  checkpoint_steps: int = opt(0, 'Steps between checkpoints; above 0 it wins '
+    'over epochs.', '[0, inf)')
+  keep_checkpoint_max: int = opt(5, 'Checkpoints kept; older ones are '
+    'deleted.', '[1, inf)')
+  explicitly_watch_vars: bool = opt(False, 'Accepted, without effect: what is '
+    'trained follows from the method.')
+  # fmt: on
