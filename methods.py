@@ -76,17 +76,17 @@ METHODS = {
   'contrastive_ceb': CSimCLR,
   'byol': BYOL,
   'byol_ceb': CBYOL,
-  'cmc': CMC,
   'moco': MoCo,
-  'dino': DINO,
+  'cmc': CMC,
+  'swav': SwAV,
+  'deepcluster': DeepCluster,
   'simsiam': SimSiam,
+  'dino': DINO,
   'er_simclr': ERSimCLR,
   'er_byol': ERBYOL,
   'er_dino': ERDINO,
   'entrec_cont': EntRecCont,
   'entrec_disc': EntRecDisc,
-  'swav': SwAV,
-  'deepcluster': DeepCluster,
 }
 
 

@@ -19,17 +19,17 @@ METHOD_SWITCHES = {
   'byol': _BYOL_SWITCHES,
   'byol_ceb': (
     *_BYOL_SWITCHES, 'use_target_projector', 'stochastic_projector'),
-  'cmc': (),
   'moco': ('use_momentum_encoder', 'use_momentum_proj_head'),
-  'dino': ('use_momentum_encoder', 'use_momentum_proj_head'),
+  'cmc': (),
+  'swav': (),
+  'deepcluster': (),
   'simsiam': ('use_projector',),
+  'dino': ('use_momentum_encoder', 'use_momentum_proj_head'),
   'er_simclr': (),
   'er_byol': _BYOL_SWITCHES,
   'er_dino': ('use_momentum_encoder', 'use_momentum_proj_head'),
   'entrec_cont': (),
   'entrec_disc': (),
-  'swav': (),
-  'deepcluster': (),
 }
 METHOD_NAMES = tuple(METHOD_SWITCHES)
 
@@ -215,8 +215,8 @@ class Settings:
   byol_loss_weight: float = opt(1.0, 'Weight of the squared distance of BYOL '
     'and C-BYOL: half the concentration kappa_d of the decoder.', '(0, inf)')
   ema_alpha: float = opt(0.999, 'Where the coefficient of the moving average '
-    'of the target network starts; it reaches 1 at the end. Lower it for '
-    'short runs (0.99 at 300 epochs).', '[0, 1]')
+    'of the target network starts, see --ema_schedule. Lower it for short runs '
+    '(0.99 at 300 epochs).', '[0, 1]')
   ema_schedule: str = opt('cosine', 'How that coefficient goes: cosine up to '
     '1, or constant (MoCo).', ('cosine', 'constant'))
   ceb_beta: float = opt(0.0, 'Weight of the compression in C-SimCLR and '
