@@ -260,7 +260,8 @@ def help_text():
   lines = [
     'python run.py --flag=value ...',
     '',
-    'Self-supervised pretraining with SimCLR, C-SimCLR, BYOL and C-BYOL.',
+    'Self-supervised pretraining: C-SimCLR and C-BYOL, and what they are to be',
+    'compared with (--pretrain_loss).',
     'To begin: --preset=quickstart. Each flag stands with its default; of a',
     'flag that is typed twice the last value counts.',
   ]
@@ -278,9 +279,9 @@ def help_text():
   lines += [
     '',
     'Exit status: 0 done, 1 a bug of ours, 2 a wrong flag or file, 3 stopped',
-    'because the loss was no longer a number, 75 try again (storage out of',
-    'reach or full, a worker lost), 143 stopped by a signal; the checkpoint is',
-    'written.',
+    'because the loss was no longer a number or all had collapsed, 75 try',
+    'again (storage out of reach or full, a worker lost), 143 stopped by a',
+    'signal; the checkpoint is written.',
   ]
   return '\n'.join(lines)
 

@@ -45,7 +45,6 @@ _MATTERS_WITH = {
   'teacher_temperature_start': ('pretrain_loss', _DINO),
   'teacher_temperature_warmup_epochs': ('pretrain_loss', _DINO),
   'centring': ('pretrain_loss', _DINO),
-  'centre_momentum': ('centring', (None, True)),
   'predictor_hidden_dim': ('pretrain_loss', ('simsiam',)),
   'constant_predictor_rate': ('pretrain_loss', ('simsiam',)),
   'double_batch_trick': ('pretrain_loss', ('contrastive', 'contrastive_ceb')),
@@ -342,11 +341,16 @@ def check_replicas(cfg, replicas):
 
 def _idle(cfg):
   """{flag without effect: the one because of which}."""
-  return {
+  idle = {
     name: other
     for name, (other, values) in _MATTERS_WITH.items()
     if getattr(cfg, other) not in values
   }
+  if not centres(cfg):
+    idle['centre_momentum'] = (
+      'pretrain_loss' if cfg.centring is None else 'centring'
+    )
+  return idle
 
 
 def in_use(cfg):
@@ -354,7 +358,8 @@ def in_use(cfg):
   idle = _idle(cfg)
   if not has_teacher(cfg):
     idle['ema_alpha'] = 'pretrain_loss'
-  return {k: v for k, v in to_dict(cfg).items() if k not in idle}
+  known = to_dict(cfg) | {'centring': centres(cfg)}
+  return {k: v for k, v in known.items() if k not in idle}
 
 
 def warnings(cfg, num_examples=None):
@@ -402,7 +407,8 @@ def compares(cfg):
 
 def centres(cfg):
   """Whether the logits of DINO's teacher are centred."""
-  return cfg.pretrain_loss == 'dino' if cfg.centring is None else cfg.centring
+  asked = cfg.pretrain_loss == 'dino' if cfg.centring is None else cfg.centring
+  return asked and cfg.pretrain_loss in _DINO
 
 
 def has_teacher(cfg):

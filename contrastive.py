@@ -182,8 +182,7 @@ class MoCo(Teacher):
     queue = tf.math.l2_normalize(rows, -1)
     self.queue = distributed.mirrored(queue, 'queue')
 
-  def build(self, image_size):
-    super().build(image_size)
+  def begin(self):
     # As published, and unlike BYOL's: with a constant coefficient of .999 the
     # keys of the first thousand steps would be those of a random network.
     model.update_ema(*self.twins(), 0.0)

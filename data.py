@@ -475,6 +475,14 @@ def train_batches(
   return batches.apply(endless)
 
 
+def steps_of_all(info, global_batch, num_hosts):
+  """Batches until every host has read all of its own, the largest part too."""
+  if info.paths:
+    return -(-info.num_examples // global_batch)
+  sizes = [_host_part(info, num_hosts, h)[2] for h in range(num_hosts)]
+  return -(-max(sizes) * num_hosts // global_batch)
+
+
 def _eval_examples(info, global_batch, num_hosts, host):
   """-> (index, image's bytes, label) in order, padded to whole batches with
   index -1, and the spare example.
@@ -483,16 +491,14 @@ def _eval_examples(info, global_batch, num_hosts, host):
   spare = _find_spare(info, _in_order(info))
   size, none = info.num_examples, tf.constant(-1, tf.int64)
   if fetch:
-    steps = -(-size // global_batch)
+    steps = steps_of_all(info, global_batch, num_hosts)
     places = _places(0, steps, global_batch, num_hosts, host)
     indices = places.map(lambda place: tf.where(place < size, place, none))
     return indices.map(lambda i: (i, *fetch(tf.maximum(i, 0)))), spare
   records = _host_records(info, num_hosts, host).map(_checked(info))
   padding = tf.data.Dataset.from_tensors((none, *spare)).repeat()
-  batch = global_batch // num_hosts
-  sizes = [_host_part(info, num_hosts, h)[2] for h in range(num_hosts)]
-  total = -(-max(sizes) // batch) * batch
-  return records.concatenate(padding).take(total), spare
+  total = steps_of_all(info, global_batch, num_hosts) * global_batch
+  return records.concatenate(padding).take(total // num_hosts), spare
 
 
 def eval_batches(

@@ -190,8 +190,7 @@ class DINO(Teacher):
       round(images // cfg.train_batch_size),
     )
 
-  def build(self, image_size):
-    super().build(image_size)
+  def begin(self):
     model.update_ema(*self.twins(), 0.0)
 
   def twins(self):

@@ -246,6 +246,11 @@ def num_workers(strategy):
   return sum(len(jobs.get(job, ())) for job in ('chief', 'worker'))
 
 
+def num_hosts(strategy):
+  """How many machines read input: workers, or those of a TPU pod."""
+  return getattr(strategy.extended, 'num_hosts', num_workers(strategy))
+
+
 def is_chief(strategy):
   """True on the one process that writes files and talks to the user."""
   resolver = strategy.cluster_resolver

@@ -69,6 +69,7 @@ def _released(folder, model):
   """A checkpoint in the layout of the published code."""
   path = os.path.join(folder, f'ckpt-{model.found.step}')
   state = model.state
+  _one_network('released', model)
   for method in set(model.found.methods) - set(released.METHODS):
     raise CheckpointError(
       f'--format=released: that layout is of {", ".join(released.METHODS)}, '

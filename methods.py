@@ -7,6 +7,7 @@ of skeletons.py. What train.py asks of a method:
   encode(views, step) -> named embeddings, a row for every pair of views
   objective(embeddings, step) -> Output(loss, metrics, features, carry). Among
     the embeddings is then 'index', int64 [b]: which examples they are of
+  begin(): copies of trained layers are made, at first and of loaded ones
   trained() -> the layers that get gradients
   held(step) -> those of them that do not move yet
   steady() -> those of them whose learning rate stays at its peak

@@ -189,28 +189,29 @@ def apply_gradients(optimizer, gradients, variables):
     optimizer.apply_gradients(pairs, experimental_aggregate_gradients=False)
 
 
-def _slots(optimizer, variable):
-  """What an optimizer keeps of a variable.
+def _momentum(optimizer, variable):
+  """[its momentum], where the optimizer has one that moves it.
 
-  Of a legacy one, that is. What AdamW keeps is 0 before the first gradient and
-  stays so without one: decay is no part of it.
+  Not Adam's moments: they have to go on. Their bias is corrected by the number
+  of all steps, and what began at 0 later would move it five times too far.
   """
   inner = getattr(optimizer, 'inner_optimizer', optimizer)
   if isinstance(inner, keras.optimizers.AdamW):
     return []
-  return [inner.get_slot(variable, name) for name in inner.get_slot_names()]
+  names = {'momentum'} & set(inner.get_slot_names())
+  return [inner.get_slot(variable, name) for name in names]
 
 
 def update(optimizer, gradients, variables, held):
   """apply_gradients, but that some variables and their momentum stay.
 
-  held: {variable.ref(): [] bool}. Without a gradient decay would move them.
+  held: {variable.ref(): [] bool}.
   """
   kept = [
     (x, tf.identity(x), held[v.ref()])
     for v in variables
     if v.ref() in held
-    for x in (v, *_slots(optimizer, v))
+    for x in (v, *_momentum(optimizer, v))
   ]
   apply_gradients(optimizer, gradients, variables)
   for x, before, stays in kept:

@@ -146,7 +146,8 @@ PRESETS = {
       'learning_rate': 0.03, 'weight_decay': 1e-4,
       'area_range_lower_bound': 0.14, 'local_area': '0.05,0.14'}),
   'simsiam': (
-    'SimSiam, ResNet-50, 100 epochs: 68.1% top-1 (SimSiam README)',
+    'SimSiam, ResNet-50, 100 epochs: 68.1% top-1 (SimSiam README; the rate is '
+    'scaled to the batch, as in the paper)',
     _SIMSIAM | {
       'dataset': 'imagenet2012', 'train_batch_size': 512, 'train_epochs': 100,
       'learning_rate': 0.05, 'warmup_epochs': 0.0, 'weight_decay': 1e-4}),

@@ -298,9 +298,10 @@ def _read(cfg, argv, strategy, monitor):
   import pretrained
   import train
 
-  ours = _gfile(cfg.model_dir).exists(f'{cfg.model_dir}/config.json')
-  if cfg.mode == 'eval' and ours:
-    state, total = train.rebuild(cfg, strategy)
+  record = f'{cfg.model_dir}/config.json'
+  if cfg.mode == 'eval' and _gfile(cfg.model_dir).exists(record):
+    seen = _read_json(record).get('num_examples')
+    state, total = train.rebuild(cfg, strategy, seen)
     evaluate.follow(cfg, strategy, state, total, monitor)
     return
   if not cfg.checkpoint and not pretrained.there_is_one(cfg.model_dir):

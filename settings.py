@@ -273,7 +273,7 @@ class Settings:
     "MoCo's negatives (published: 65536), more samples for the assignments of "
     'SwAV (3840 where batches are small).', '[0, inf)')
   num_prototypes: int = opt(3000, 'Prototypes, or clusters: outputs of the '
-    'last layer.', '[2, inf)')
+    'last layer.', '[3, inf)')
   freeze_prototypes_steps: int = opt(0, 'Steps in which the prototypes stay '
     'as they are.', '[0, inf)')
   queue_start: float = opt(0.0, 'The epoch from which SwAV uses its queue '
@@ -316,8 +316,8 @@ class Settings:
   # Linear probe and finetuning
   train_mode: str = opt('pretrain', 'pretrain without labels, or finetune on '
     'them (from --checkpoint).', ('pretrain', 'finetune'))
-  checkpoint: str = opt('', 'A checkpoint, or its folder, to start finetuning '
-    'from.')
+  checkpoint: str = opt('', 'A checkpoint, or its folder, to start from: '
+    'finetuning, or another pretraining.')
   fine_tune_after_block: int = opt(-1, 'What finetuning trains: -1 '
     'everything; 0 what comes after the stem; 1 to 3 what comes after that '
     'block group; 4 the linear head alone (linear evaluation).', '[-1, 4]')

@@ -175,6 +175,10 @@ class Method(tf.Module):
     """Creates every variable, by one step on black images."""
     views = [tf.zeros([2, image_size, image_size, 3])] * 2
     self.encode(views, tf.constant(0, tf.int64), training=False)
+    self.begin()
+
+  def begin(self):
+    """Makes what starts as a copy of trained layers, once these are loaded."""
 
   def noise(self, step, salt, rows, width):
     """[rows, width] standard normals for this replica's rows of a view."""

@@ -134,11 +134,6 @@ def make_train_step(cfg, state, schedule):
       groups.trained,
     )
     gradients = distributed.cross_replica_sum(unscale(gradients))
-    held = optimizers.held(method, step)
-    gradients = [
-      tf.where(held[v.ref()], tf.zeros_like(g), g) if v.ref() in held else g
-      for v, g in zip(groups.trained, gradients, strict=True)
-    ]
     norm = tf.linalg.global_norm(gradients)
     if cfg.clip_norm:
       gradients, _ = tf.clip_by_global_norm(gradients, cfg.clip_norm, norm)
@@ -146,7 +141,9 @@ def make_train_step(cfg, state, schedule):
     gradients = optimizers.steadied(
       cfg, method, rate, gradients, groups.trained
     )
-    optimizers.update(optimizer, gradients, groups.trained, held)
+    optimizers.update(
+      optimizer, gradients, groups.trained, optimizers.held(method, step)
+    )
     method.after_update(step, carry)
     return metrics | {
       'learning_rate': rate,
@@ -193,22 +190,33 @@ def load_pretrained(cfg, state, say):
     names.append('probe')
   path = pretrained.locate(cfg.checkpoint)
   say(pretrained.load(path, names, state.method, state.probe))
+  state.method.begin()
 
 
-def rebuild(cfg, strategy):
-  """-> (a state to restore into, the last step), for an evaluator."""
+def _any_optimizer(cfg):
+  """For whoever trains none: LAMB, for one, is not always there."""
+  return dataclasses.replace(
+    cfg, optimizer='lars', constant_predictor_rate=False
+  )
+
+
+def rebuild(cfg, strategy, num_examples=None):
+  """-> (a state to restore into, the last step), for an evaluator.
+
+  num_examples: those that the run was trained on, where that is known.
+  """
   info = data_sources.describe(cfg.dataset, cfg.data_dir, cfg.train_split)
-  total = config.train_steps(cfg, info.num_examples)
-  cfg = dataclasses.replace(cfg, optimizer='lars')  # Not asked for.
-  classes = len(info.class_names)
+  num_examples = num_examples or info.num_examples
+  total = config.train_steps(cfg, num_examples)
+  cfg, classes = _any_optimizer(cfg), len(info.class_names)
   with strategy.scope():
-    return make_state(cfg, classes, 0, total, info.num_examples), total
+    return make_state(cfg, classes, 0, total, num_examples), total
 
 
 def untrained(cfg, strategy, found, optimizing=False):
   """A State that a pretrained.Found fits into."""
-  if not optimizing:  # Then any will do, and LAMB is not always there.
-    cfg = dataclasses.replace(cfg, optimizer='lars')
+  if not optimizing:
+    cfg = _any_optimizer(cfg)
   num_examples = found.record.get('num_examples')
   with strategy.scope():
     return make_state(cfg, found.num_classes, 0, 1, num_examples)
@@ -293,8 +301,9 @@ def first_pass(cfg, strategy, info, method):
 
   look_at = loop.make_loop(strategy, look, cfg.jit_compile, clocks=False)
   batches = make_input(cfg, info, strategy, 0)
-  # The last one is filled up with what the next epoch begins with.
-  for _ in range(-(-info.num_examples // cfg.train_batch_size)):
+  hosts = distributed.num_hosts(strategy)
+  # The last ones are filled up with what the next epoch begins with.
+  for _ in range(data.steps_of_all(info, cfg.train_batch_size, hosts)):
     look_at(batches, 1)
 
 

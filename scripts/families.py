@@ -36,7 +36,7 @@ BASE = {
   'train_summary_steps': 20,
   'use_tpu': False,
 }
-_TWIN = {'ema_alpha': 0.99}
+_TWIN = {'ema_alpha': 0.99, 'ema_schedule': 'constant'}
 _DINO = _TWIN | {
   'num_proj_layers': 3,
   'proj_head_hidden': 'gelu',
@@ -48,14 +48,24 @@ METHODS = {
   'moco': {
     'queue_size': 2048,
     'temperature': 0.2,
-    'ema_schedule': 'constant',
     **_TWIN,
   },
-  'cmc': {'view_pairs': 'lab_l,lab_ab'},
-  'swav': {'num_prototypes': 128, 'freeze_prototypes_steps': 16},
+  # Its projection is the two networks' side by side.
+  'cmc': {'view_pairs': 'lab_l,lab_ab', 'proj_out_dim': 64},
+  'swav': {
+    'num_prototypes': 512,
+    'freeze_prototypes_steps': 32,
+    'learning_rate': 0.5,
+  },
   'deepcluster': {'num_prototypes': 128, 'num_heads': 3},
   'byol': _TWIN,
-  'byol_ceb': _TWIN | {'ceb_beta': 0.1, 'kappa_e': 16384.0},
+  'byol_ceb': _TWIN
+  | {
+    'ceb_beta': 0.1,
+    'beta_schedule': 'linear_warmup',
+    'kappa_e': 16384.0,
+    'byol_loss_weight': 5.0,
+  },
   'simsiam': {
     'num_proj_layers': 3,
     'proj_head_output_bn': True,
@@ -90,6 +100,11 @@ def folder(name):
   return os.path.join(ROOT, name.replace(', ', '_').replace(' ', ''))
 
 
+def facts(name):
+  """Where what was found of a run lies."""
+  return os.path.join(folder(name), 'families.json')
+
+
 def train(name):
   """Trains a run to its end in a process of its own, or stops this one."""
   settings = BASE | RUNS[name] | {'mode': 'train', 'model_dir': folder(name)}
@@ -108,7 +123,7 @@ def information(model_dir):
 
 def result(name):
   """Trains and measures a run, unless that is done -> its facts."""
-  path = os.path.join(folder(name), 'families.json')
+  path = facts(name)
   if os.path.exists(path):
     with open(path) as file:
       return json.load(file)
@@ -117,16 +132,16 @@ def result(name):
   train(name)
   ends = (0, -1) if name in METHODS else (-1,)
   _, _, accuracies = quickstart_table.measure(folder(name), ends)
-  facts = {
+  found = {
     'untrained': accuracies[0] if name in METHODS else None,
     'trained': accuracies[-1],
     'seconds': time.monotonic() - start,
   } | information(folder(name))
   with open(f'{path}.part', 'w') as file:
-    json.dump(facts, file, indent=2)
+    json.dump(found, file, indent=2)
   os.replace(f'{path}.part', path)
   print(f'{name}: top-1 {100 * accuracies[-1]:.1f}%', flush=True)
-  return facts
+  return found
 
 
 def _row(*cells):
@@ -144,9 +159,9 @@ def methods_table(results):
   lines = [_row('method', *heads), _row('---', *['---:'] * len(heads))]
   for name in METHODS:
     if name in results:
-      facts = results[name]
-      before, after = facts['untrained'], facts['trained']
-      nats = [facts.get(f'information/{term}') for term in terms]
+      found = results[name]
+      before, after = found['untrained'], found['trained']
+      nats = [found.get(f'information/{term}') for term in terms]
       lines.append(
         _row(
           f'`{name}`',
@@ -177,7 +192,9 @@ def main(names):
   unknown = [name for name in names if name not in RUNS]
   if unknown:
     sys.exit(f'No such run: {unknown[0]}. There are: {"; ".join(RUNS)}')
-  results = {name: result(name) for name in names or RUNS}
+  for name in names or RUNS:
+    result(name)
+  results = {name: result(name) for name in RUNS if os.path.exists(facts(name))}
   lines = [*methods_table(results), '', *changes_table(results)]
   with open(os.path.join(ROOT, 'tables.md'), 'w') as file:
     file.write('\n'.join(lines) + '\n')

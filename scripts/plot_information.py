@@ -20,6 +20,7 @@ _COLOURS = (
   *('#0072B2', '#D55E00', '#009E73', '#CC79A7', '#E69F00', '#56B4E9'),
   *('#000000', '#8C564B'),
 )
+_STYLES = ('-', '--', ':')
 
 
 def read(folder):
@@ -69,8 +70,10 @@ def draw(runs, output):
   figure, axes = pyplot.subplots(figsize=(7, 5.5), layout='constrained')
   for k, (label, (steps, points)) in enumerate(runs.items()):
     colour = _COLOURS[k % len(_COLOURS)]
+    style = _STYLES[k // len(_COLOURS) % len(_STYLES)]
     axes.plot(
-      *points.T, color=colour, linewidth=1.5, marker='.', markersize=5,
+      *points.T, color=colour, linestyle=style, linewidth=1.5,
+      marker='.', markersize=5,
       label=f'{label}, steps {steps[0]} to {steps[-1]}',
     )  # fmt: skip
     axes.plot(*points[-1], color=colour, marker='o', markersize=9)

@@ -28,7 +28,7 @@ def measure(model_dir, ends=(0, -1)):
   import train
 
   steps = checkpoint_files.steps(model_dir)
-  if not steps or steps[0] != 0:
+  if not steps or (0 in ends and steps[0] != 0):
     sys.exit(f'{model_dir} holds no checkpoint of the untrained encoder')
   argv = ['run.py', '--mode=eval', f'--model_dir={model_dir}']
   cfg = command_line.parse(argv, run.read_stored)

@@ -400,7 +400,7 @@ def test_other_methods_have_no_place_in_the_released_layout(
   assert not list(tmp_path.iterdir())
 
 
-@pytest.mark.parametrize('kind', ['safetensors', 'keras'])
+@pytest.mark.parametrize('kind', ['safetensors', 'keras', 'released'])
 def test_who_names_one_network_gets_no_two(monkeypatch, tmp_path, kind):
   exported = trained(
     monkeypatch, pretrain_loss='cmc', view_pairs='lab_l,lab_ab'

@@ -203,6 +203,11 @@ def test_advice_is_for_what_the_run_has():
   for settings in ({}, {'centring': True}):
     line = said(TROUBLES['prototypes'], **settings)['prototypes']
     assert 'centring' not in line
+  # DINO centres unless told not to, ER-DINO the other way round.
+  assert 'centring' not in advice('prototypes', pretrain_loss='dino')
+  assert 'centring' in advice('prototypes', pretrain_loss='er_dino')
+  assert 'centre_momentum' in advice('teacher', pretrain_loss='dino')
+  assert 'centre_momentum' not in advice('teacher', pretrain_loss='er_dino')
 
 
 @pytest.mark.parametrize('kind', TROUBLES)

@@ -112,7 +112,14 @@ def test_every_trained_variable_gets_a_gradient_and_no_other(
 
 @pytest.mark.parametrize('loss, distribution', CASES)
 def test_the_loss_falls_on_a_repeated_batch(loss, distribution):
-  cfg = tiny(loss, distribution, ceb_sampling=False, use_blur=False)
+  # Nor by its probe's.
+  cfg = tiny(
+    loss,
+    distribution,
+    ceb_sampling=False,
+    use_blur=False,
+    lineareval_while_pretraining=False,
+  )
   state = train.make_state(cfg, 3, 0, 1000, num_examples=BATCH)
   step = tf.function(
     train.make_train_step(cfg, state, lambda step: 0.1), autograph=False

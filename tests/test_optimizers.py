@@ -171,3 +171,24 @@ def test_learning_rates_begin_and_end_where_they_are_told():
   steps = {0: 0.3, 5: 2.55, 10: 4.8, 60: 2.4024, 110: 0.0048}
   for step, expected in steps.items():
     assert float(rate(step)) == pytest.approx(expected, rel=1e-5)
+
+
+@pytest.mark.parametrize('name', ['adam', 'adamw'])
+def test_what_was_held_long_moves_by_the_rate_afterwards(name):
+  """Moments that begin late would be corrected as if they had not."""
+  cfg = Config(optimizer=name, weight_decay=0.0)
+  rate = lambda step: 0.01  # noqa: E731
+  v = tf.Variable(1.0)
+  groups = optimizers.Groups([v], [], [], [])
+  optimizer = optimizers.make_optimizer(cfg, groups, rate, lambda step: 0.0)
+
+  @tf.function(autograph=False)
+  def step(stays):
+    optimizers.update(optimizer, [tf.constant(3.0)], [v], {v.ref(): stays})
+
+  for _ in range(300):
+    step(tf.constant(True))
+  assert float(v) == 1.0
+  for k in range(1, 11):
+    step(tf.constant(False))
+    assert float(v) == pytest.approx(1.0 - 0.01 * k, abs=1e-4)

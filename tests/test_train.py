@@ -12,6 +12,7 @@ import pretrained
 import resnet
 import train
 from config import Config, ConfigError
+from presets import PRESETS
 from small_data import METHOD_SETTINGS, SMALL
 
 
@@ -112,6 +113,12 @@ def test_bfloat16_keeps_weights_and_losses_in_float32(state_of):
   # bfloat16 has 8 bits: the same loss to a percent or so, and not the same.
   assert float(output.loss) == pytest.approx(float(expected.loss), rel=0.03)
   assert float(output.loss) != float(expected.loss)
+
+
+def test_any_preset_can_be_read_without_its_optimizer():
+  for name, (_, row) in PRESETS.items():
+    cfg = train._any_optimizer(Config(**row))
+    assert cfg.optimizer == 'lars', name
 
 
 def test_reading_a_model_asks_for_no_optimizer(tiny_encoder):
