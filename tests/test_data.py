@@ -219,6 +219,22 @@ def test_a_few_images_are_from_all_over_a_folder(folder, records):
     assert data_sources.a_few(whole, 100) == whole
 
 
+@pytest.mark.parametrize('num_hosts', [1, 2, 3])
+def test_all_of_a_split_is_read_in_so_many_steps_by_every_host(
+  records, folder, num_hosts
+):
+  for info in (records, describe(f'folder:{folder}')):
+    sizes = dict(global_batch=6, per_replica_batch=6 // num_hosts)
+    steps = data.steps_of_all(info, 6, num_hosts)
+    seen = {
+      int(i)
+      for host in range(num_hosts)
+      for batch in take(info, steps, **sizes, num_hosts=num_hosts, host=host)
+      for i in batch['index']
+    }
+    assert seen == set(range(info.num_examples))
+
+
 def host_indices(info, start_step, count, num_hosts, host):
   records = data._shuffled_records(
     info, [1, 2], start_step, 2, num_hosts, host, buffer=5

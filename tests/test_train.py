@@ -129,3 +129,38 @@ def test_reading_a_model_asks_for_no_optimizer(tiny_encoder):
   assert state.probe.dense.units == 3
   with pytest.raises(ConfigError, match='tensorflow-addons'):
     train.untrained(cfg, tf.distribute.get_strategy(), found, optimizing=True)
+
+
+@pytest.mark.parametrize('loss', ['moco', 'dino', 'byol'])
+def test_a_twin_that_is_a_copy_is_one_of_what_was_loaded(
+  state_of, monkeypatch, loss
+):
+  state = state_of(pretrain_loss=loss, **METHOD_SETTINGS.get(loss, {}))
+  online = state.method.encoder.trainable_variables
+  twin = state.method.target_encoder.trainable_variables
+
+  def load(path, names, method, probe):
+    for v in method.encoder.trainable_variables:
+      v.assign(tf.fill(v.shape, 7.0))
+
+  monkeypatch.setattr(pretrained, 'locate', lambda path: path)
+  monkeypatch.setattr(pretrained, 'load', load)
+  train.load_pretrained(Config(checkpoint='a/ckpt-1'), state, lambda line: None)
+  same = [np.array_equal(a, b) for a, b in zip(online, twin, strict=True)]
+  # BYOL's twin begins with weights of its own, as published.
+  assert any(same) == all(same) == (loss != 'byol')
+
+
+def test_a_run_is_rebuilt_with_the_examples_it_had(tiny_encoder, folder):
+  cfg = Config(
+    dataset=f'folder:{folder}',
+    pretrain_loss='deepcluster',
+    train_epochs=2,
+    **SMALL | METHOD_SETTINGS['deepcluster'],
+  )
+  strategy = tf.distribute.get_strategy()
+  state, total = train.rebuild(cfg, strategy, 60)
+  assert state.method.memory[0].shape[0] == 60
+  assert total == 60 * 2 // cfg.train_batch_size + 1
+  state, _ = train.rebuild(cfg, strategy)
+  assert state.method.memory[0].shape[0] == 22
