@@ -221,6 +221,10 @@ PRESETS = {
     _CIFAR10 | _SIMSIAM | {
       'learning_rate': 0.5, 'weight_decay': 1e-5,
       'blur_probability': '0,0'}),
+  'cifar10_cmc': (
+    'CMC on L and ab with the settings of cifar10_simclr: ours, not from a '
+    'paper',
+    _CIFAR10 | _SOLO_SIMCLR | _CMC_VIEWS | _CMC | {'blur_probability': ''}),
   'cifar10_er_simclr': (
     'ER with the settings of cifar10_simclr: ours, not from a paper',
     _CIFAR10 | _SOLO_SIMCLR | {'pretrain_loss': 'er_simclr', 'er_kappa': 5.0}),
