@@ -4,7 +4,8 @@ python scripts/families.py [NAMES OF RUNS]
 
 A run is what RUNS says beside BASE. Whatever is done already, in part or whole,
 is not done again: remove runs/families/NAME to repeat one. The tables go to the
-screen and to runs/families/tables.md.
+screen and to runs/families/tables.md, what the methods keep is drawn in
+information.png beside it.
 """
 
 import json
@@ -13,12 +14,13 @@ import subprocess
 import sys
 import time
 
+import plot_information
 import quickstart_table  # Puts the project on the path.
 
 import config
 
 ROOT = os.path.join('runs', 'families')
-STEPS, BATCH = 120, 256
+STEPS, BATCH = 160, 256
 # One network and one length for all; what a method needs is in its row.
 BASE = {
   'dataset': 'photo_patches/32px',
@@ -32,7 +34,7 @@ BASE = {
   'learning_rate': 1.0,
   'proj_head_hidden_dim': 512,
   'proj_out_dim': 128,
-  'checkpoint_steps': 40,
+  'checkpoint_steps': 80,
   'train_summary_steps': 20,
   'use_tpu': False,
 }
@@ -66,30 +68,38 @@ METHODS = {
     'kappa_e': 16384.0,
     'byol_loss_weight': 5.0,
   },
-  'simsiam': {
-    'num_proj_layers': 3,
-    'proj_head_output_bn': True,
-    'proj_out_dim': 512,
-    'predictor_hidden_dim': 128,
-  },
+  'simsiam': {'predictor_hidden_dim': 512},
   'dino': _DINO,
   'er_simclr': {},
-  'er_byol': _TWIN | {'er_estimator': 'joe'},
+  'er_byol': _TWIN | {'er_estimator': 'joe', 'ema_alpha': 0.8},
   'er_dino': _DINO,
   'entrec_cont': {},
   'entrec_disc': {},
 }
 # The claim of ER: with the entropy in the loss, teachers may move faster and
-# batches be smaller. One thing is changed at a time; as many images are seen.
+# batches be smaller. Both of a pair get the same; as many images are seen.
 PAIRS = [('byol', 'er_byol'), ('dino', 'er_dino')]
 CHANGES = {
+  'EMA 0.99': {'ema_alpha': 0.99},
   'EMA 0.8': {'ema_alpha': 0.8},
   'EMA 0.4': {'ema_alpha': 0.4},
-  'batch 64': {'train_batch_size': BATCH // 4, 'train_steps': STEPS * 4},
+  'EMA 0.99, batch 64': {
+    'ema_alpha': 0.99,
+    'train_batch_size': BATCH // 4,
+    'train_steps': STEPS * 4,
+  },
 }
 RUNS = {name: {'pretrain_loss': name} | row for name, row in METHODS.items()}
+
+
+def changed(name, change):
+  """The run of a method under a change, which may be its own."""
+  same = RUNS[name] | CHANGES[change] == RUNS[name]
+  return name if same else f'{name}, {change}'
+
+
 RUNS |= {
-  f'{name}, {change}': RUNS[name] | values
+  changed(name, change): RUNS[name] | values
   for pair in PAIRS
   for change, values in CHANGES.items()
   for name in pair
@@ -174,16 +184,11 @@ def methods_table(results):
 
 def changes_table(results):
   """Methods without and with entropy in the loss, under each change."""
-  base = f'EMA {METHODS[PAIRS[0][0]]["ema_alpha"]}'
-  lines = [_row('method', base, *CHANGES)]
-  lines.append(_row('---', *['---:'] * (1 + len(CHANGES))))
+  lines = [_row('method', *CHANGES), _row('---', *['---:'] * len(CHANGES))]
   for pair in PAIRS:
     for name in pair:
-      runs = [name, *(f'{name}, {change}' for change in CHANGES)]
-      cells = [
-        _percent(results[run]['trained']) if run in results else ''
-        for run in runs
-      ]
+      runs = [results.get(changed(name, change)) for change in CHANGES]
+      cells = [_percent(found['trained']) if found else '' for found in runs]
       lines.append(_row(f'`{name}`', *cells))
   return lines
 
@@ -198,7 +203,9 @@ def main(names):
   lines = [*methods_table(results), '', *changes_table(results)]
   with open(os.path.join(ROOT, 'tables.md'), 'w') as file:
     file.write('\n'.join(lines) + '\n')
-  print('\n' + '\n'.join(lines))
+  print('\n' + '\n'.join(lines) + '\n')
+  done = [folder(name) for name in METHODS if name in results]
+  plot_information.main([*done, f'--output={ROOT}/information.png'])
 
 
 if __name__ == '__main__':

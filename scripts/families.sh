@@ -2,5 +2,5 @@
 # Trains every method in small on the built-in photographs and compares them;
 # goes on where it stopped. Names of runs may be given: scripts/families.sh byol
 set -eu
-. "$(dirname "$0")/env.sh" .venv -e '.[quickstart]'
+. "$(dirname "$0")/env.sh" .venv -e '.[quickstart,plot]'
 exec "$python" scripts/families.py "$@"

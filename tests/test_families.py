@@ -26,15 +26,16 @@ def test_every_method_has_a_run_and_every_flag_of_it_an_effect():
     assert name not in families.METHODS or written <= cfg.keep_checkpoint_max
 
 
-def test_a_change_changes_one_thing_and_as_many_images_are_seen():
-  for pair in families.PAIRS:
-    for name in pair:
+def test_both_of_a_pair_get_the_same_and_see_as_many_images():
+  for change, values in families.CHANGES.items():
+    for name in sum(families.PAIRS, ()):
       plain = families.BASE | families.RUNS[name]
+      run = families.BASE | families.RUNS[families.changed(name, change)]
       images = plain['train_batch_size'] * plain['train_steps']
-      for change, values in families.CHANGES.items():
-        run = families.BASE | families.RUNS[f'{name}, {change}']
-        assert run['train_batch_size'] * run['train_steps'] == images
-        assert {k for k in run if run[k] != plain[k]} == set(values)
+      assert run['train_batch_size'] * run['train_steps'] == images
+      assert run == plain | values
+  assert families.changed('byol', 'EMA 0.99') == 'byol'
+  assert families.changed('byol', 'EMA 0.4') == 'byol, EMA 0.4'
 
 
 @pytest.fixture
@@ -42,6 +43,8 @@ def commands(tmp_path, monkeypatch):
   """Runs train nothing: the commands that would, and their exit status."""
   monkeypatch.setattr(families, 'ROOT', str(tmp_path))
   calls, status = [], [0]
+  drawn = lambda argv: calls.append(argv[-1])  # noqa: E731
+  monkeypatch.setattr(families.plot_information, 'main', drawn)
 
   def call(argv):
     calls.append(argv)
@@ -72,8 +75,11 @@ def test_a_run_is_done_once_and_an_end_is_no_result(commands, capsys):
     families.main(['byol', 'byol, EMA 0.4'])
   # What was found before stays in the tables.
   families.main(['byol'])
-  assert len(calls) == 3
-  assert '--ema_alpha=0.4' in calls[-1] and '--mode=train' in calls[-1]
+  plots = [call for call in calls if isinstance(call, str)]
+  assert len(calls) == 3 + len(plots)
+  assert plots == [f'--output={families.ROOT}/information.png'] * 3
+  (*_, last) = [call for call in calls if call not in plots]
+  assert '--ema_alpha=0.4' in last and '--mode=train' in last
   with open(f'{families.folder("byol")}/families.json') as file:
     facts = json.load(file)
   assert facts['information/entropy'] == 3.5 and 'x' not in facts
