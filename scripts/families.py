@@ -74,7 +74,7 @@ METHODS = {
   'er_byol': _TWIN | {'er_estimator': 'joe', 'ema_alpha': 0.8},
   'er_dino': _DINO,
   'entrec_cont': {},
-  'entrec_disc': {},
+  'entrec_disc': {'proj_head_output_bn': True},
 }
 # The claim of ER: with the entropy in the loss, teachers may move faster and
 # batches be smaller. Both of a pair get the same; as many images are seen.
