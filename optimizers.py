@@ -198,7 +198,7 @@ def _momentum(optimizer, variable):
   inner = getattr(optimizer, 'inner_optimizer', optimizer)
   if isinstance(inner, keras.optimizers.AdamW):
     return []
-  names = {'momentum'} & set(inner.get_slot_names())
+  names = [n for n in inner.get_slot_names() if n not in ('m', 'v')]
   return [inner.get_slot(variable, name) for name in names]
 
 
