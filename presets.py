@@ -131,6 +131,44 @@ PRESETS = {
   'cbyol_1000epochs': (
     'C-BYOL, ResNet-50: 75.9% top-1, online probe (published README)',
     _IMAGENET | _BYOL_1000 | _CBYOL | {'learning_rate': 0.25}),
+  'moco': (
+    'MoCo v2, ResNet-50, 200 epochs: 67.5% top-1 (MoCo README)',
+    _MOCO | {'train_epochs': 200}),
+  'moco_800epochs': (
+    'MoCo v2, ResNet-50: 71.1% top-1 (MoCo README)',
+    _MOCO | {'train_epochs': 800}),
+  'infomin': (
+    'The colours and temperature of InfoMin on MoCo v2, 200 epochs, without '
+    'its RandAugment and jigsaw: no number was published for that',
+    _MOCO | INFOMIN_VIEWS | {'temperature': 0.15, 'train_epochs': 200}),
+  'cmc': (
+    'CMC, two ResNet-50 on L and ab, 240 epochs: negatives of a large batch, '
+    'not of a memory, so ours and without a published number',
+    _IMAGENET | _CMC | _CMC_VIEWS | {
+      'train_epochs': 240, 'weight_decay': 1e-6, 'proj_head_mode': 'linear'}),
+  'cmc_400epochs': (
+    'CMC, two ResNet-50 on a view each: 69.1% top-1 (EntRec, Table 1; its '
+    'settings are not known in full, these are those of SimCLR)',
+    _IMAGENET | _CMC | {
+      'train_epochs': 400, 'weight_decay': 1e-6, 'view_pairs': 'rgb,rgb'}),
+  'swav': (
+    'SwAV, ResNet-50, two crops, 400 epochs: 70.1% top-1 (recalled)',
+    _SWAV_RUN | _SWAV | {'freeze_prototypes_steps': 313}),
+  'swav_256': (
+    'SwAV, ResNet-50, 8 crops, batch 256, 400 epochs: 74.3% top-1 (recalled)',
+    _SWAV_RUN | _SWAV | _SWAV_QUEUE | _SIX_LOCAL | {
+      'train_batch_size': 256, 'learning_rate': 0.6, 'warmup_epochs': 0.0,
+      'final_learning_rate': 0.0006, 'warmup_learning_rate': 0.0,
+      'freeze_prototypes_steps': 5005}),
+  'deepcluster': (
+    'DeepCluster-v2, ResNet-50, two crops, 400 epochs: 70.2% top-1 (recalled)',
+    _SWAV_RUN | _DEEPCLUSTER),
+  'simsiam': (
+    'SimSiam, ResNet-50, 100 epochs: 68.1% top-1 (SimSiam README; the rate is '
+    'scaled to the batch, as in the paper)',
+    _SIMSIAM | {
+      'dataset': 'imagenet2012', 'train_batch_size': 512, 'train_epochs': 100,
+      'learning_rate': 0.05, 'warmup_epochs': 0.0, 'weight_decay': 1e-4}),
   'dino': (
     "DINO with AdamW and 8 local crops, ResNet-50, 100 epochs: DINO's default "
     'settings; no number was published for them and this network',
@@ -145,12 +183,6 @@ PRESETS = {
       'optimizer': 'momentum', 'momentum_nesterov': False,
       'learning_rate': 0.03, 'weight_decay': 1e-4,
       'area_range_lower_bound': 0.14, 'local_area': '0.05,0.14'}),
-  'simsiam': (
-    'SimSiam, ResNet-50, 100 epochs: 68.1% top-1 (SimSiam README; the rate is '
-    'scaled to the batch, as in the paper)',
-    _SIMSIAM | {
-      'dataset': 'imagenet2012', 'train_batch_size': 512, 'train_epochs': 100,
-      'learning_rate': 0.05, 'warmup_epochs': 0.0, 'weight_decay': 1e-4}),
   'er_simclr': (
     'ER on SimCLR, ResNet-50, 400 epochs: published, but not verified here',
     _IMAGENET | _400_EPOCHS | {
@@ -176,6 +208,16 @@ PRESETS = {
   'cifar10_simclr': (
     'SimCLR, ResNet-18, 1000 epochs: 90.74% (solo-learn, with its own probe)',
     _CIFAR10 | _SOLO_SIMCLR | _SIMCLR | {'temperature': 0.2}),
+  'cifar10_simclr_repo': (
+    'SimCLR, ResNet-18, 1000 epochs: about 91% (SimCLR README)',
+    _CIFAR10 | _SIMCLR | {
+      'temperature': 0.5, 'train_batch_size': 512, 'learning_rate': 1.0,
+      'weight_decay': 1e-4, 'num_proj_layers': 3, 'proj_head_hidden_dim': 512,
+      'proj_out_dim': 128, 'proj_head_output_bn': True, 'mlp_init': 'simclr',
+      'batch_image_augmentation_type': 'simclr', 'use_blur': False,
+      'bbox_sampling': 'uniform', 'color_jitter_brightness': 0.4,
+      'color_jitter_contrast': 0.4, 'color_jitter_saturation': 0.4,
+      'color_jitter_hue': 0.1}),
   'cifar10_csimclr': (
     'C-SimCLR with the settings of cifar10_simclr: ours, not from a paper',
     _CIFAR10 | _SOLO_SIMCLR | _CSIMCLR | {'kappa_b': 5.0}),
@@ -185,26 +227,6 @@ PRESETS = {
   'cifar10_cbyol': (
     'C-BYOL with the settings of cifar10_byol: ours, not from a paper',
     _CIFAR10 | _SOLO_BYOL | _CBYOL | {'byol_loss_weight': 2.0}),
-  'moco': (
-    'MoCo v2, ResNet-50, 200 epochs: 67.5% top-1 (MoCo README)',
-    _MOCO | {'train_epochs': 200}),
-  'moco_800epochs': (
-    'MoCo v2, ResNet-50: 71.1% top-1 (MoCo README)',
-    _MOCO | {'train_epochs': 800}),
-  'infomin': (
-    'The colours and temperature of InfoMin on MoCo v2, 200 epochs, without '
-    'its RandAugment and jigsaw: no number was published for that',
-    _MOCO | INFOMIN_VIEWS | {'temperature': 0.15, 'train_epochs': 200}),
-  'cmc': (
-    'CMC, two ResNet-50 on L and ab, 240 epochs: negatives of a large batch, '
-    'not of a memory, so ours and without a published number',
-    _IMAGENET | _CMC | _CMC_VIEWS | {
-      'train_epochs': 240, 'weight_decay': 1e-6, 'proj_head_mode': 'linear'}),
-  'cmc_400epochs': (
-    'CMC, two ResNet-50 on a view each: 69.1% top-1 (EntRec, Table 1; its '
-    'settings are not known in full, these are those of SimCLR)',
-    _IMAGENET | _CMC | {
-      'train_epochs': 400, 'weight_decay': 1e-6, 'view_pairs': 'rgb,rgb'}),
   'cifar10_moco': (
     'MoCo v2, ResNet-18, 1000 epochs: 92.94% (solo-learn, its MoCoV2+ with '
     'its own probe; views, head and EMA here are not all its)',
@@ -212,19 +234,25 @@ PRESETS = {
       'dataset': 'cifar10', 'image_size': 32, 'resnet_depth': 18,
       'learning_rate': 0.3, 'queue_size': 32768, 'proj_out_dim': 256,
       'ema_alpha': 0.99, 'blur_probability': '0,0', 'warmup_epochs': 10.0}),
-  'cifar10_dino': (
-    'DINO, ResNet-18, 1000 epochs: 89.52% (solo-learn, with its own probe); '
-    'the views are those of cifar10_byol',
-    _CIFAR10 | _SOLO_BYOL | _SOLO_DINO),
+  'cifar10_cmc': (
+    'CMC on L and ab with the settings of cifar10_simclr: ours, not from a '
+    'paper',
+    _CIFAR10 | _SOLO_SIMCLR | _CMC_VIEWS | _CMC | {'blur_probability': ''}),
+  'cifar10_swav': (
+    'SwAV, ResNet-18, 1000 epochs: 89.17% (solo-learn, with its own probe)',
+    _SOLO_SWAV | _SWAV | _SWAV_QUEUE | {'freeze_prototypes_steps': 195}),
+  'cifar10_deepcluster': (
+    'DeepCluster-v2, ResNet-18, 1000 epochs: 88.85% (solo-learn, own probe)',
+    _SOLO_SWAV | _DEEPCLUSTER),
   'cifar10_simsiam': (
     'SimSiam, ResNet-18, 1000 epochs: 90.51% (solo-learn, with its own probe)',
     _CIFAR10 | _SIMSIAM | {
       'learning_rate': 0.5, 'weight_decay': 1e-5,
       'blur_probability': '0,0'}),
-  'cifar10_cmc': (
-    'CMC on L and ab with the settings of cifar10_simclr: ours, not from a '
-    'paper',
-    _CIFAR10 | _SOLO_SIMCLR | _CMC_VIEWS | _CMC | {'blur_probability': ''}),
+  'cifar10_dino': (
+    'DINO, ResNet-18, 1000 epochs: 89.52% (solo-learn, with its own probe); '
+    'the views are those of cifar10_byol',
+    _CIFAR10 | _SOLO_BYOL | _SOLO_DINO),
   'cifar10_er_simclr': (
     'ER with the settings of cifar10_simclr: ours, not from a paper',
     _CIFAR10 | _SOLO_SIMCLR | {'pretrain_loss': 'er_simclr', 'er_kappa': 5.0}),
@@ -241,34 +269,6 @@ PRESETS = {
   'cifar10_entrec_disc': (
     'EntRec with the settings of cifar10_simclr: ours, not from a paper',
     _CIFAR10 | _SOLO_SIMCLR | {'pretrain_loss': 'entrec_disc'}),
-  'cifar10_simclr_repo': (
-    'SimCLR, ResNet-18, 1000 epochs: about 91% (SimCLR README)',
-    _CIFAR10 | _SIMCLR | {
-      'temperature': 0.5, 'train_batch_size': 512, 'learning_rate': 1.0,
-      'weight_decay': 1e-4, 'num_proj_layers': 3, 'proj_head_hidden_dim': 512,
-      'proj_out_dim': 128, 'proj_head_output_bn': True, 'mlp_init': 'simclr',
-      'batch_image_augmentation_type': 'simclr', 'use_blur': False,
-      'bbox_sampling': 'uniform', 'color_jitter_brightness': 0.4,
-      'color_jitter_contrast': 0.4, 'color_jitter_saturation': 0.4,
-      'color_jitter_hue': 0.1}),
-  'swav': (
-    'SwAV, ResNet-50, two crops, 400 epochs: 70.1% top-1 (recalled)',
-    _SWAV_RUN | _SWAV | {'freeze_prototypes_steps': 313}),
-  'swav_256': (
-    'SwAV, ResNet-50, 8 crops, batch 256, 400 epochs: 74.3% top-1 (recalled)',
-    _SWAV_RUN | _SWAV | _SWAV_QUEUE | _SIX_LOCAL | {
-      'train_batch_size': 256, 'learning_rate': 0.6, 'warmup_epochs': 0.0,
-      'final_learning_rate': 0.0006, 'warmup_learning_rate': 0.0,
-      'freeze_prototypes_steps': 5005}),
-  'deepcluster': (
-    'DeepCluster-v2, ResNet-50, two crops, 400 epochs: 70.2% top-1 (recalled)',
-    _SWAV_RUN | _DEEPCLUSTER),
-  'cifar10_swav': (
-    'SwAV, ResNet-18, 1000 epochs: 89.17% (solo-learn, with its own probe)',
-    _SOLO_SWAV | _SWAV | _SWAV_QUEUE | {'freeze_prototypes_steps': 195}),
-  'cifar10_deepcluster': (
-    'DeepCluster-v2, ResNet-18, 1000 epochs: 88.85% (solo-learn, own probe)',
-    _SOLO_SWAV | _DEEPCLUSTER),
   'quickstart': (
     'C-SimCLR on patches of photographs: minutes on a CPU, no download',
     _CSIMCLR | {
