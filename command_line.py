@@ -15,6 +15,7 @@ from absl import flags
 from config import (
   FIELDS,
   READING,
+  STOCHCON,
   ConfigError,
   allowed,
   check_place,
@@ -57,6 +58,8 @@ def of_the_encoder(values):
   """The part of a to_dict that finetuning takes over: what was built."""
   own = [*sections()['Backbone'], *sections()['Heads']]
   own += ['image_size', 'batch_image_augmentation_type']
+  if values.get('pretrain_loss') in STOCHCON:  # It names the latent.
+    own.append('pretrain_loss')
   switches = METHOD_SWITCHES['byol_ceb']
   return {k: v for k, v in values.items() if k in own and k not in switches}
 
@@ -103,6 +106,9 @@ _ARCHITECTURE = (
   'proj_out_dim',
   'proj_head_output_bn',
   'view_pairs',
+  'latent_dim',
+  'latent_variance',
+  'latent_scale',
 )
 
 

@@ -19,13 +19,15 @@ _CEB = ('contrastive_ceb', 'byol_ceb')
 # The methods whose loss compares the images of a batch with each other.
 _IN_BATCH = (
   'contrastive', 'contrastive_ceb', 'cmc',
-  'er_simclr', 'er_byol', 'er_dino', 'entrec_cont', 'entrec_disc', 'swav')
+  'er_simclr', 'er_byol', 'er_dino', 'entrec_cont', 'entrec_disc', 'swav',
+  'stochcon_bernoulli', 'stochcon_gaussian')
 _TEACHERS = tuple(
   name for name in METHOD_NAMES
   if 'use_momentum_encoder' in METHOD_SWITCHES[name])
 # Parts of an image's colours that a network of CMC may see.
 COLOUR_PARTS = ('rgb', 'lab_l', 'lab_ab', 'ycbcr_y', 'ycbcr_cbcr')
 _DINO = ('dino', 'er_dino')
+STOCHCON = ('stochcon_bernoulli', 'stochcon_gaussian')
 # The methods that take --local_crops beside their two global ones.
 MULTI_CROP = ('swav', 'deepcluster', *_DINO)
 _CROPS = range(1, 17)  # as many local ones
@@ -40,14 +42,15 @@ _MATTERS_WITH = {
   'proj_head_hidden': ('proj_head_mode', ('nonlinear',)),
   'temperature': (
     'pretrain_loss',
-    ('contrastive', 'cmc', 'moco', 'swav', 'deepcluster', *_DINO)),
+    ('contrastive', 'cmc', 'moco', 'swav', 'deepcluster', *_DINO, *STOCHCON)),
   'teacher_temperature': ('pretrain_loss', _DINO),
   'teacher_temperature_start': ('pretrain_loss', _DINO),
   'teacher_temperature_warmup_epochs': ('pretrain_loss', _DINO),
   'centring': ('pretrain_loss', _DINO),
   'predictor_hidden_dim': ('pretrain_loss', ('simsiam',)),
   'constant_predictor_rate': ('pretrain_loss', ('simsiam',)),
-  'double_batch_trick': ('pretrain_loss', ('contrastive', 'contrastive_ceb')),
+  'double_batch_trick': (
+    'pretrain_loss', ('contrastive', 'contrastive_ceb', *STOCHCON)),
   'byol_loss_weight': ('pretrain_loss', ('byol', 'byol_ceb')),
   'ceb_beta': ('pretrain_loss', _CEB),
   'ceb_distribution': ('pretrain_loss', _CEB),
@@ -67,6 +70,15 @@ _MATTERS_WITH = {
     'pretrain_loss', ('er_simclr', 'er_byol', 'entrec_cont')),
   'er_entropy_of': ('pretrain_loss', ('er_byol',)),
   'er_alpha': ('pretrain_loss', ('entrec_cont',)),
+  'latent_dim': ('pretrain_loss', STOCHCON),
+  'latent_top_k': ('pretrain_loss', ('stochcon_bernoulli',)),
+  'latent_estimator': ('pretrain_loss', ('stochcon_bernoulli',)),
+  'latent_temperature': ('pretrain_loss', ('stochcon_bernoulli',)),
+  'latent_temperature_end': ('pretrain_loss', ('stochcon_bernoulli',)),
+  'latent_variance': ('pretrain_loss', ('stochcon_gaussian',)),
+  'latent_scale': ('pretrain_loss', ('stochcon_gaussian',)),
+  'latent_std': ('latent_variance', ('fixed',)),
+  'latent_kl_weight': ('pretrain_loss', STOCHCON),
   'sigma_e': ('ceb_distribution', ('gaussian',)),
   'sigma_b': ('ceb_distribution', ('gaussian',)),
   'gaussian_scale': ('ceb_distribution', ('gaussian',)),
@@ -102,6 +114,7 @@ class Config(Settings):
     _check_run(self)
     _check_method(self)
     _check_contrast(self)
+    _check_latent(self)
     _check_augmentation(self)
     _check_chunks(self)
     _check_optimizer(self)
@@ -243,6 +256,19 @@ def _check_contrast(cfg):
     nearest = max(1, round(cfg.queue_size / batch)) * batch
     why = f'must be a multiple of --train_batch_size={batch}, such as {nearest}'
     refuse('queue_size', cfg.queue_size, why)
+
+
+def _check_latent(cfg):
+  if cfg.probe_latent and not has_latent(cfg):
+    why = f'needs --pretrain_loss={" or ".join(STOCHCON)}'
+    refuse('probe_latent', True, why)
+  if cfg.probe_latent and cfg.ft_proj_selector:
+    why = 'contradicts --probe_latent; drop one'
+    refuse('ft_proj_selector', cfg.ft_proj_selector, why)
+  dim = latent_dim(cfg)
+  if cfg.latent_top_k >= dim:
+    why = f'must be below the {dim} bits of the latent'
+    refuse('latent_top_k', cfg.latent_top_k, why)
 
 
 def _check_augmentation(cfg):
@@ -414,6 +440,17 @@ def centres(cfg):
 def has_teacher(cfg):
   """Whether the method has a target network, the EMA of the online one."""
   return 'use_momentum_encoder' in METHOD_SWITCHES[cfg.pretrain_loss]
+
+
+def has_latent(cfg):
+  """Whether bits or Gaussians stand between representation and head."""
+  return cfg.pretrain_loss in STOCHCON
+
+
+def latent_dim(cfg):
+  """How wide they are: by themselves as wide as the representation."""
+  width = (512 if cfg.resnet_depth < 50 else 2048) * cfg.width_multiplier
+  return cfg.latent_dim or width
 
 
 def view_pair(cfg):

@@ -1,4 +1,4 @@
-"""The distributions of latents: von Mises-Fisher and diagonal Gaussian.
+"""The distributions of latents: von Mises-Fisher, Gaussian, Bernoulli.
 
 Concentrations and dimensions are constants of a run. What depends on them alone
 is computed here in float64 while the graph is built, never in the graph: there
@@ -266,3 +266,21 @@ def gaussian_kl(mu_e, sigma_e, mu_b, sigma_b):
   distance = tf.square((mu_e - mu_b) / sigma_b)
   terms = (tf.square(ratio) - 1 + distance) / 2 - tf.math.log(ratio)
   return tf.reduce_sum(terms, -1)
+
+
+def logistic(noise):
+  """Uniform noise in [0, 1) -> standard logistic noise log u - log(1 - u).
+
+  A logit and this are above 0 with the probability sigmoid(logit); divided by
+  a temperature, their sigmoid is the binary Concrete's sample.
+  """
+  u = tf.maximum(_at_least_float32(noise), 2.0**-25)
+  return tf.math.log(u) - tf.math.log1p(-u)
+
+
+def bernoulli_entropy(logits):
+  """Entropy of independent bits [B, d] -> [B], in nats."""
+  logits = _at_least_float32(logits)
+  # By the likelier value: nothing large cancels.
+  size = tf.abs(logits)
+  return tf.reduce_sum(tf.math.softplus(-size) + size * tf.sigmoid(-size), -1)

@@ -3,8 +3,6 @@
 Knows a method only by what embed() names; never trains anything.
 """
 
-import io
-import os
 import time
 
 import numpy as np
@@ -12,27 +10,19 @@ import tensorflow as tf
 
 import checkpoint_files
 import config
-import data
 import data_sources
-import data_util
+import features
 import objectives
 import pretrained
 
 _POLL_SECONDS = 5.0
-_SHARD = 20_000  # Examples in a file of features.
-
-
-def prepared(batch, mean_std):
-  """A batch's images as the encoder was trained to see them."""
-  (images,) = batch['views']
-  return data_util.normalize(images) if mean_std else images
 
 
 def make_eval_step(method, probe, mean_std):
   """-> eval_step(batch) -> this replica's sums: images, bad, top-1, top-5."""
 
   def eval_step(batch):
-    images = prepared(batch, mean_std)
+    images = features.prepared(batch, mean_std)
     logits = probe(method.probed(method.embed(images)))
     mask, labels = batch['mask'], batch['label']
     sums = [mask, tf.cast(batch['bad'], tf.float32)]
@@ -42,25 +32,6 @@ def make_eval_step(method, probe, mean_std):
     return tf.stack([tf.reduce_sum(x) for x in sums])
 
   return eval_step
-
-
-def batches(info, image_size, batch_size):
-  """-> a function of an input context, as a strategy wants it."""
-
-  def preprocess(image):
-    return data_util.eval_image(image, image_size)
-
-  def of_context(context):
-    return data.eval_batches(
-      info,
-      preprocess,
-      global_batch=batch_size,
-      per_replica_batch=batch_size // context.num_replicas_in_sync,
-      num_hosts=context.num_input_pipelines,
-      host=context.input_pipeline_id,
-    )
-
-  return of_context
 
 
 def make_evaluator(cfg, strategy, state, info):
@@ -75,7 +46,7 @@ def make_evaluator(cfg, strategy, state, info):
 
   def evaluate():
     sums = np.zeros(4)
-    source = batches(info, cfg.image_size, cfg.eval_batch_size)
+    source = features.batches(info, cfg.image_size, cfg.eval_batch_size)
     with data_sources.explained(info):
       for batch in strategy.distribute_datasets_from_function(source):
         sums += run(batch).numpy()
@@ -167,104 +138,6 @@ def follow(cfg, strategy, state, total, monitor, wait=time.sleep):
   return result
 
 
-def make_embed_step(method, probe, mean_std):
-  """-> step(batch) -> a flat dict of this replica's rows."""
-
-  def step(batch):
-    embedded = method.embed(prepared(batch, mean_std))
-    out = {name: embedded[name] for name in ('representation', 'projection')}
-    if hasattr(method, 'predict_mean'):
-      out['prediction'] = method.predict_mean(embedded['projection'])
-    if probe:
-      out['logits'] = probe(method.probed(embedded))
-    out = {name: tf.cast(value, tf.float32) for name, value in out.items()}
-    return out | {name: batch[name] for name in ('label', 'index', 'mask')}
-
-  return step
-
-
-def embeddings(cfg, strategy, state, info):
-  """Yields {name: rows} of a split, batch by batch, in its order.
-
-  Every example once; what cannot be decoded has NaN in place of features.
-  """
-  step = make_embed_step(
-    state.method, state.probe, config.augmentation(cfg).mean_std
-  )
-
-  @tf.function
-  def run(batch):
-    return strategy.run(step, args=(batch,))
-
-  source = batches(info, cfg.image_size, cfg.eval_batch_size)
-
-  def numbers(value):
-    parts = strategy.experimental_local_results(value)
-    return np.concatenate([part.numpy() for part in parts])
-
-  with data_sources.explained(info):
-    for batch in strategy.distribute_datasets_from_function(source):
-      rows = {name: numbers(value) for name, value in run(batch).items()}
-      yield _in_order(info, rows)
-
-
-def _in_order(info, rows):
-  """The rows of a batch without padding, and what cannot be decoded as NaN."""
-  index, seen = rows.pop('index'), rows.pop('mask') > 0
-  for name, value in rows.items():
-    value[~seen] = -1 if name == 'label' else np.nan
-  keep = np.argsort(index, kind='stable')[np.sum(index < 0) :]
-  labels = rows.pop('label')[keep]
-  ids = np.array([data_sources.example_id(info, i) for i in index[keep]])
-  rows = {name: value[keep] for name, value in rows.items()}
-  return rows | {'labels': labels, 'ids': ids}
-
-
-def _save_npz(path, pieces):
-  """Writes arrays so that readers see a whole file or none."""
-  arrays = {k: np.concatenate([p[k] for p in pieces]) for k in pieces[0]}
-  buffer = io.BytesIO()
-  np.savez(buffer, **arrays)
-  tf.io.gfile.makedirs(os.path.dirname(path) or '.')
-  with tf.io.gfile.GFile(f'{path}.new', 'wb') as file:
-    file.write(buffer.getvalue())
-  tf.io.gfile.rename(f'{path}.new', path, overwrite=True)
-
-
-def extract_features(cfg, strategy, state, say):
-  """Writes the embeddings of --eval_split to --output."""
-  info = data_sources.describe(cfg.dataset, cfg.data_dir, cfg.eval_split)
-  single = cfg.output.endswith('.npz')
-  first = cfg.output if single else _shard(cfg.output, 0)
-  if not single and tf.io.gfile.exists(first):
-    # Of a larger set some would stay among the new ones.
-    raise config.ConfigError(
-      f'--output={cfg.output} holds features already; name another folder.'
-    )
-  done, bad, held, shards = 0, 0, [], 0
-  for piece in embeddings(cfg, strategy, state, info):
-    held.append(piece)
-    done += len(piece['labels'])
-    bad += int(np.isnan(piece['representation'][:, 0]).sum())
-    if not single and sum(len(p['labels']) for p in held) >= _SHARD:
-      _save_npz(_shard(cfg.output, shards), held)
-      held, shards = [], shards + 1
-  if done != info.num_examples:
-    raise data_sources.DataError(
-      f'--eval_split={cfg.eval_split}: {done} examples read, '
-      f'{info.num_examples} expected. Is a file of the data set missing?'
-    )
-  if held:
-    _save_npz(cfg.output if single else _shard(cfg.output, shards), held)
-  say(f'{done:,} examples of {info.name}, {info.split}, in {cfg.output}')
-  if bad:
-    say(f'{bad:,} of them cannot be decoded: NaN, and the label -1')
-
-
-def _shard(folder, number):
-  return os.path.join(folder, f'features-{number:05d}.npz')
-
-
 def extract(layer, source, mean_std):
   """Features of a data set -> (features [n, d], labels [n]), in its order.
 
@@ -273,14 +146,14 @@ def extract(layer, source, mean_std):
 
   @tf.function
   def run(batch):
-    return layer(prepared(batch, mean_std))
+    return layer(features.prepared(batch, mean_std))
 
-  features, labels = [], []
+  rows, labels = [], []
   for batch in source:
     keep = batch['mask'].numpy() > 0
-    features.append(run(batch).numpy()[keep])
+    rows.append(run(batch).numpy()[keep])
     labels.append(batch['label'].numpy()[keep])
-  return np.concatenate(features), np.concatenate(labels)
+  return np.concatenate(rows), np.concatenate(labels)
 
 
 def logistic_probe(train, test):

@@ -20,6 +20,7 @@ of skeletons.py. What train.py asks of a method:
   chance() -> {name of a metric: its value where nothing is told apart}
   rate(embedded, views) -> I(X;Z|Y) [b], of methods that have encoders e and b
   probabilities(projection) -> [b, ..., K], of methods that assign rows
+  latent: of those whose embed() has its parameters too, as 'phi' (latents.py)
 
 Two calls for the loss, because whoever re-uses embeddings needs them apart. All
 of them run on every replica. What is not trained is made by
@@ -39,33 +40,43 @@ from entropy_reconstruction import (
 )
 from prototypes import DeepCluster, SwAV
 from skeletons import Method, Output
+from stochcon import StochCon, WithLatent
 
 
-class Finetune(Method):
+class Finetune(WithLatent, Method):
   """Train the encoder, from a block on, under the labels' loss alone."""
+
+  def make_heads(self, cfg):
+    if cfg.probe_latent:
+      super().make_heads(cfg)
 
   @property
   def frozen(self):
     """How many of the encoder's stages (the stem, four groups) are frozen."""
     return self.cfg.fine_tune_after_block + 1
 
-  def embed(self, images, training=False):
+  def embed(self, images, training=False, step=None):
     h = self.encoder(images, training=training, frozen=self.frozen)
     # A frozen backbone is an encoder at evaluation, its heads included.
-    return self.layers_of(h, training and self.frozen < 5)
+    training = training and self.frozen < 5
+    embedded = self.layers_of(h, training)
+    if self.cfg.probe_latent:
+      embedded |= self.read_latent(h, training)
+      if training:
+        embedded['code'] = self.sample_latent(embedded['phi'], step)
+    return embedded
 
   def trained(self):
     if self.frozen >= 5:
       return []
+    encoder = self.encoder.stages[self.frozen :]
+    if self.cfg.probe_latent:
+      return [*encoder, self.latent.projector]
     used = self.cfg.ft_proj_selector % (len(self.projector.layers_out) + 1)
-    return [
-      *self.encoder.stages[self.frozen :],
-      *self.projector.layers_out[:used],
-    ]
+    return [*encoder, *self.projector.layers_out[:used]]
 
   def encode(self, views, step, training=True):
-    del step
-    return {'probed': self.probed(self.embed(views[0], training))}
+    return {'probed': self.probed(self.embed(views[0], training, step))}
 
   def objective(self, embeddings, step):
     del step
@@ -88,6 +99,8 @@ METHODS = {
   'er_dino': ERDINO,
   'entrec_cont': EntRecCont,
   'entrec_disc': EntRecDisc,
+  'stochcon_bernoulli': StochCon,
+  'stochcon_gaussian': StochCon,
 }
 
 

@@ -19,6 +19,8 @@ _CSIMCLR = {'pretrain_loss': 'contrastive_ceb', 'kappa_e': 1024.0,
             'kappa_b': 10.0, 'ceb_beta': 1.0}
 _BYOL = {'pretrain_loss': 'byol'}
 _ER_BYOL = {'pretrain_loss': 'er_byol', 'er_kappa': 10.0}
+_BERNOULLI = {'pretrain_loss': 'stochcon_bernoulli'}
+_GAUSSIAN = {'pretrain_loss': 'stochcon_gaussian'}
 _CBYOL = {'pretrain_loss': 'byol_ceb', 'kappa_e': 16384.0, 'kappa_b': 10.0,
           'ceb_beta': 1.0}
 
@@ -34,6 +36,17 @@ _SOLO_SIMCLR = _SOLO | {
 _SOLO_BYOL = _SOLO | {
   'learning_rate': 1.0, 'weight_decay': 1e-5, 'proj_head_hidden_dim': 4096,
   'ema_alpha': 0.99, 'use_blur': False, 'solarize_probability': '0,0.2'}
+
+_SIMCLR_CIFAR = {
+  'temperature': 0.5, 'learning_rate': 1.0, 'weight_decay': 1e-4,
+  'proj_out_dim': 128, 'proj_head_output_bn': True, 'mlp_init': 'simclr',
+  'batch_image_augmentation_type': 'simclr', 'use_blur': False,
+  'bbox_sampling': 'uniform', 'color_jitter_brightness': 0.4,
+  'color_jitter_contrast': 0.4, 'color_jitter_saturation': 0.4,
+  'color_jitter_hue': 0.1}
+# Of the poster only the network is known; the rest is SimCLR's for CIFAR-10.
+_STOCHCON_CIFAR = _CIFAR10 | _SIMCLR_CIFAR | {
+  'resnet_depth': 50, 'train_batch_size': 1024, 'proj_head_hidden_dim': 2048}
 
 # Views of recipes, for presets to build on. MoCo v2 and SimSiam share theirs.
 MOCO_V2_VIEWS = {
@@ -205,19 +218,23 @@ PRESETS = {
     'EntRec, discrete, ResNet-50, 400 epochs: 66.9% top-1 (EntRec, table 1)',
     _IMAGENET | _400_EPOCHS | {
       'pretrain_loss': 'entrec_disc', 'learning_rate': 0.3}),
+  'stochcon_bernoulli': (
+    'StochCon with 2048 bits, ResNet-50: 67.00% top-1, frozen (poster; its '
+    'settings are not known, these are those of SimCLR)',
+    _IMAGENET | _1000_EPOCHS | _BERNOULLI | {
+      'learning_rate': 0.2, 'proj_out_dim': 128}),
+  'stochcon_gaussian': (
+    'StochCon with an isotropic Gaussian, ResNet-50: no number was published',
+    _IMAGENET | _1000_EPOCHS | _GAUSSIAN | {
+      'learning_rate': 0.2, 'proj_out_dim': 128}),
   'cifar10_simclr': (
     'SimCLR, ResNet-18, 1000 epochs: 90.74% (solo-learn, with its own probe)',
     _CIFAR10 | _SOLO_SIMCLR | _SIMCLR | {'temperature': 0.2}),
   'cifar10_simclr_repo': (
     'SimCLR, ResNet-18, 1000 epochs: about 91% (SimCLR README)',
-    _CIFAR10 | _SIMCLR | {
-      'temperature': 0.5, 'train_batch_size': 512, 'learning_rate': 1.0,
-      'weight_decay': 1e-4, 'num_proj_layers': 3, 'proj_head_hidden_dim': 512,
-      'proj_out_dim': 128, 'proj_head_output_bn': True, 'mlp_init': 'simclr',
-      'batch_image_augmentation_type': 'simclr', 'use_blur': False,
-      'bbox_sampling': 'uniform', 'color_jitter_brightness': 0.4,
-      'color_jitter_contrast': 0.4, 'color_jitter_saturation': 0.4,
-      'color_jitter_hue': 0.1}),
+    _CIFAR10 | _SIMCLR | _SIMCLR_CIFAR | {
+      'train_batch_size': 512, 'num_proj_layers': 3,
+      'proj_head_hidden_dim': 512}),
   'cifar10_csimclr': (
     'C-SimCLR with the settings of cifar10_simclr: ours, not from a paper',
     _CIFAR10 | _SOLO_SIMCLR | _CSIMCLR | {'kappa_b': 5.0}),
@@ -269,6 +286,14 @@ PRESETS = {
   'cifar10_entrec_disc': (
     'EntRec with the settings of cifar10_simclr: ours, not from a paper',
     _CIFAR10 | _SOLO_SIMCLR | {'pretrain_loss': 'entrec_disc'}),
+  'cifar10_stochcon_bernoulli': (
+    'StochCon with 2048 bits, ResNet-50, 1000 epochs: 91.96% top-1, frozen '
+    '(poster; settings as in SimCLR on CIFAR-10)',
+    _STOCHCON_CIFAR | _BERNOULLI),
+  'cifar10_stochcon_gaussian': (
+    'StochCon with an isotropic Gaussian, ResNet-50, 1000 epochs: 92.40% '
+    'top-1, frozen (poster; settings as in SimCLR on CIFAR-10)',
+    _STOCHCON_CIFAR | _GAUSSIAN),
   'quickstart': (
     'C-SimCLR on patches of photographs: minutes on a CPU, no download',
     _CSIMCLR | {

@@ -295,6 +295,7 @@ def _read(cfg, argv, strategy, monitor):
   """Evaluates, extracts features of, or exports a trained model."""
   del argv
   import evaluate
+  import features
   import pretrained
   import train
 
@@ -315,7 +316,7 @@ def _read(cfg, argv, strategy, monitor):
   if cfg.mode == 'eval':
     evaluate.evaluate_state(cfg, strategy, state, found.step, monitor)
   elif cfg.mode == 'extract_features':
-    evaluate.extract_features(cfg, strategy, state, monitor.say)
+    features.extract_features(cfg, strategy, state, monitor.say)
   else:
     import export
 

@@ -35,6 +35,15 @@ def cosine(start, end, steps):
   return value
 
 
+def exponential(start, end, steps):
+  """By a constant factor per step from start to end, both above 0."""
+
+  def value(step):
+    return start * tf.pow(end / start, _progress(step, steps))
+
+  return value
+
+
 def warmup_cosine(
   peak, warmup_steps, total_steps, constant=False, start=0.0, end=0.0
 ):

@@ -30,6 +30,8 @@ METHOD_SWITCHES = {
   'er_dino': ('use_momentum_encoder', 'use_momentum_proj_head'),
   'entrec_cont': (),
   'entrec_disc': (),
+  'stochcon_bernoulli': (),
+  'stochcon_gaussian': (),
 }
 METHOD_NAMES = tuple(METHOD_SWITCHES)
 
@@ -207,9 +209,8 @@ class Settings:
     'contrastive_ceb C-SimCLR, byol_ceb C-BYOL; the others go by their own '
     'names. docs/methods.md derives them.', METHOD_NAMES)
   temperature: float = opt(0.1, 'Temperature of the softmax of SimCLR, MoCo, '
-    "CMC, SwAV, DeepCluster and DINO's student. C-SimCLR has --kappa_b = "
-    '1/temperature instead.',
-    '(0, inf)')
+    "CMC, SwAV, DeepCluster, StochCon and DINO's student. C-SimCLR has "
+    '--kappa_b = 1/temperature instead.', '(0, inf)')
   double_batch_trick: bool = opt(True, 'Take negatives from the same view too '
     '(SimCLR, C-SimCLR).')
   byol_loss_weight: float = opt(1.0, 'Weight of the squared distance of BYOL '
@@ -269,6 +270,13 @@ class Settings:
     'in the online network.', ('projection', 'prediction'))
   er_alpha: float = opt(2.0, "Exponent of entrec_cont's reconstruction: 2 is "
     'Gaussian.', '(0, inf)')
+  latent_temperature: float = opt(1.0, 'Temperature of the binary Concrete in '
+    'stochcon_bernoulli at the beginning.', '(0, inf)')
+  latent_temperature_end: float = opt(0.5, 'The same at the end, by a constant '
+    'factor per step: lower is closer to bits, with noisier gradients.',
+    '(0, inf)')
+  latent_kl_weight: float = opt(0.0, "Weight of the latents' divergence from "
+    'fair bits, or from standard normals, in nats; published: 0.', '[0, inf)')
   queue_size: int = opt(0, 'Embeddings of earlier steps that are kept: '
     "MoCo's negatives (published: 65536), more samples for the assignments of "
     'SwAV (3840 where batches are small).', '[0, inf)')
@@ -304,6 +312,21 @@ class Settings:
     'predictor of BYOL, C-BYOL and SimSiam.')
   predictor_hidden_dim: int = opt(512, "Width of the hidden layer of SimSiam's "
     'predictor.', '[1, inf)')
+  latent_dim: int = opt(0, 'Bits or dimensions of the latent of stochcon_*, a '
+    'bottleneck with a way back up; 0: as wide as the representation, without '
+    'one.', '[0, inf)')
+  latent_top_k: int = opt(0, 'Above 0: just so many bits of an image are 1, '
+    'those with the largest logits.', '[0, inf)')
+  latent_estimator: str = opt('straight_through', 'What the head sees in '
+    'training: bits, with the gradient of relaxed ones, or relaxed ones.',
+    ('straight_through', 'relaxed'))
+  latent_variance: str = opt('opposing', 'Where the variance of a Gaussian '
+    'latent comes from: the opposing view, which keeps it from vanishing; the '
+    'view itself (own); or it is fixed.', ('opposing', 'own', 'fixed'))
+  latent_scale: str = opt('shared', 'One variance per image (isotropic), or '
+    'one per dimension.', ('shared', 'per_dim'))
+  latent_std: float = opt(1.0, 'The fixed deviation, with '
+    '--latent_variance=fixed.', '(0, inf)')
   mlp_init: str = opt('byol', 'Initial kernels of the heads: byol is variance '
     'scaling, simclr a normal of deviation 0.01.', ('byol', 'simclr'))
   use_momentum_encoder: bool | None = opt(None, 'Follows from '
@@ -326,6 +349,8 @@ class Settings:
   ft_proj_selector: int = opt(0, 'What the probe reads: 0 the representation '
     'of the backbone, k the k-th layer of the projection head, -1 its output '
     '(the default of the published code).', '[-1, inf)')
+  probe_latent: bool = opt(False, 'The probe and finetuning read the latent '
+    'of stochcon_*, its bits or means, and not the representation.')
   zero_init_logits_layer: bool = opt(False, 'Start the linear head from zeros '
     'when finetuning.')
   reinit_logits_layer: bool = opt(True, 'Start finetuning with a new linear '

@@ -142,6 +142,8 @@ class Method(tf.Module):
 
   def probed(self, embedded):
     """The layer that the linear probe reads: 0 is the representation."""
+    if self.cfg.probe_latent:
+      return embedded['code']
     return embedded['layers'][self.cfg.ft_proj_selector]
 
   def trained(self):
@@ -180,11 +182,11 @@ class Method(tf.Module):
   def begin(self):
     """Makes what starts as a copy of trained layers, once these are loaded."""
 
-  def noise(self, step, salt, rows, width):
-    """[rows, width] standard normals for this replica's rows of a view."""
+  def noise(self, step, salt, rows, width, draw=randomness.normal):
+    """[rows, width] random numbers for this replica's rows of a view."""
     seed = tf.stack([self.cfg.seed * 1009 + salt, tf.cast(step, tf.int32)])
     return distributed.local_rows(
-      randomness.normal([rows * distributed.num_replicas(), width], seed)
+      draw([rows * distributed.num_replicas(), width], seed)
     )
 
 

@@ -186,6 +186,8 @@ def load_pretrained(cfg, state, say):
   names = ['encoder']
   if cfg.ft_proj_selector != 0 or cfg.train_mode == 'pretrain':
     names.append('projector')
+  if cfg.probe_latent and cfg.train_mode == 'finetune':
+    names.append('latent')
   if not cfg.reinit_logits_layer and state.probe:
     names.append('probe')
   path = pretrained.locate(cfg.checkpoint)

@@ -25,6 +25,7 @@ def measure(model_dir, ends=(0, -1)):
   import config
   import data_sources
   import evaluate
+  import features
   import train
 
   steps = checkpoint_files.steps(model_dir)
@@ -41,7 +42,7 @@ def measure(model_dir, ends=(0, -1)):
   context = tf.distribute.InputContext()
   mean_std = config.augmentation(cfg).mean_std
   splits = [
-    evaluate.batches(info, cfg.image_size, cfg.eval_batch_size)(context)
+    features.batches(info, cfg.image_size, cfg.eval_batch_size)(context)
     for info in (train_info, eval_info)
   ]
   accuracies = []
@@ -49,7 +50,7 @@ def measure(model_dir, ends=(0, -1)):
     checkpoints.load_parts(
       checkpoint_files.prefix(model_dir, step), method=state.method
     )
-    features = [
+    rows = [
       evaluate.extract(
         lambda images: state.method.embed(images)['representation'],
         split,
@@ -57,7 +58,7 @@ def measure(model_dir, ends=(0, -1)):
       )
       for split in splits
     ]
-    accuracies.append(evaluate.logistic_probe(*features))
+    accuracies.append(evaluate.logistic_probe(*rows))
   return len(eval_info.class_names), steps, accuracies
 
 

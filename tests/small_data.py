@@ -18,6 +18,8 @@ METHOD_SETTINGS = {
   'simsiam': {'proj_head_output_bn': True, 'predictor_hidden_dim': 4},
   'swav': {'num_prototypes': 5, 'queue_size': 4},
   'deepcluster': {'num_prototypes': 4, 'num_heads': 3},
+  'stochcon_bernoulli': {'latent_dim': 6},
+  'stochcon_gaussian': {'latent_dim': 6},
 }
 
 # The smallest of settings.

@@ -27,6 +27,7 @@ ROOMS = dict.fromkeys(LEAVES.split(), '') | {
   'information': 'distributions',
   'health': 'distributions information',
   'model': 'resnet distributions',
+  'latents': 'distributions model randomness resnet',
   'skeletons': 'config distributed model randomness resnet schedules towers',
   'contrastive': """distributed distributions model objectives randomness
     schedules skeletons""",
@@ -34,8 +35,9 @@ ROOMS = dict.fromkeys(LEAVES.split(), '') | {
   'entropy_reconstruction': 'distillation distributed information skeletons',
   'prototypes': """clustering config distributed model objectives randomness
     skeletons""",
+  'stochcon': 'contrastive latents schedules skeletons',
   'methods': """contrastive distillation entropy_reconstruction prototypes
-    skeletons""",
+    skeletons stochcon""",
   'data_sources': 'photo_patches',
   'data': 'data_sources randomness',
   'augmentation': 'data_util randomness',
@@ -44,7 +46,8 @@ ROOMS = dict.fromkeys(LEAVES.split(), '') | {
   'train': """augmentation big_batches checkpoint_files checkpoints config data
     data_service data_sources distributed loop methods model monitor objectives
     optimizers pretrained skeletons watch""",
-  'evaluate': """checkpoint_files config data data_sources data_util objectives
+  'features': 'config data data_sources data_util',
+  'evaluate': """checkpoint_files config data_sources features objectives
     pretrained""",
 }
 ROOMS['doctor'] = 'config distributed loop optimizers train'
@@ -95,7 +98,8 @@ def test_some_things_live_in_one_place():
   assert rooms_with('import absl.flags') == {'command_line'}
   assert rooms_with('get_replica_context') == {'distributed'}
   openers = {'run', 'train', 'evaluate', 'doctor', 'config', 'command_line'}
-  openers |= {'methods', 'contrastive', 'distillation', 'skeletons'}
+  openers |= {'methods', 'contrastive', 'distillation', 'skeletons', 'stochcon'}
+  openers |= {'features'}
   openers |= {'entropy_reconstruction', 'optimizers', 'prototypes', 'watch'}
   assert rooms_with('cfg') <= openers
   assert not rooms_with('import tensorflow.keras', 'tf.keras')

@@ -183,6 +183,16 @@ OUR_DEFAULTS = {
   'er_leave_one_out': False,
   'er_entropy_of': 'projection',
   'er_alpha': 2.0,
+  'latent_dim': 0,
+  'latent_top_k': 0,
+  'latent_estimator': 'straight_through',
+  'latent_temperature': 1.0,
+  'latent_temperature_end': 0.5,
+  'latent_variance': 'opposing',
+  'latent_scale': 'shared',
+  'latent_std': 1.0,
+  'latent_kl_weight': 0.0,
+  'probe_latent': False,
 }
 
 
@@ -821,26 +831,29 @@ def test_method_facts():
     loss: (
       config.is_ceb(cfg),
       config.has_teacher(cfg),
+      config.has_latent(cfg),
     )
     for loss in settings.METHOD_NAMES
     for cfg in [Config(pretrain_loss=loss, **METHOD_SETTINGS.get(loss, {}))]
   }
   assert facts == {
-    'contrastive': (False, False),
-    'contrastive_ceb': (True, False),
-    'byol': (False, True),
-    'byol_ceb': (True, True),
-    'cmc': (False, False),
-    'moco': (False, True),
-    'dino': (False, True),
-    'simsiam': (False, False),
-    'er_simclr': (False, False),
-    'er_byol': (False, True),
-    'er_dino': (False, True),
-    'entrec_cont': (False, False),
-    'entrec_disc': (False, False),
-    'swav': (False, False),
-    'deepcluster': (False, False),
+    'contrastive': (False, False, False),
+    'contrastive_ceb': (True, False, False),
+    'byol': (False, True, False),
+    'byol_ceb': (True, True, False),
+    'cmc': (False, False, False),
+    'moco': (False, True, False),
+    'dino': (False, True, False),
+    'simsiam': (False, False, False),
+    'er_simclr': (False, False, False),
+    'er_byol': (False, True, False),
+    'er_dino': (False, True, False),
+    'entrec_cont': (False, False, False),
+    'entrec_disc': (False, False, False),
+    'swav': (False, False, False),
+    'deepcluster': (False, False, False),
+    'stochcon_bernoulli': (False, False, True),
+    'stochcon_gaussian': (False, False, True),
   }
 
 

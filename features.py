@@ -1,0 +1,169 @@
+"""What a trained encoder makes of a data set: rows of embeddings, and files."""
+
+import io
+import os
+import zipfile
+
+import numpy as np
+import tensorflow as tf
+
+import config
+import data
+import data_sources
+import data_util
+
+_SHARD = 20_000  # Examples in a file of features.
+
+
+def prepared(batch, mean_std):
+  """A batch's images as the encoder was trained to see them."""
+  (images,) = batch['views']
+  return data_util.normalize(images) if mean_std else images
+
+
+def batches(info, image_size, batch_size):
+  """-> a function of an input context, as a strategy wants it."""
+
+  def preprocess(image):
+    return data_util.eval_image(image, image_size)
+
+  def of_context(context):
+    return data.eval_batches(
+      info,
+      preprocess,
+      global_batch=batch_size,
+      per_replica_batch=batch_size // context.num_replicas_in_sync,
+      num_hosts=context.num_input_pipelines,
+      host=context.input_pipeline_id,
+    )
+
+  return of_context
+
+
+def make_embed_step(method, probe, mean_std):
+  """-> step(batch) -> a flat dict of this replica's rows."""
+
+  def step(batch):
+    embedded = method.embed(prepared(batch, mean_std))
+    out = {name: embedded[name] for name in ('representation', 'projection')}
+    if hasattr(method, 'predict_mean'):
+      out['prediction'] = method.predict_mean(embedded['projection'])
+    if probe:
+      out['logits'] = probe(method.probed(embedded))
+    if hasattr(method, 'latent'):
+      out |= method.latent.describe(embedded['phi'])
+    out = {
+      name: value if value.dtype == tf.bool else tf.cast(value, tf.float32)
+      for name, value in out.items()
+    }
+    return out | {name: batch[name] for name in ('label', 'index', 'mask')}
+
+  return step
+
+
+def embeddings(cfg, strategy, state, info):
+  """Yields {name: rows} of a split, batch by batch, in its order.
+
+  Every example once; what cannot be decoded has NaN in place of features, and
+  bits that are all 0. Eight bits are a byte (np.packbits).
+  """
+  step = make_embed_step(
+    state.method, state.probe, config.augmentation(cfg).mean_std
+  )
+
+  @tf.function
+  def run(batch):
+    return strategy.run(step, args=(batch,))
+
+  source = batches(info, cfg.image_size, cfg.eval_batch_size)
+
+  def numbers(value):
+    parts = strategy.experimental_local_results(value)
+    return np.concatenate([part.numpy() for part in parts])
+
+  with data_sources.explained(info):
+    for batch in strategy.distribute_datasets_from_function(source):
+      rows = {name: numbers(value) for name, value in run(batch).items()}
+      yield _in_order(info, rows)
+
+
+def _in_order(info, rows):
+  """The rows of a batch without padding, and what cannot be decoded as NaN."""
+  index, seen = rows.pop('index'), rows.pop('mask') > 0
+  for name, value in rows.items():
+    nothing = {'label': -1, 'latent_bits': False}
+    value[~seen] = nothing.get(name, np.nan)
+  keep = np.argsort(index, kind='stable')[np.sum(index < 0) :]
+  labels = rows.pop('label')[keep]
+  ids = np.array([data_sources.example_id(info, i) for i in index[keep]])
+  rows = {name: value[keep] for name, value in rows.items()}
+  if 'latent_bits' in rows:
+    rows['latent_bits'] = np.packbits(rows['latent_bits'], axis=1)
+  return rows | {'labels': labels, 'ids': ids}
+
+
+def joined(pieces):
+  """What embeddings() yields -> {name: all rows}."""
+  return {k: np.concatenate([p[k] for p in pieces]) for k in pieces[0]}
+
+
+def save_npz(path, arrays):
+  """Writes arrays so that readers see a whole file or none."""
+  buffer = io.BytesIO()
+  np.savez(buffer, **arrays)
+  tf.io.gfile.makedirs(os.path.dirname(path) or '.')
+  with tf.io.gfile.GFile(f'{path}.new', 'wb') as file:
+    file.write(buffer.getvalue())
+  tf.io.gfile.rename(f'{path}.new', path, overwrite=True)
+
+
+def extract_features(cfg, strategy, state, say):
+  """Writes the embeddings of --eval_split to --output."""
+  info = data_sources.describe(cfg.dataset, cfg.data_dir, cfg.eval_split)
+  single = cfg.output.endswith('.npz')
+  first = os.path.join(cfg.output, 'features-00000.npz')
+  if not single and tf.io.gfile.exists(first):
+    # Of a larger set some would stay among the new ones.
+    raise config.ConfigError(
+      f'--output={cfg.output} holds features already; name another folder.'
+    )
+  done, bad, held, paths = 0, 0, [], []
+
+  def save():
+    name = f'features-{len(paths):05d}.npz'
+    paths.append(cfg.output if single else os.path.join(cfg.output, name))
+    save_npz(paths[-1], joined(held))
+    held.clear()
+
+  for piece in embeddings(cfg, strategy, state, info):
+    held.append(piece)
+    done += len(piece['labels'])
+    bad += int(np.isnan(piece['representation'][:, 0]).sum())
+    if not single and sum(len(p['labels']) for p in held) >= _SHARD:
+      save()
+  if done != info.num_examples:
+    raise data_sources.DataError(
+      f'--eval_split={cfg.eval_split}: {done} examples read, '
+      f'{info.num_examples} expected. Is a file of the data set missing?'
+    )
+  if held:
+    save()
+  say(f'{done:,} examples of {info.name}, {info.split}, in {cfg.output}')
+  if bad:
+    say(f'{bad:,} of them cannot be decoded: NaN, and the label -1')
+  if 'latent_bits' in piece:
+    say(told_of_bits(cfg, done, paths))
+
+
+def told_of_bits(cfg, images, paths):
+  """A line: how small packed bits are, and what they take in the files."""
+  stored = 0
+  for path in paths:
+    with tf.io.gfile.GFile(path, 'rb') as file, zipfile.ZipFile(file) as arrays:
+      stored += arrays.getinfo('latent_bits.npy').file_size
+  dim, pixels = config.latent_dim(cfg), cfg.image_size**2 * 3
+  return (
+    f'{dim:,} bits an image: {8 * pixels / dim:.1f} x smaller than its 8-bit '
+    f'pixels ({pixels:,} bytes). latent_bits takes {stored:,} bytes on disk, '
+    f'{images * pixels / stored:.1f} x less than those of {images:,} images'
+  )

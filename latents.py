@@ -1,0 +1,168 @@
+"""Latents between a representation and the head: bits, or Gaussians.
+
+(StochCon) phi = pi(h), z ~ q(z|phi), rho(z) goes on to the head. Every latent
+has a width `dim`, a way `draw` of making its noise, and answers
+
+  parameters(h) -> phi, a dict of tensors [B, ...]
+  of_pair(own, other) -> the phi that a view's z is drawn from
+  sample(phi, noise, temperature) -> z [B, dim], differentiable in phi
+  code(phi) -> z [B, dim] without noise, as it is read at evaluation
+  up(z) -> what the head sees in place of a representation
+  describe(phi) -> what is kept of an image: latent_mean, latent_std, ...
+  report(phi, z) -> {metric: [B]}, the rate latent_kl in nats among them
+"""
+
+import math
+
+import tensorflow as tf
+import tf_keras as keras
+
+import distributions
+import randomness
+from model import Linear
+from resnet import BatchNorm
+
+
+class Latent(keras.layers.Layer):
+  """pi, a linear map, and rho, which a bottleneck needs.
+
+  A representation is never negative: without batch norm after pi every logit
+  would be positive, every bit 1. rho ends in a ReLU, so that the head sees
+  from both branches what has the shape of a representation.
+  """
+
+  def __init__(self, dim, width, params, init, bn_decay, sync_bn):
+    """dim 0: as wide as the representation, width, and no way up."""
+    super().__init__(dtype=tf.float32)
+
+    def linear(units, activation=None):
+      norm = BatchNorm(bn_decay, sync=sync_bn, dtype=tf.float32)
+      return Linear(units, init, norm, activation)
+
+    self.dim = dim or width
+    self.projector = linear(params(self.dim))
+    self.upsampler = linear(width, 'relu') if dim else None
+
+  def up(self, z, training=False):
+    if self.upsampler is None:
+      return z
+    return self.upsampler(z, training=training)
+
+
+class BernoulliLatent(Latent):
+  """Bits by the binary Concrete: whole, straight through, or relaxed.
+
+  top_k: the k bits with the largest logits are 1 (of a sample: with their
+  noise). The threshold between the k-th and the next takes the place of 0.
+  """
+
+  draw = staticmethod(randomness.uniform)
+
+  def __init__(self, dim, width, top_k=0, relaxed=False, **options):
+    super().__init__(dim, width, lambda dim: dim, **options)
+    self.top_k = top_k
+    self.relaxed = relaxed
+
+  def parameters(self, h, training=False):
+    return {'logits': self.projector(h, training=training)}
+
+  def of_pair(self, own, other):
+    del other
+    return own
+
+  def _threshold(self, logits):
+    """0, or what lies between the k-th largest logit and the next: [B, 1]."""
+    if not self.top_k:
+      return 0.0
+    largest = tf.math.top_k(logits, self.top_k + 1).values
+    return tf.stop_gradient(tf.reduce_mean(largest[:, -2:], -1, keepdims=True))
+
+  def sample(self, phi, noise, temperature):
+    logistic = distributions.logistic(noise)
+    logits = phi['logits'] + logistic
+    logits -= self._threshold(logits)
+    soft = tf.sigmoid(logits / temperature)
+    if self.relaxed:
+      return soft
+    # The bits themselves, with the gradient of the soft ones.
+    hard = tf.stop_gradient(tf.cast(logits > 0, soft.dtype))
+    return hard + (soft - tf.stop_gradient(soft))
+
+  def bits(self, phi):
+    """[B, dim] bool: the likelier value of each bit, or the top k."""
+    return phi['logits'] > self._threshold(phi['logits'])
+
+  def code(self, phi):
+    return tf.cast(self.bits(phi), tf.float32)
+
+  def describe(self, phi):
+    logits = phi['logits']
+    mean = tf.sigmoid(logits - self._threshold(logits))
+    return {
+      'latent_mean': mean,
+      'latent_std': tf.sqrt(mean * (1 - mean)),
+      'latent_bits': self.bits(phi),
+    }
+
+  def report(self, phi, z):
+    entropy = distributions.bernoulli_entropy(phi['logits'])
+    return {
+      # From fair bits.
+      'latent_kl': self.dim * math.log(2) - entropy,
+      'latent_entropy': entropy,
+      'latent_ones': tf.reduce_mean(z, -1),
+    }
+
+
+class GaussianLatent(Latent):
+  """z = mean + deviation noise, isotropic or with a deviation per dimension.
+
+  variance: 'opposing' takes a view's variance from the other view, lest the
+  view itself makes it vanish; 'own' from the same; 'fixed' is std.
+  """
+
+  draw = staticmethod(randomness.normal)
+
+  def __init__(
+    self, dim, width, variance='opposing', per_dim=False, std=1.0, **options
+  ):
+    self.fixed = std if variance == 'fixed' else None
+    self.opposing = variance == 'opposing'
+
+    def params(dim):
+      scales = dim if per_dim else 1
+      return dim + (0 if variance == 'fixed' else scales)
+
+    super().__init__(dim, width, params, **options)
+
+  def parameters(self, h, training=False):
+    phi = self.projector(h, training=training)
+    if self.fixed is not None:
+      return {'mean': phi, 'std': tf.fill([phi.shape[0], 1], self.fixed)}
+    mean, log_variance = phi[:, : self.dim], phi[:, self.dim :]
+    return {'mean': mean, 'std': tf.exp(log_variance / 2)}
+
+  def of_pair(self, own, other):
+    return {
+      'mean': own['mean'],
+      'std': (other if self.opposing else own)['std'],
+    }
+
+  def sample(self, phi, noise, temperature):
+    del temperature
+    return distributions.gaussian_sample(phi['mean'], phi['std'], noise)
+
+  def code(self, phi):
+    return phi['mean']
+
+  def describe(self, phi):
+    return {'latent_mean': phi['mean'], 'latent_std': phi['std']}
+
+  def report(self, phi, z):
+    del z
+    std = phi['std'] * tf.ones_like(phi['mean'])
+    return {
+      # From the standard normal.
+      'latent_kl': distributions.gaussian_kl(phi['mean'], std, 0.0, 1.0),
+      'latent_std': tf.reduce_mean(phi['std'], -1),
+    }

@@ -1,0 +1,188 @@
+"""StochCon: SimCLR's loss with a latent in one branch."""
+
+import numpy as np
+import pytest
+import tensorflow as tf
+import tf_keras as keras
+
+import oracles
+from config import Config
+from test_methods import (
+  loss_and_gradients,
+  make,
+  make_batch,
+  output_of,
+  tiny,
+  trained_variables,
+)
+
+pytestmark = pytest.mark.usefixtures('tiny_encoder')
+
+KINDS = ('stochcon_bernoulli', 'stochcon_gaussian')
+AT = tf.constant(3, tf.int64)
+
+
+class Identity(keras.layers.Layer):
+  """In place of pi: the latent's mean is the representation."""
+
+  def call(self, x, training=False):
+    return x
+
+
+def test_without_noise_and_projectors_it_is_simclr(monkeypatch):
+  """At SimCLR's scale: the sum of both directions."""
+  batch = make_batch(np.random.default_rng(0))
+  simclr = make(tiny('contrastive'))
+  method = make(tiny(KINDS[1], latent_dim=0, latent_variance='fixed'))
+  method.latent.projector = Identity()
+  method.latent.draw = lambda shape, seed: tf.zeros(shape)
+  for mine, theirs in (
+    (method.encoder, simclr.encoder),
+    (method.projector, simclr.projector),
+  ):
+    mine.set_weights(theirs.get_weights())
+  mine, theirs = output_of(method, batch), output_of(simclr, batch)
+  assert float(mine.loss) == pytest.approx(float(theirs.loss), abs=1e-6)
+  np.testing.assert_allclose(mine.features, theirs.features, atol=1e-6)
+  variables = [m.encoder.trainable_variables for m in (method, simclr)]
+  gradients = [
+    loss_and_gradients(m, batch, v)[1]
+    for m, v in zip((method, simclr), variables, strict=True)
+  ]
+  for a, b in zip(*gradients, strict=True):
+    np.testing.assert_allclose(a, b, atol=1e-5)
+
+
+@pytest.mark.parametrize('kind', KINDS)
+def test_the_loss_is_nt_xent_of_the_two_branches(kind):
+  method = make(tiny(kind, temperature=0.3))
+  found = method.encode(make_batch(np.random.default_rng(1))['views'], AT)
+  v1, v2 = (np.float64(v) for v in found['projection'])
+  np.testing.assert_allclose(np.linalg.norm(v1, axis=1), 1, atol=1e-5)
+  output = method.objective(found, AT)
+  assert float(output.loss) == pytest.approx(
+    np.sum(oracles.nt_xent(v1, v2, 0.3)), rel=1e-5
+  )
+
+
+@pytest.mark.parametrize('kind', KINDS)
+def test_one_branch_is_stochastic_and_the_other_is_not(kind):
+  # Without batch norm in the head, which would mix the branches.
+  method = make(tiny(kind, proj_head_hidden='relu', latent_dim=0))
+  views = make_batch(np.random.default_rng(2))['views']
+
+  def branches(step, training=True):
+    at = tf.constant(step, tf.int64)
+    return method.encode(views, at, training)['projection']
+
+  (plain, drawn), (same, other) = branches(3), branches(4)
+  np.testing.assert_array_equal(plain, same)
+  assert np.abs(drawn - other).max() > 1e-3
+  np.testing.assert_array_equal(drawn, branches(3)[1])
+  # No noise but in training, and view 2 goes through the latent all the same.
+  first, second = branches(3, False), branches(4, False)
+  np.testing.assert_array_equal(first, second)
+  h = method.encoder(tf.concat(views, 0))
+  code = method.read_latent(h)['code'][len(views[0]) :]
+  expected = method.location(method.projector(code)[-1])
+  np.testing.assert_allclose(first[1], expected, atol=1e-5)
+  expected = method.location(method.projector(h[: len(views[0])])[-1])
+  np.testing.assert_allclose(first[0], expected, atol=1e-5)
+
+
+def test_the_opposing_view_gives_the_variance_of_the_second_branch():
+  views = make_batch(np.random.default_rng(3))['views']
+  for variance, view in (('opposing', 0), ('own', 1)):
+    method = make(tiny(KINDS[1], latent_variance=variance))
+    seen = []
+    method.latent.sample = lambda phi, *_, seen=seen: (
+      seen.append(phi) or (phi['mean'])
+    )
+    method.encode(views, AT)
+    h = method.encoder(tf.concat(views, 0), training=True)
+    own = method.latent.parameters(h, True)
+    rows = slice(view * 8, view * 8 + 8)
+    np.testing.assert_allclose(seen[0]['std'], own['std'][rows], rtol=1e-4)
+    np.testing.assert_allclose(seen[0]['mean'], own['mean'][8:], atol=1e-4)
+
+
+@pytest.mark.parametrize('kind', KINDS)
+def test_the_weight_of_the_divergence(kind):
+  batch = make_batch(np.random.default_rng(4))
+  plain = output_of(make(tiny(kind)), batch)
+  held = output_of(make(tiny(kind, latent_kl_weight=0.25)), batch)
+  rate = float(plain.metrics['latent_kl'])
+  assert rate > 0
+  assert float(held.metrics['contrast_loss']) == pytest.approx(
+    float(plain.loss), rel=1e-6
+  )
+  assert float(held.loss - plain.loss) == pytest.approx(rate / 4, rel=1e-4)
+
+
+def test_the_temperature_falls_by_a_factor_per_step():
+  cfg = tiny(KINDS[0], latent_temperature=2.0, latent_temperature_end=0.5)
+  method, batch = make(cfg, total=10), make_batch(np.random.default_rng(5))
+  for step, expected in ((0, 2.0), (5, 1.0), (10, 0.5), (99, 0.5)):
+    metrics = output_of(method, batch, step).metrics
+    assert float(metrics['latent_temperature']) == pytest.approx(expected)
+
+
+def test_it_is_one_of_the_flags_on_the_latent():
+  cfg = tiny(KINDS[0], latent_top_k=2, latent_estimator='relaxed', latent_dim=5)
+  latent = make(cfg).latent
+  assert (latent.top_k, latent.relaxed, latent.dim) == (2, True, 5)
+  cfg = tiny(KINDS[1], latent_scale='per_dim', latent_dim=5)
+  latent = make(cfg).latent
+  assert latent.projector.dense.units == 10 and latent.opposing
+
+
+@pytest.mark.parametrize('kind', KINDS)
+def test_the_probe_reads_the_latent_on_request(kind):
+  views = make_batch(np.random.default_rng(6))['views']
+  method = make(tiny(kind, probe_latent=True))
+  features = output_of(
+    method, {'views': views, 'index': tf.range(8, dtype=tf.int64)}
+  ).features
+  assert features.shape == (16, 6)
+  binary = {*np.unique(features)} <= {0.0, 1.0}
+  assert binary == (kind == KINDS[0])
+  embedded = method.embed(views[0])
+  np.testing.assert_array_equal(method.probed(embedded), embedded['code'])
+
+
+@pytest.mark.parametrize('kind', KINDS)
+@pytest.mark.parametrize('block, tensors', [(-1, None), (3, None), (4, 0)])
+def test_finetuning_on_the_latent(kind, block, tensors):
+  cfg = tiny(
+    kind,
+    train_mode='finetune',
+    probe_latent=True,
+    fine_tune_after_block=block,
+    checkpoint='somewhere',
+  )
+  method, batch = make(cfg), make_batch(np.random.default_rng(7))
+  variables = trained_variables(method)
+  if tensors == 0:
+    assert not variables
+    code = method.latent.code(method.embed(batch['views'][0])['phi'])
+    features = method.encode(batch['views'][:1], AT)['probed']
+    np.testing.assert_array_equal(features, code)
+    return
+  with tf.GradientTape() as tape:
+    probed = method.encode(batch['views'][:1], AT)['probed']
+    loss = tf.reduce_sum(probed * tf.random.normal(probed.shape))
+  for variable, gradient in zip(
+    variables, tape.gradient(loss, variables), strict=True
+  ):
+    assert gradient is not None, variable.name
+  again = method.encode(batch['views'][:1], tf.constant(4, tf.int64))['probed']
+  # Drawn in training, another one at every step.
+  assert np.abs(probed - again).max() > 1e-3
+
+
+def test_a_method_that_has_none_says_so():
+  with pytest.raises(ValueError, match='--probe_latent=true: needs --pretrain'):
+    Config(probe_latent=True)
+  with pytest.raises(ValueError, match='below the 512 bits'):
+    Config(pretrain_loss=KINDS[0], resnet_depth=18, latent_top_k=512)
+  Config(pretrain_loss=KINDS[0], resnet_depth=50, latent_top_k=512)
