@@ -80,7 +80,7 @@ setup(
     'export': EXPORT,
     # scripts/plot_information.py.
     'plot': PLOT,
-    # Many queries at once by hamming.py; numpy does without.
+    # Many queries at once in hamming.py; without it numpy takes longer.
     'search': SEARCH,
     'test': [
       'scikit-image>=0.21',

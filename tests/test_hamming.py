@@ -89,11 +89,24 @@ def test_no_queries_have_no_neighbours():
 
 def test_without_faiss_numpy_is_taken_or_faiss_asked_for(monkeypatch):
   monkeypatch.setitem(sys.modules, 'faiss', None)
-  codes, index = make(20, 16)
-  distances, _ = hamming.nearest(index, codes[4:5], 20)
-  assert distances.tolist() == [[d for d, _ in by_hand(codes, codes[4])]]
+  codes, index = make(40, 16)
+  distances, _ = hamming.nearest(index, codes, 40)
+  assert distances[4].tolist() == [d for d, _ in by_hand(codes, codes[4])]
   with pytest.raises(ValueError, match=r'pip install .*search'):
     hamming.nearest(index, codes, 2, 'faiss')
+
+
+@pytest.mark.parametrize(
+  'queries, engine, taken',
+  [(31, 'auto', 'numpy'), (32, 'auto', 'faiss'), (1, 'faiss', 'faiss')]
+  + [(99, 'numpy', 'numpy')],
+)
+def test_faiss_is_for_many_queries(queries, engine, taken, monkeypatch):
+  monkeypatch.setitem(sys.modules, 'faiss', json)
+  monkeypatch.setattr(hamming, '_by_faiss', lambda *_: 'faiss')
+  monkeypatch.setattr(hamming, '_by_numpy', lambda *_: 'numpy')
+  codes, index = make(99, 16)
+  assert hamming.nearest(index, codes[:queries], 1, engine) == taken
 
 
 @pytest.mark.parametrize(
