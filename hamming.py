@@ -212,8 +212,10 @@ def recall(index, floats, k, sample, seed):
   """
   n = index.words.shape[1]
   floats = np.asarray(floats, np.float32)
-  if floats.ndim != 2 or len(floats) != n or not 0 < k < n:
-    raise ValueError(f'recall at {k} of {n} codes, floats {floats.shape}')
+  if floats.ndim != 2 or len(floats) != n or not 0 < k < n or sample < 1:
+    raise ValueError(
+      f'recall at {k} of {n} codes, floats {floats.shape}, {sample} queries'
+    )
   norms = np.sqrt(np.einsum('nd,nd->n', floats, floats))
   if not np.isfinite(norms).all():
     raise ValueError('recall: floats are not finite')

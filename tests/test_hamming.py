@@ -279,5 +279,7 @@ def test_recall_wants_floats_of_the_same_rows():
   ):
     with pytest.raises(ValueError, match='recall at'):
       hamming.recall(index, floats, k, 5, 0)
+  with pytest.raises(ValueError, match='0 queries'):
+    hamming.recall(index, np.ones([20, 4]), 3, 0, 0)
   with pytest.raises(ValueError, match='not finite'):
     hamming.recall(index, np.full([20, 4], np.nan), 3, 5, 0)
