@@ -14,6 +14,7 @@ def requirements(name):
 
 
 PLOT = ['matplotlib>=3.7']
+SEARCH = ['faiss-cpu>=1.10']
 EXPORT = ['safetensors>=0.4', 'tf2onnx>=1.16', 'onnxruntime>=1.17']
 
 setup(
@@ -43,6 +44,7 @@ setup(
     'evaluate',
     'export',
     'features',
+    'hamming',
     'health',
     'information',
     'inspection',
@@ -81,6 +83,8 @@ setup(
     'export': EXPORT,
     # scripts/plot_information.py.
     'plot': PLOT,
+    # Many queries at once in hamming.py; without it numpy takes longer.
+    'search': SEARCH,
     'test': [
       'scikit-image>=0.21',
       'scikit-learn>=1.2',
@@ -91,6 +95,7 @@ setup(
       'ruff>=0.9',
       *EXPORT,
       *PLOT,
+      *SEARCH,
     ],
     # The tests of what PyTorch reads; several GB on Linux.
     'test-torch': ['torch>=2.0', 'timm>=1.0'],

@@ -14,3 +14,4 @@ done
 "$python" -m benchmarks.parts --large
 "$python" -m benchmarks.memory
 "$python" -m benchmarks.vmf
+"$python" -m benchmarks.hamming
