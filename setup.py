@@ -47,6 +47,7 @@ setup(
     'inspection',
     'keras_twin',
     'lars_optimizer',
+    'latent_report',
     'locks',
     'loop',
     'methods',
@@ -72,11 +73,11 @@ setup(
   ],
   install_requires=requirements('requirements.txt'),
   extras_require={
-    # The built-in data set, and the logistic probe of the quickstart.
+    # The built-in data set, the logistic probe of the quickstart, forests.
     'quickstart': ['scikit-image>=0.21', 'scikit-learn>=1.2'],
     # --mode=export --format=safetensors and onnx.
     'export': EXPORT,
-    # scripts/plot_information.py.
+    # scripts/plot_information.py, latent_report.py.
     'plot': PLOT,
     'test': [
       'scikit-image>=0.21',
