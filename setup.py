@@ -50,6 +50,7 @@ setup(
     'inspection',
     'keras_twin',
     'lars_optimizer',
+    'latent_report',
     'latents',
     'locks',
     'loop',
@@ -77,11 +78,11 @@ setup(
   ],
   install_requires=requirements('requirements.txt'),
   extras_require={
-    # The built-in data set, and the logistic probe of the quickstart.
+    # The built-in data set, the logistic probe of the quickstart, forests.
     'quickstart': ['scikit-image>=0.21', 'scikit-learn>=1.2'],
     # --mode=export --format=safetensors and onnx.
     'export': EXPORT,
-    # scripts/plot_information.py.
+    # scripts/plot_information.py, latent_report.py.
     'plot': PLOT,
     # Many queries at once in hamming.py; without it numpy takes longer.
     'search': SEARCH,

@@ -4,7 +4,8 @@ import ast
 import pathlib
 
 LEAVES = """presets randomness schedules objectives distributions distributed
-  lars_optimizer photo_patches monitor loop data_service hamming"""
+  lars_optimizer photo_patches monitor loop data_service hamming
+  latent_report"""
 # Room -> the rooms it may import; each names only rooms above itself.
 ROOMS = dict.fromkeys(LEAVES.split(), '') | {
   'settings': 'presets',
