@@ -94,7 +94,10 @@ _MATTERS_WITH = {
 
 
 # The modes that read a trained model and train none.
-READING = ('eval', 'extract_features', 'export', 'inspect')
+READING = (
+  *('eval', 'extract_features', 'latents', 'search'),
+  *('export', 'inspect'),
+)
 
 
 class ConfigError(ValueError):
@@ -194,6 +197,8 @@ def _check_run(cfg):
     refuse('mode', cfg.mode, 'needs --model_dir of a run, or --checkpoint')
   if cfg.mode in ('extract_features', 'export') and not cfg.output:
     refuse('mode', cfg.mode, 'needs --output, where to write')
+  if cfg.mode == 'search' and not cfg.query:
+    refuse('mode', cfg.mode, 'needs --query, the file of an image')
   watching = cfg.health_pairs and cfg.train_summary_steps
   if cfg.stop_on_collapse and not watching:
     why = 'needs --health_pairs and --train_summary_steps above 0'
@@ -309,6 +314,8 @@ def check_surroundings(cfg):
   index = f'{cfg.checkpoint}.index'
   if cfg.checkpoint and missing(cfg.checkpoint) and missing(index):
     refuse('checkpoint', cfg.checkpoint, 'there is no such file or folder')
+  if cfg.query and missing(cfg.query):
+    refuse('query', cfg.query, 'there is no such file')
   if reads(cfg):
     return
   addons = importlib.util.find_spec('tensorflow_addons')

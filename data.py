@@ -231,7 +231,7 @@ def _header_pixels(data):
   return tf.reduce_prod(tf.cond(head[0] == 0xFF, jpeg, others))
 
 
-def _decode(data, window=None):
+def decode(data, window=None):
   """JPEG, PNG, GIF (its first frame) or BMP -> uint8 [H, W, 3].
 
   window: shape -> (top, left, height, width) of the part that is wanted.
@@ -268,10 +268,10 @@ def _find_spare(info, examples):
   """The first (bytes, label) that can be decoded: it replaces those that
   cannot.
   """
-  decode = tf.function(_decode)
+  attempt = tf.function(decode)
   for data, label in examples.take(SPARE_TRIES):
     with contextlib.suppress(tf.errors.OpError):
-      decode(data)
+      attempt(data)
       return data, label
   tried = min(SPARE_TRIES, info.num_examples)
   raise DataError(
@@ -285,7 +285,7 @@ def _decode_or_replace(data, label, spare, window=None):
   tries = tf.data.Dataset.from_tensor_slices(
     (tf.stack([data, spare[0]]), tf.stack([label, spare[1]]), [0, 1])
   )
-  tries = tries.map(lambda data, *rest: (_decode(data, window), *rest))
+  tries = tries.map(lambda data, *rest: (decode(data, window), *rest))
   # The one way to catch an error in a graph. Files are not read in here.
   return tries.ignore_errors().take(1).get_single_element()
 
@@ -298,7 +298,7 @@ def _loads(read, spare):
 
   def quick(window, *record):
     data, label = read(*record)
-    return _decode(data, window), label, tf.constant(0)
+    return decode(data, window), label, tf.constant(0)
 
   def careful(window, *record):
     return _decode_or_replace(*read(*record), spare, window)

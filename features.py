@@ -40,10 +40,17 @@ def batches(info, image_size, batch_size):
   return of_context
 
 
-def make_embed_step(method, probe, mean_std):
-  """-> step(batch) -> a flat dict of this replica's rows."""
+def make_embed_step(method, probe, mean_std, corrupt=None):
+  """-> step(batch) -> a flat dict of this replica's rows.
+
+  corrupt: (images in [0, 1], their index) -> images.
+  """
 
   def step(batch):
+    if corrupt:
+      (images,) = batch['views']
+      changed = data_util.clip(corrupt(images, batch['index']))
+      batch = batch | {'views': (changed,)}
     embedded = method.embed(prepared(batch, mean_std))
     out = {name: embedded[name] for name in ('representation', 'projection')}
     if hasattr(method, 'predict_mean'):
@@ -61,14 +68,14 @@ def make_embed_step(method, probe, mean_std):
   return step
 
 
-def embeddings(cfg, strategy, state, info):
+def embeddings(cfg, strategy, state, info, corrupt=None):
   """Yields {name: rows} of a split, batch by batch, in its order.
 
   Every example once; what cannot be decoded has NaN in place of features, and
   bits that are all 0. Eight bits are a byte (np.packbits).
   """
   step = make_embed_step(
-    state.method, state.probe, config.augmentation(cfg).mean_std
+    state.method, state.probe, config.augmentation(cfg).mean_std, corrupt
   )
 
   @tf.function
@@ -152,16 +159,17 @@ def extract_features(cfg, strategy, state, say):
   if bad:
     say(f'{bad:,} of them cannot be decoded: NaN, and the label -1')
   if 'latent_bits' in piece:
-    say(told_of_bits(cfg, done, paths))
+    dim = state.method.latent.dim
+    say(told_of_bits(dim, cfg.image_size, done, paths))
 
 
-def told_of_bits(cfg, images, paths):
+def told_of_bits(dim, image_size, images, paths):
   """A line: how small packed bits are, and what they take in the files."""
   stored = 0
   for path in paths:
     with tf.io.gfile.GFile(path, 'rb') as file, zipfile.ZipFile(file) as arrays:
       stored += arrays.getinfo('latent_bits.npy').file_size
-  dim, pixels = config.latent_dim(cfg), cfg.image_size**2 * 3
+  pixels = image_size**2 * 3
   return (
     f'{dim:,} bits an image: {8 * pixels / dim:.1f} x smaller than its 8-bit '
     f'pixels ({pixels:,} bytes). latent_bits takes {stored:,} bytes on disk, '

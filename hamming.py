@@ -86,7 +86,7 @@ def save(path, index, open=open, replace=os.replace):
   buffer = io.BytesIO()
   np.savez(buffer, **index._replace(facts=json.dumps(index.facts))._asdict())
   with open(f'{path}.new', 'wb') as file:
-    file.write(buffer.getbuffer())
+    file.write(buffer.getvalue())
   replace(f'{path}.new', path)
 
 

@@ -28,6 +28,12 @@ def _needs(module, extra):
     ) from error
 
 
+def check_packages():
+  """Fails at once, not after minutes, where one is missing."""
+  _needs('sklearn.ensemble', 'quickstart')
+  _needs('matplotlib.figure', 'plot')
+
+
 # Forests on bits -------------------------------------------------------------
 
 

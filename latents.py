@@ -42,6 +42,8 @@ class Latent(keras.layers.Layer):
     self.dim = dim or width
     self.projector = linear(params(self.dim))
     self.upsampler = linear(width, 'relu') if dim else None
+    # Built at once: finetuning goes no way up, but loads what there is.
+    self.up(tf.zeros([1, self.dim]))
 
   def up(self, z, training=False):
     if self.upsampler is None:

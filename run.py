@@ -296,7 +296,9 @@ def _read(cfg, argv, strategy, monitor):
   del argv
   import evaluate
   import features
+  import latent_study
   import pretrained
+  import search
   import train
 
   record = f'{cfg.model_dir}/config.json'
@@ -317,6 +319,11 @@ def _read(cfg, argv, strategy, monitor):
     evaluate.evaluate_state(cfg, strategy, state, found.step, monitor)
   elif cfg.mode == 'extract_features':
     features.extract_features(cfg, strategy, state, monitor.say)
+  elif cfg.mode == 'latents':
+    latent_study.study(cfg, strategy, state, monitor.model_dir, monitor.say)
+  elif cfg.mode == 'search':
+    path = cfg.output or search.index_path(cfg, monitor.model_dir)
+    search.search(cfg, strategy, state, found, path, monitor.say)
   else:
     import export
 
@@ -338,12 +345,14 @@ def _explained(error):
 
   import checkpoint_files
   import data_service
+  import latent_report
   import loop
   from data_sources import DataError
 
   again = 'The same command goes on where it was.'
   reason = str(error).partition('\n')[0][:300]
-  if isinstance(error, (DataError, checkpoint_files.CheckpointError)):
+  told = DataError | checkpoint_files.CheckpointError | latent_report.Missing
+  if isinstance(error, told):
     return EXIT_USAGE, str(error)
   if isinstance(error, loop.NonFinite | loop.Collapsed):
     return EXIT_NO_USE, str(error)

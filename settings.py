@@ -73,16 +73,21 @@ class Settings:
   mode: str = opt('train_then_eval', 'eval follows the run in --model_dir '
     'until the last step of the training; where there is none it evaluates '
     '--checkpoint. extract_features, export and inspect read --checkpoint, or '
-    'the newest one in --model_dir. doctor measures input and step of a run '
-    'with these flags and says which one to turn; it trains and stores '
-    'nothing.',
-    ('train', 'eval', 'train_then_eval', 'extract_features', 'export',
-     'inspect', 'doctor'))
+    'the newest one in --model_dir; so do latents (what the bits or Gaussians '
+    'of stochcon_* hold: forests on bits, capacity, uncertainty) and search '
+    '(the images of --eval_split that are nearest to --query by bits). doctor '
+    'measures input and step of a run with these flags and says which one to '
+    'turn; it trains and stores nothing.',
+    ('train', 'eval', 'train_then_eval', 'extract_features', 'latents',
+     'search', 'export', 'inspect', 'doctor'))
   model_dir: str = opt('', 'Where everything of a run goes, and where it '
     'resumes from; local or gs://. Without it a new folder under ./runs is '
     'made and printed.')
   output: str = opt('', 'Where extract_features writes (features.npz; a folder '
-    'gets shards), and the folder for export.')
+    'gets shards), and the folder for export; the file in which search keeps '
+    'its index, by itself beside the evaluations of the run.')
+  query: str = opt('', 'The file of the image that --mode=search looks for.')
+  neighbors: int = opt(10, 'How many images --mode=search finds.', '[1, inf)')
   format: str = opt('saved_model', 'What export writes. saved_model: for '
     'TensorFlow, trainable. safetensors: for torchvision and timm. onnx. '
     'keras: for Keras 3. released: a checkpoint that the published code reads.',

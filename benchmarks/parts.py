@@ -40,7 +40,7 @@ def _repeated(function, *arguments):
 def _of_images(files, recipe):
   """{name: (a call for all images, how many times two views need it)}."""
   draws = tf.unstack(tf.random.uniform([COUNT, 2, len(data_util.DRAWS)]))
-  images = [data._decode(file) for file in files]
+  images = [data.decode(file) for file in files]
   floats = [tf.cast(image, tf.float32) for image in images]
   boxes = [
     augmentation._boxes(recipe, tf.shape(image), numbers)[0]
@@ -58,7 +58,7 @@ def _of_images(files, recipe):
 
   return {
     NOTHING: (_repeated(lambda s: s, shapes), 0),
-    'decode': (_repeated(data._decode, files), 1),
+    'decode': (_repeated(data.decode, files), 1),
     'draws and boxes': (_repeated(numbers, shapes, seeds), 1),
     'to floats': (_repeated(lambda x: tf.cast(x, tf.float32), images), 1),
     'crop, bicubic': (

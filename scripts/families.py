@@ -75,6 +75,8 @@ METHODS = {
   'er_dino': _DINO,
   'entrec_cont': {},
   'entrec_disc': {'proj_head_output_bn': True},
+  'stochcon_bernoulli': {},
+  'stochcon_gaussian': {},
 }
 # The claim of ER: with the entropy in the loss, teachers may move faster and
 # batches be smaller. Both of a pair get the same; as many images are seen.

@@ -48,6 +48,9 @@ ROOMS = dict.fromkeys(LEAVES.split(), '') | {
     data_service data_sources distributed loop methods model monitor objectives
     optimizers pretrained skeletons watch""",
   'features': 'config data data_sources data_util',
+  'latent_study': """config data_sources data_util features latent_report
+    randomness""",
+  'search': 'config data data_sources data_util features hamming',
   'evaluate': """checkpoint_files config data_sources features objectives
     pretrained""",
 }
@@ -100,7 +103,7 @@ def test_some_things_live_in_one_place():
   assert rooms_with('get_replica_context') == {'distributed'}
   openers = {'run', 'train', 'evaluate', 'doctor', 'config', 'command_line'}
   openers |= {'methods', 'contrastive', 'distillation', 'skeletons', 'stochcon'}
-  openers |= {'features'}
+  openers |= {'features', 'latent_study', 'search'}
   openers |= {'entropy_reconstruction', 'optimizers', 'prototypes', 'watch'}
   assert rooms_with('cfg') <= openers
   assert not rooms_with('import tensorflow.keras', 'tf.keras')

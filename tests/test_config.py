@@ -183,6 +183,8 @@ OUR_DEFAULTS = {
   'er_leave_one_out': False,
   'er_entropy_of': 'projection',
   'er_alpha': 2.0,
+  'query': '',
+  'neighbors': 10,
   'latent_dim': 0,
   'latent_top_k': 0,
   'latent_estimator': 'straight_through',

@@ -387,7 +387,7 @@ def test_bombs_are_refused_by_their_header(kind):
   pixels = tf.function(data._header_pixels)
   assert int(pixels(tf.constant(header(kind, *size)))) == 20_000 * 30_001
   with pytest.raises(tf.errors.InvalidArgumentError, match='too large'):
-    tf.function(data._decode)(tf.constant(header(kind, *size)))
+    tf.function(data.decode)(tf.constant(header(kind, *size)))
 
 
 def test_header_of_real_images():
@@ -399,12 +399,12 @@ def test_header_of_real_images():
     image.save(file, kind)
     data_of = tf.constant(file.getvalue())
     assert int(tf.function(data._header_pixels)(data_of)) == 13 * 21
-    assert tf.function(data._decode)(data_of).shape == [13, 21, 3]
+    assert tf.function(data.decode)(data_of).shape == [13, 21, 3]
 
 
 def test_one_channel_becomes_three():
   gray = np.arange(48, dtype=np.uint8).reshape(6, 8, 1)
-  out = data._decode(tf.io.encode_png(gray))
+  out = data.decode(tf.io.encode_png(gray))
   np.testing.assert_array_equal(out, np.repeat(gray, 3, -1))
 
 

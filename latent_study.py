@@ -1,0 +1,145 @@
+"""--mode=latents: what the latents of a trained model tell, as a report.
+
+Forests on bits, capacity, whether the predicted variance ranks errors and rises
+on corrupted images: the measures are latent_report's, here they get their rows.
+"""
+
+import io
+import json
+import os
+
+import numpy as np
+import tensorflow as tf
+
+import config
+import data_sources
+import data_util
+import features
+import latent_report
+import randomness
+
+# Images of the training split that forests are fitted on.
+_FITTED = 20_000
+
+
+def _noise(sigma):
+  def corrupt(images, index):
+    seed = tf.stack([tf.constant(17, tf.int64), index[0]])
+    return images + sigma * randomness.normal(images.shape, seed)
+
+  return corrupt
+
+
+def _blur(images, index):
+  del index
+  planes = data_util.to_planes(images, tf.zeros(images.shape[:1], tf.bool))
+  sigma = tf.fill(images.shape[:1], images.shape[1] / 32)
+  return tf.transpose(data_util.gaussian_blur(planes, sigma), [1, 2, 3, 0])
+
+
+def _contrast(images, index):
+  del index
+  mean = tf.reduce_mean(images, [1, 2, 3], keepdims=True)
+  return mean + 0.3 * (images - mean)
+
+
+def _pixelate(images, index):
+  del index
+  size = images.shape[1]
+  small = tf.image.resize(images, [size // 4, size // 4], method='area')
+  return tf.image.resize(small, [size, size], method='nearest')
+
+
+# name -> (images [b, H, W, 3] in [0, 1], their index [b]) -> images.
+CORRUPTIONS = {
+  'noise 0.1': _noise(0.1),
+  'noise 0.3': _noise(0.3),
+  'blur': _blur,
+  'contrast 0.3': _contrast,
+  'pixelate 4 x': _pixelate,
+}
+
+
+def entropies(rows):
+  """The entropy of each image's latent in nats, its uncertainty: [n].
+
+  Of bits by their means; of Gaussians, whose deviation may be one for all.
+  """
+  mean = rows['latent_mean'].astype(np.float64)
+  if 'latent_bits' in rows:
+    p = np.clip(mean, 1e-12, 1 - 1e-12)
+    return -np.sum(p * np.log(p) + (1 - p) * np.log(1 - p), 1)
+  log_std = np.log(rows['latent_std'].astype(np.float64))
+  return mean.shape[1] * np.mean(log_std + (1 + np.log(2 * np.pi)) / 2, 1)
+
+
+def _unpacked(rows):
+  """-> (bits [n, dim], labels [n]), as forests take them."""
+  dim = rows['latent_mean'].shape[1]
+  return np.unpackbits(rows['latent_bits'], axis=1)[:, :dim], rows['labels']
+
+
+def study(cfg, strategy, state, folder, say):
+  """Writes latents.json, latents.md and latents.png to a folder."""
+  if not hasattr(state.method, 'latent'):
+    raise config.ConfigError(
+      '--mode=latents is about the latents of --pretrain_loss='
+      f'{" or ".join(config.STOCHCON)}; this model has none.'
+    )
+  latent_report.check_packages()
+  train_info, test_info = (
+    data_sources.describe(cfg.dataset, cfg.data_dir, split)
+    for split in (cfg.train_split, cfg.eval_split)
+  )
+  if not test_info.class_names:
+    raise config.ConfigError(
+      f'--dataset={cfg.dataset} has no labels, which --mode=latents needs.'
+    )
+
+  def rows_of(info, corrupt=None):
+    pieces = features.embeddings(cfg, strategy, state, info, corrupt)
+    rows = features.joined(list(pieces))
+    good = ~np.isnan(rows['latent_mean'][:, 0])
+    return {name: value[good] for name, value in rows.items()}
+
+  test = rows_of(test_info)
+  report = {'dataset': test_info.name, 'split': test_info.split}
+  if 'latent_bits' in test:
+    bits = _unpacked(test)
+    report['capacity'] = latent_report.capacity(*bits)
+    fitted = data_sources.a_few(train_info, _FITTED)
+    say(f'Forests on the bits of {fitted.num_examples:,} training images ...')
+    counts = latent_report.counts(bits[0].shape[1])
+    report['forest'] = latent_report.forest_curve(
+      _unpacked(rows_of(fitted)), bits, counts, cfg.seed
+    )
+  scores = entropies(test)
+  if 'logits' in test:
+    wrong = test['logits'].argmax(1) != test['labels']
+    report['uncertainty'] = latent_report.uncertainty(scores, wrong)
+  say(
+    f'{len(CORRUPTIONS)} corruptions of {test_info.num_examples:,} images ...'
+  )
+  corrupted = {
+    k: entropies(rows_of(test_info, f)) for k, f in CORRUPTIONS.items()
+  }
+  report['corrupted'] = latent_report.rises(scores, corrupted)
+  write(report, folder)
+  say('\n'.join(latent_report.table(report)))
+  say(f'Written: latents.json, latents.md, latents.png in {folder}')
+
+
+def write(report, folder):
+  """The report for programs, for readers and as a picture."""
+
+  def open_new(name, kind='w'):
+    return tf.io.gfile.GFile(os.path.join(folder, name), kind)
+
+  with open_new('latents.json') as file:
+    json.dump(report, file, indent=2)
+  with open_new('latents.md') as file:
+    file.write('\n'.join(latent_report.table(report)))
+  picture = io.BytesIO()
+  latent_report.draw(report, picture)
+  with open_new('latents.png', 'wb') as file:
+    file.write(picture.getvalue())

@@ -1,0 +1,146 @@
+"""--mode=search: the images of a data set that are nearest to one, by bits."""
+
+import functools
+import hashlib
+import os
+import re
+import time
+
+import numpy as np
+import tensorflow as tf
+
+import config
+import data
+import data_sources
+import data_util
+import features
+import hamming
+
+# Recall is measured among so many images: their floats are kept in memory.
+_MEASURED, _QUERIES = 50_000, 1000
+
+
+def _facts(cfg, info, found):
+  """What an index is made of: another model or data set needs another."""
+  with tf.io.gfile.GFile(f'{found.path}.index', 'rb') as file:
+    # It holds a checksum of every tensor.
+    model = hashlib.sha256(file.read()).hexdigest()
+  return {
+    'model': model,
+    'dataset': info.name,
+    'split': info.split,
+    'examples': info.num_examples,
+    'image_size': cfg.image_size,
+  }
+
+
+def _load(path, facts, say):
+  """The index in a file, if it is of this model and data set; else None."""
+  if not tf.io.gfile.exists(path):
+    return None
+  try:
+    index = hamming.load(path, tf.io.gfile.GFile)
+  except ValueError as error:
+    raise config.ConfigError(str(error)) from error
+  if {k: index.facts.get(k) for k in facts} == facts:
+    return index
+  say(f'{path} is of another model or data set: it is made anew')
+  return None
+
+
+def _make(cfg, strategy, state, info, facts):
+  """Embeds a split -> its Index, the recall of which is in the facts."""
+  every = -(-info.num_examples // _MEASURED)
+  kept, floats, seen = [], [], 0
+  for piece in features.embeddings(cfg, strategy, state, info):
+    good = ~np.isnan(piece['latent_mean'][:, 0])
+    rows = {k: v[good] for k, v in piece.items()}
+    # Every so many of what will be the index's rows.
+    floats.append(rows['representation'][-seen % every :: every])
+    seen += int(good.sum())
+    kept.append({k: rows[k] for k in ('latent_bits', 'ids', 'labels')})
+  rows = features.joined(kept)
+  floats = np.concatenate(floats)
+  index = hamming.make_index(
+    rows['latent_bits'],
+    state.method.latent.dim,
+    rows['ids'],
+    rows['labels'],
+    {},
+  )
+  k = min(cfg.neighbors, len(floats) - 1)
+  if k > 0:
+    part = index._replace(words=np.ascontiguousarray(index.words[:, ::every]))
+    recall = hamming.recall(part, floats, k, _QUERIES, seed=0)
+    facts = facts | {
+      'recall': recall,
+      'recall_at': k,
+      'recall_among': len(floats),
+    }
+  return index._replace(facts=facts)
+
+
+def _embed(cfg, state, path):
+  """An image's file -> its packed bits [1, bytes]."""
+  try:
+    with tf.io.gfile.GFile(path, 'rb') as file:
+      image = data.decode(file.read())
+  except tf.errors.OpError as error:
+    reason = str(error).partition('\n')[0][:200]
+    raise config.ConfigError(
+      f'--query={path} cannot be read ({reason}). JPEG, PNG, GIF and BMP can.'
+    ) from error
+  batch = {'views': (data_util.eval_image(image, cfg.image_size)[None],)}
+  mean_std = config.augmentation(cfg).mean_std
+  embedded = state.method.embed(features.prepared(batch, mean_std))
+  return np.packbits(state.method.latent.bits(embedded['phi']), axis=1)
+
+
+def index_path(cfg, folder):
+  """What the index of a data set is called in a folder."""
+  name = re.sub(r'[^\w.-]+', '_', f'index-{cfg.dataset}-{cfg.eval_split}')
+  return os.path.join(folder, f'{name}.npz')
+
+
+def search(cfg, strategy, state, found, path, say):
+  """Prints the nearest images of --eval_split to --query.
+
+  path: the index, which is made where it is not there or of something else.
+  """
+  if not hasattr(getattr(state.method, 'latent', None), 'bits'):
+    raise config.ConfigError(
+      '--mode=search compares bits, and this model has none: it needs one of '
+      '--pretrain_loss=stochcon_bernoulli.'
+    )
+  query = _embed(cfg, state, cfg.query)
+  info = data_sources.describe(cfg.dataset, cfg.data_dir, cfg.eval_split)
+  facts = _facts(cfg, info, found)
+  index = _load(path, facts, say)
+  if index is None:
+    say(f'Making {path}: {info.num_examples:,} images of {info.name} ...')
+    index = _make(cfg, strategy, state, info, facts)
+    replace = functools.partial(tf.io.gfile.rename, overwrite=True)
+    hamming.save(path, index, tf.io.gfile.GFile, replace)
+  say(told(index))
+  start = time.perf_counter()
+  count = min(cfg.neighbors, len(index.labels))
+  distances, rows = hamming.nearest(index, query, count)
+  took = 1000 * (time.perf_counter() - start)
+  say(f'Nearest to {cfg.query} ({took:.1f} ms):')
+  for distance, row in zip(distances[0], rows[0], strict=True):
+    label = index.labels[row]
+    name = info.class_names[label] if info.class_names else ''
+    say(f'  {distance:5d} bits  {index.ids[row]}  {name}'.rstrip())
+
+
+def told(index):
+  """What an index holds, in a line."""
+  line = f'{len(index.labels):,} codes of {index.bits:,} bits'
+  line += f', {index.words.nbytes:,} bytes'
+  if 'recall' in index.facts:
+    line += (
+      f'; of the {index.facts["recall_at"]} nearest by cosine of the '
+      f'representation they find {100 * index.facts["recall"]:.1f}% (among '
+      f'{index.facts["recall_among"]:,} images)'
+    )
+  return line

@@ -1,0 +1,125 @@
+"""--mode=latents: the report of a run, from the command line."""
+
+import json
+import sys
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+import latent_report
+import latent_study
+from test_search import DIM, call, extracted, trained
+
+KINDS = ('stochcon_bernoulli', 'stochcon_gaussian')
+
+
+def study(model_dir, *more):
+  assert call('--mode=latents', f'--model_dir={model_dir}', *more) == 0
+  with open(f'{model_dir}/eval/latents.json') as file:
+    return json.load(file)
+
+
+@pytest.mark.parametrize('kind', KINDS)
+def test_the_report_of_a_run(kind, tmp_path, tiny_encoder, capsys, monkeypatch):
+  model_dir, _ = trained(tmp_path, kind)
+  given = []
+  curve = [{'bits': 1, 'macro_f1': 0.25, 'accuracy': 0.5}]
+  monkeypatch.setattr(
+    latent_report, 'forest_curve', lambda *args: given.append(args) or curve
+  )
+  report = study(model_dir)
+  said = capsys.readouterr().out
+  assert all(line in said for line in latent_report.table(report))
+  with open(f'{model_dir}/eval/latents.png', 'rb') as file:
+    assert file.read(8) == b'\x89PNG\r\n\x1a\n'
+  rows = extracted(model_dir, f'{tmp_path}/f.npz')
+  wrong = rows['logits'].argmax(1) != rows['labels']
+  scores = latent_study.entropies(rows)
+  expected = latent_report.uncertainty(scores, wrong)
+  np.testing.assert_allclose(
+    report['uncertainty'].pop('curve'), expected.pop('curve')
+  )
+  assert report['uncertainty'] == pytest.approx(expected)
+  assert report['corrupted'].keys() == latent_study.CORRUPTIONS.keys()
+  for row in report['corrupted'].values():
+    assert row['clean_mean'] == pytest.approx(scores.mean(), rel=1e-5)
+  # The images are each of one colour.
+  assert report['corrupted']['noise 0.3']['mean'] != pytest.approx(
+    scores.mean(), rel=1e-4
+  )
+  assert ('forest' in report) == ('latent_bits' in rows) == (kind == KINDS[0])
+  if kind == KINDS[0]:
+    bits = np.unpackbits(rows['latent_bits'], axis=1)[:, :DIM]
+    test_labels = rows['labels']
+    assert report['capacity'] == latent_report.capacity(bits, test_labels)
+    # Fitted on the training split, told of the evaluation's.
+    train = extracted(model_dir, f'{tmp_path}/t.npz', '--eval_split=train')
+    fitted = np.unpackbits(train['latent_bits'], axis=1)[:, :DIM]
+    ((on, of, counts, seed),) = given
+    for (rows, labels), pair in (
+      (on, (fitted, train['labels'])),
+      (of, (bits, test_labels)),
+    ):
+      np.testing.assert_array_equal(rows, pair[0])
+      np.testing.assert_array_equal(labels, pair[1])
+    assert (counts, seed) == (latent_report.counts(DIM), 0)
+    assert report['forest'] == curve
+
+
+def test_entropies_of_bits_and_gaussians():
+  p = np.array([[0.5, 0.25], [1.0, 0.0]])
+  bits = {'latent_mean': p, 'latent_bits': None}
+  expected = np.log(2) - 0.25 * np.log(0.25) - 0.75 * np.log(0.75)
+  assert latent_study.entropies(bits) == pytest.approx([expected, 0], abs=1e-9)
+  std = np.array([[0.5], [2.0]])
+  found = latent_study.entropies({'latent_mean': p, 'latent_std': std})
+  each = np.log(std[:, 0] * np.sqrt(2 * np.pi * np.e))
+  assert found == pytest.approx(2 * each)
+  per_dim = {'latent_mean': p, 'latent_std': np.array([[0.5, 2.0]] * 2)}
+  assert latent_study.entropies(per_dim) == pytest.approx([each.sum()] * 2)
+
+
+def test_corruptions_are_what_they_are_called():
+  rng = np.random.default_rng(0)
+  images = tf.constant(rng.random((3, 32, 32, 3)), tf.float32)
+  index = tf.constant([5, 6, 7], tf.int64)
+  found = {
+    name: np.asarray(corrupt(images, index))
+    for name, corrupt in latent_study.CORRUPTIONS.items()
+  }
+  for name, sigma in (('noise 0.1', 0.1), ('noise 0.3', 0.3)):
+    noise = found[name] - images.numpy()
+    assert noise.std() == pytest.approx(sigma, rel=0.05)
+    assert abs(noise.mean()) < 0.01
+    # Other images have other noise.
+    other = latent_study.CORRUPTIONS[name](images, index + 1) - images.numpy()
+    assert abs(np.corrcoef(noise.ravel(), np.ravel(other))[0, 1]) < 0.1
+    assert abs(np.corrcoef(noise[0].ravel(), noise[1].ravel())[0, 1]) < 0.1
+  mean = np.mean(images, (1, 2, 3), keepdims=True)
+  np.testing.assert_allclose(
+    found['contrast 0.3'], mean + 0.3 * (images - mean), atol=1e-5
+  )
+  blocks = np.reshape(images, [3, 8, 4, 8, 4, 3]).mean((2, 4))
+  expected = blocks.repeat(4, 1).repeat(4, 2)
+  np.testing.assert_allclose(found['pixelate 4 x'], expected, atol=1e-5)
+  # Away from the border a blur keeps the mean, and takes the differences.
+  inner = found['blur'][:, 4:-4, 4:-4]
+  assert inner.mean() == pytest.approx(np.mean(images[:, 4:-4, 4:-4]), rel=0.02)
+  assert inner.std() < 0.6 * np.std(images)
+
+
+def test_who_has_no_latents(tmp_path, tiny_encoder, capsys, monkeypatch):
+  model_dir, _ = trained(tmp_path, 'contrastive')
+  flags = ['--mode=latents', f'--model_dir={model_dir}']
+  assert call(*flags) == 2
+  assert 'this model has none' in capsys.readouterr().err
+
+
+def test_a_missing_package_is_named_at_once(
+  tmp_path, tiny_encoder, capsys, monkeypatch
+):
+  model_dir, _ = trained(tmp_path, KINDS[1])
+  monkeypatch.setitem(sys.modules, 'matplotlib.figure', None)
+  assert call('--mode=latents', f'--model_dir={model_dir}') == 2
+  assert "pip install -e '.[plot]'" in capsys.readouterr().err

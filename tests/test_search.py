@@ -1,0 +1,206 @@
+"""--mode=search and the bits it reads, from the command line."""
+
+import json
+import os
+import zipfile
+
+import numpy as np
+import pytest
+
+import hamming
+import run
+import search
+from small_data import SMALL, encoded, make_folder, write
+from test_run import QUICK
+
+DIM = 12
+
+
+def call(*more):
+  return run.main(['run.py', '--use_tpu=false', *more])
+
+
+def trained(root, kind, *more):
+  """A run of two steps on 22 images -> its folder, and that of the images."""
+  images = make_folder(f'{root}/images')
+  settings = SMALL | {'pretrain_loss': kind, 'latent_dim': DIM}
+  flags = [f'--{k}={v}' for k, v in settings.items()]
+  flags += [*QUICK, '--mode=train', f'--dataset=folder:{images}']
+  flags += ['--train_steps=2', '--warmup_epochs=0', *more]
+  assert call(*flags, f'--model_dir={root}/run') == 0
+  return f'{root}/run', images
+
+
+@pytest.fixture
+def bernoulli(tmp_path, tiny_encoder):
+  return trained(tmp_path, 'stochcon_bernoulli')
+
+
+def extracted(model_dir, path, *more):
+  flags = ['--mode=extract_features', f'--model_dir={model_dir}']
+  assert call(*flags, f'--output={path}', '--eval_batch_size=4', *more) == 0
+  with np.load(path) as file:
+    return dict(file)
+
+
+def test_bits_are_packed_and_their_size_is_told(bernoulli, tmp_path, capsys):
+  model_dir, images = bernoulli
+  with open(f'{images}/val/cat/2.JPG', 'wb') as file:
+    file.write(b'no image')
+  rows = extracted(model_dir, f'{tmp_path}/f.npz')
+  bits = np.unpackbits(rows['latent_bits'], axis=1)
+  assert rows['latent_bits'].shape == (7, 2) and not bits[:, DIM:].any()
+  bad = rows['ids'] == 'cat/2.JPG'
+  assert not bits[bad].any() and np.isnan(rows['latent_mean'][bad]).all()
+  mean = rows['latent_mean'][~bad]
+  np.testing.assert_array_equal(bits[~bad, :DIM], mean > 0.5)
+  np.testing.assert_allclose(
+    rows['latent_std'][~bad], np.sqrt(mean * (1 - mean)), rtol=1e-4, atol=1e-6
+  )
+  # 16 x 16 x 3 x 8 / 12, and what the archive says.
+  with zipfile.ZipFile(f'{tmp_path}/f.npz') as file:
+    stored = file.getinfo('latent_bits.npy').file_size
+  said = capsys.readouterr().out
+  assert '12 bits an image: 512.0 x smaller than its 8-bit pixels' in said
+  assert f'latent_bits takes {stored:,} bytes on disk' in said
+  assert f'{7 * 768 / stored:.1f} x less than those of 7 images' in said
+
+
+def test_the_nearest_are_found_and_the_index_is_kept(
+  bernoulli, tmp_path, capsys
+):
+  model_dir, images = bernoulli
+  # Index 3 is this very image.
+  flags = ['--mode=search', f'--model_dir={model_dir}', '--neighbors=7']
+  flags += [f'--query={images}/val/dog/3.JPG']
+  assert call(*flags) == 0
+  said = capsys.readouterr().out
+  assert 'dog/3.JPG  dog' in said and '7 codes of 12 bits' in said
+  rows = extracted(model_dir, f'{tmp_path}/f.npz')
+  bits = np.unpackbits(rows['latent_bits'], axis=1)[:, :DIM]
+  (own,) = np.flatnonzero(rows['ids'] == 'dog/3.JPG')
+  distance = np.sum(bits != bits[own], 1)
+  order = np.argsort(distance, kind='stable')
+  lines = [line.split() for line in said.splitlines() if ' bits  ' in line]
+  assert [int(line[0]) for line in lines] == [*distance[order]]
+  assert [line[2] for line in lines] == [*rows['ids'][order]]
+  capsys.readouterr()
+  # It is read the second time, and made again for another model.
+  (path,) = (f'{model_dir}/eval/{n}' for n in os.listdir(f'{model_dir}/eval')
+             if n.startswith('index-'))  # fmt: skip
+  made = os.stat(path).st_mtime_ns
+  assert call(*flags) == 0
+  assert 'Making' not in capsys.readouterr().out
+  assert os.stat(path).st_mtime_ns == made
+  index = hamming.load(path)
+  assert index.facts['recall_at'] == 6 and index.facts['recall'] == 1.0
+  hamming.save(path, index._replace(facts=index.facts | {'model': 'x'}))
+  assert call(*flags) == 0
+  assert 'of another model or data set: it is made anew' in (
+    capsys.readouterr().out
+  )
+
+
+def test_what_cannot_be_searched(bernoulli, tmp_path, capsys):
+  model_dir, images = bernoulli
+  flags = ['--mode=search', f'--model_dir={model_dir}']
+
+  def refused(*more):
+    assert call(*flags, *more) == 2
+    return capsys.readouterr().err
+
+  assert 'needs --query' in refused()
+  assert 'there is no such file' in refused('--query=/nowhere.png')
+  write(f'{tmp_path}/a.png', b'not one')
+  assert 'a.png cannot be read' in refused(f'--query={tmp_path}/a.png')
+  write(f'{tmp_path}/b.png', encoded(3))
+  write(f'{tmp_path}/i.npz', b'not an index')
+  query = f'--query={tmp_path}/b.png'
+  assert 'is not an index of codes' in refused(
+    query, f'--output={tmp_path}/i.npz'
+  )
+
+
+def test_a_model_without_bits_says_so(tmp_path, tiny_encoder, capsys):
+  model_dir, images = trained(tmp_path, 'stochcon_gaussian')
+  query = f'--query={images}/val/dog/3.JPG'
+  assert call('--mode=search', f'--model_dir={model_dir}', query) == 2
+  assert 'needs one of --pretrain_loss=stochcon_bernoulli' in (
+    capsys.readouterr().err
+  )
+  rows = extracted(model_dir, f'{tmp_path}/f.npz')
+  assert rows['latent_mean'].shape == (7, DIM)
+  assert rows['latent_std'].shape == (7, 1) and 'latent_bits' not in rows
+
+
+def test_recall_is_measured_on_rows_of_the_index(monkeypatch):
+  """Every third of what can be decoded, whatever the batches are."""
+  rng = np.random.default_rng(0)
+  floats = rng.normal(size=[40, 8]).astype(np.float32)
+  mean = (floats > 0) * 1.0
+  mean[[4, 5, 17]] = np.nan
+  bits = np.packbits(floats > 0, axis=1)
+  monkeypatch.setattr(search, '_MEASURED', 14)
+
+  def pieces(*_):
+    for start in range(0, 40, 7):
+      part = slice(start, start + 7)
+      yield {
+        'latent_mean': mean[part],
+        'representation': floats[part],
+        'latent_bits': bits[part],
+        'ids': np.arange(40).astype(str)[part],
+        'labels': np.zeros(40, int)[part],
+      }
+
+  seen = {}
+
+  def recall(index, floats, k, sample, seed):
+    seen.update(index=index, floats=floats)
+    return 0.5
+
+  monkeypatch.setattr(search.features, 'embeddings', pieces)
+  monkeypatch.setattr(search.hamming, 'recall', recall)
+
+  class Info:
+    num_examples = 40
+
+  class State:
+    class method:
+      class latent:
+        dim = 8
+
+  class Cfg:
+    neighbors = 5
+
+  index = search._make(Cfg, None, State, Info, {'a': 1})
+  good = np.delete(np.arange(40), [4, 5, 17])
+  assert [*index.ids] == [*good.astype(str)]
+  np.testing.assert_array_equal(seen['floats'], floats[good][::3])
+  codes = hamming.make_index(
+    bits[good][::3], 8, index.ids[::3], index.labels[::3], {}
+  )
+  np.testing.assert_array_equal(seen['index'].words, codes.words)
+  assert index.facts == {
+    'a': 1, 'recall': 0.5, 'recall_at': 5, 'recall_among': 13
+  }  # fmt: skip
+  assert json.dumps(index.facts)
+
+
+def test_finetuning_takes_the_latent_over(bernoulli, tmp_path, capsys):
+  model_dir, images = bernoulli
+  flags = [f'--checkpoint={model_dir}', f'--dataset=folder:{images}', *QUICK]
+  flags += ['--train_mode=finetune', '--mode=train', '--probe_latent']
+  flags += ['--train_steps=2', '--warmup_epochs=0', '--train_batch_size=4']
+  for block in (-1, 4):
+    own = f'{tmp_path}/tuned{block}'
+    more = [f'--model_dir={own}', f'--fine_tune_after_block={block}']
+    assert call(*flags, *more) == 0
+    assert 'Loaded encoder, latent from' in capsys.readouterr().out
+    before = extracted(model_dir, f'{tmp_path}/before.npz')
+    after = extracted(own, f'{tmp_path}/after.npz')
+    # Linear evaluation moves nothing; the probe reads twelve bits.
+    same = np.array_equal(before['latent_mean'], after['latent_mean'])
+    assert same == (block == 4)
+    assert after['logits'].shape == (7, 3)
+    capsys.readouterr()
