@@ -119,6 +119,7 @@ def search(cfg, strategy, state, found, path, say):
   if index is None:
     say(f'Making {path}: {info.num_examples:,} images of {info.name} ...')
     index = _make(cfg, strategy, state, info, facts)
+    tf.io.gfile.makedirs(os.path.dirname(path) or '.')
     replace = functools.partial(tf.io.gfile.rename, overwrite=True)
     hamming.save(path, index, tf.io.gfile.GFile, replace)
   say(told(index))

@@ -189,6 +189,9 @@ def test_top_k_keeps_just_so_many_bits(relaxed):
   np.testing.assert_array_equal(
     described['latent_bits'], described['latent_mean'] > 0.5
   )
+  # Half way between the last one in and the first one out.
+  ends = np.sort(described['latent_mean'], axis=1)[:, -5:-3].sum(1)
+  np.testing.assert_allclose(ends, 1, atol=1e-6)
   noise = rng.random((5, 12)).astype(np.float32)
   z = latent.sample(phi, noise, 0.5).numpy()
   noisy = logits + np.log(noise) - np.log1p(-noise)
@@ -254,6 +257,8 @@ def test_whose_variance_is_drawn_from(variance, gets, per_dim):
   columns = 3 if per_dim and variance != 'fixed' else 1
   assert found['std'].shape == (6, columns)
   if gets:
+    raw = np.asarray(latent.projector(h[gets], training=True))[:, 3:]
+    np.testing.assert_allclose(found['std'] ** 2, np.exp(raw), rtol=1e-5)
     np.testing.assert_array_equal(found['std'], phi[gets]['std'])
     assert np.std(found['std']) > 0.01
   else:

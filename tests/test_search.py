@@ -92,6 +92,9 @@ def test_the_nearest_are_found_and_the_index_is_kept(
   assert call(*flags) == 0
   assert 'Making' not in capsys.readouterr().out
   assert os.stat(path).st_mtime_ns == made
+  own = f'--output={tmp_path}/new/index.npz'
+  assert call(*flags, own) == 0
+  assert os.path.exists(f'{tmp_path}/new/index.npz')
   index = hamming.load(path)
   assert index.facts['recall_at'] == 6 and index.facts['recall'] == 1.0
   hamming.save(path, index._replace(facts=index.facts | {'model': 'x'}))
