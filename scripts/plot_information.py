@@ -45,6 +45,13 @@ def read(folder):
   return np.array(steps), np.array([points[step] for step in steps])
 
 
+def labels(folders):
+  """Names for runs: their folders, without what all have in front."""
+  folders = [os.path.abspath(folder) for folder in folders]
+  shared = os.path.commonpath([os.path.dirname(folder) for folder in folders])
+  return [os.path.relpath(folder, shared) for folder in folders]
+
+
 def _bounds(axes):
   """Grey lines along which the bound, entropy less reconstruction, is one."""
   (left, right), (low, high) = axes.get_xlim(), axes.get_ylim()
@@ -67,14 +74,14 @@ def draw(runs, output):
   matplotlib.use('Agg')
   from matplotlib import pyplot
 
-  figure, axes = pyplot.subplots(figsize=(7, 5.5), layout='constrained')
+  figure, axes = pyplot.subplots(figsize=(9, 5.5), layout='constrained')
   for k, (label, (steps, points)) in enumerate(runs.items()):
     colour = _COLOURS[k % len(_COLOURS)]
     style = _STYLES[k // len(_COLOURS) % len(_STYLES)]
     axes.plot(
       *points.T, color=colour, linestyle=style, linewidth=1.5,
       marker='.', markersize=5,
-      label=f'{label}, steps {steps[0]} to {steps[-1]}',
+      label=f'{label} ({steps[0]} to {steps[-1]})',
     )  # fmt: skip
     axes.plot(*points[-1], color=colour, marker='o', markersize=9)
   axes.set(
@@ -83,11 +90,12 @@ def draw(runs, output):
   )
   axes.set_title(
     'Entropy against reconstruction; grey: their difference, a bound\n'
-    'on the information between views. A dot ends each run.',
+    'on the information between views. A dot ends each run (steps).',
     pad=18,  # The numbers of the grey lines stand in between.
   )
   _bounds(axes)
-  axes.legend(frameon=False)
+  # Beside the axes, where no line can lie.
+  figure.legend(frameon=False, loc='outside right upper')
   figure.savefig(output, dpi=150)
 
 
@@ -96,7 +104,10 @@ def main(argv=None):
   parser.add_argument('runs', nargs='+', metavar='RUN')
   parser.add_argument('--output', default='information.png')
   given = parser.parse_args(argv)
-  draw({os.path.normpath(run): read(run) for run in given.runs}, given.output)
+  draw(
+    dict(zip(labels(given.runs), map(read, given.runs), strict=True)),
+    given.output,
+  )
   print(f'{len(given.runs)} runs in {given.output}')
 
 

@@ -59,6 +59,16 @@ def test_every_run_has_a_line_of_its_colour(folder, tmp_path):
   assert not (image == (0x00, 0x9E, 0x73)).all(-1).any()
 
 
+def test_labels_leave_out_what_all_folders_share():
+  labels = SCRIPT['labels']
+  assert labels(['runs/small/one', 'runs/large/one']) == [
+    'small/one',
+    'large/one',
+  ]
+  assert labels(['/runs/one/', '/runs/two']) == ['one', 'two']
+  assert labels(['runs/one']) == ['one']
+
+
 def test_without_matplotlib(folder, tmp_path, monkeypatch):
   monkeypatch.setitem(sys.modules, 'matplotlib', None)
   run = folder('run', [row(1, 0, 0)])
