@@ -55,11 +55,9 @@ def of_the_run(values):
 
 
 def of_the_encoder(values):
-  """The part of a to_dict that finetuning takes over: what was built."""
+  """The part of a to_dict that another training takes over: what was built."""
   own = [*sections()['Backbone'], *sections()['Heads']]
   own += ['image_size', 'batch_image_augmentation_type']
-  if values.get('pretrain_loss') in STOCHCON:  # It names the latent.
-    own.append('pretrain_loss')
   switches = METHOD_SWITCHES['byol_ceb']
   return {k: v for k, v in values.items() if k in own and k not in switches}
 
@@ -106,6 +104,7 @@ _ARCHITECTURE = (
   'proj_out_dim',
   'proj_head_output_bn',
   'view_pairs',
+  'latent_top_k',
   'latent_dim',
   'latent_variance',
   'latent_scale',
@@ -118,7 +117,9 @@ def _taken_over(typed, given, stored, whole):
   whole: all of them, to read or resume a model; else those of what was built.
   """
   settings = stored.settings
-  for name in _ARCHITECTURE:
+  # Finetuning may have another probe, but not who reads it.
+  fixed = [*_ARCHITECTURE, *(['probe_latent'] if whole else [])]
+  for name in fixed:
     value, there = typed.get(name), settings.get(name)
     if None in (value, there) or value == there or 'auto' in (value, there):
       continue
@@ -128,7 +129,11 @@ def _taken_over(typed, given, stored, whole):
         name, value, f'the checkpoint was made with {show(there)}; drop it'
       )
   if not whole:
-    return of_the_encoder(settings)
+    taken = of_the_encoder(settings)
+    latent = settings.get('pretrain_loss') in STOCHCON
+    if latent and given.get('train_mode') == 'finetune':
+      taken['pretrain_loss'] = settings['pretrain_loss']
+    return taken
   settings = of_the_run(settings)
   if stored.methods and given.get('pretrain_loss') not in stored.methods:
     if 'pretrain_loss' in typed:

@@ -118,6 +118,7 @@ class Config(Settings):
     _check_method(self)
     _check_contrast(self)
     _check_latent(self)
+    _check_reading_latents(self)
     _check_augmentation(self)
     _check_chunks(self)
     _check_optimizer(self)
@@ -197,8 +198,6 @@ def _check_run(cfg):
     refuse('mode', cfg.mode, 'needs --model_dir of a run, or --checkpoint')
   if cfg.mode in ('extract_features', 'export') and not cfg.output:
     refuse('mode', cfg.mode, 'needs --output, where to write')
-  if cfg.mode == 'search' and not cfg.query:
-    refuse('mode', cfg.mode, 'needs --query, the file of an image')
   watching = cfg.health_pairs and cfg.train_summary_steps
   if cfg.stop_on_collapse and not watching:
     why = 'needs --health_pairs and --train_summary_steps above 0'
@@ -274,6 +273,20 @@ def _check_latent(cfg):
   if cfg.latent_top_k >= dim:
     why = f'must be below the {dim} bits of the latent'
     refuse('latent_top_k', cfg.latent_top_k, why)
+
+
+def _check_reading_latents(cfg):
+  kept = cfg.train_mode == 'pretrain' or cfg.probe_latent
+  needed = {'latents': STOCHCON, 'search': STOCHCON[:1]}.get(cfg.mode)
+  if needed and not (kept and cfg.pretrain_loss in needed):
+    why = f'needs a model of --pretrain_loss={" or ".join(needed)}'
+    if not kept:
+      why += ', this one was finetuned without --probe_latent'
+    refuse('mode', cfg.mode, why)
+  if cfg.mode == 'search' and not cfg.query:
+    refuse('mode', cfg.mode, 'needs --query, the file of an image')
+  if cfg.mode == 'search' and not (cfg.model_dir or cfg.output):
+    refuse('mode', cfg.mode, 'needs --output, the file to keep its index in')
 
 
 def _check_augmentation(cfg):
@@ -447,6 +460,14 @@ def centres(cfg):
 def has_teacher(cfg):
   """Whether the method has a target network, the EMA of the online one."""
   return 'use_momentum_encoder' in METHOD_SWITCHES[cfg.pretrain_loss]
+
+
+def chunks(cfg, replicas):
+  """How many parts a replica's batch comes in."""
+  rows = cfg.train_batch_size // replicas
+  if cfg.grad_cache_chunk:
+    return rows // cfg.grad_cache_chunk
+  return cfg.grad_accum_steps
 
 
 def has_latent(cfg):

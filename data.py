@@ -264,14 +264,16 @@ def _part(image, window):
   return tf.slice(image, [top, left, 0], [height, width, 3])
 
 
+_attempt = tf.function(decode)
+
+
 def _find_spare(info, examples):
   """The first (bytes, label) that can be decoded: it replaces those that
   cannot.
   """
-  attempt = tf.function(decode)
   for data, label in examples.take(SPARE_TRIES):
     with contextlib.suppress(tf.errors.OpError):
-      attempt(data)
+      _attempt(data)
       return data, label
   tried = min(SPARE_TRIES, info.num_examples)
   raise DataError(

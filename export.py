@@ -100,6 +100,7 @@ def _saved_model(folder, model):
   call = tf.function(make_network(model.state, model.mean_std))
   method, probe = model.state.method, model.state.probe
   layers = [method.encoder, method.projector, *([probe] if probe else [])]
+  layers += [method.latent] if hasattr(method, 'latent') else []
   module = tf.train.Checkpoint()
   # Bare variables: our layers would bring Keras' way of saving along.
   module.variables = [v for layer in layers for v in layer.variables]
@@ -138,7 +139,8 @@ def _safetensors(folder, model):
   def parts(state):
     method, probe = state.method, state.probe
     layers = range(len(method.projector.layers_out) + 1)
-    reads_h = probe and method.probed({'layers': layers}) == 0
+    reads_h = probe and not method.probes_latent
+    reads_h = reads_h and method.probed({'layers': layers}) == 0
     return method.encoder, probe if reads_h else None
 
   try:
@@ -191,6 +193,11 @@ def _onnx(folder, model):
 def _keras(folder, model):
   """A .keras file of Keras' own layers."""
   _one_network('keras', model)
+  if model.state.probe and model.state.method.probes_latent:
+    raise CheckpointError(
+      '--format=keras has no place for the latent that this probe reads. '
+      'saved_model and onnx hold it.'
+    )
   import keras
 
   if keras.__version__ < '3':

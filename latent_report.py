@@ -28,9 +28,10 @@ def _needs(module, extra):
     ) from error
 
 
-def check_packages():
+def check_packages(forest):
   """Fails at once, not after minutes, where one is missing."""
-  _needs('sklearn.ensemble', 'quickstart')
+  if forest:
+    _needs('sklearn.ensemble', 'quickstart')
   _needs('matplotlib.figure', 'plot')
 
 
@@ -128,6 +129,8 @@ def capacity(bits, labels):
     'images': n,
     'bits': k,
     'share_of_ones': float(ones.sum() / bits.size),
+    'smallest_share_in_a_bit': float(ones.min() / n),
+    'largest_share_in_a_bit': float(ones.max() / n),
     'entropy_per_bit': float(entropies.mean()),
     'constant_bits': int(np.sum((ones == 0) | (ones == n))),
     'mean_mutual_information': float(pairs.mean()) if k > 1 else None,

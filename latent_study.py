@@ -24,8 +24,13 @@ _FITTED = 20_000
 
 def _noise(sigma):
   def corrupt(images, index):
-    seed = tf.stack([tf.constant(17, tf.int64), index[0]])
-    return images + sigma * randomness.normal(images.shape, seed)
+    # Of each image its own, whatever the batches are.
+    noise = tf.map_fn(
+      lambda i: randomness.normal(images.shape[1:], tf.stack([17, i])),
+      tf.cast(index, tf.int32),
+      fn_output_signature=tf.float32,
+    )
+    return images + sigma * noise
 
   return corrupt
 
@@ -81,16 +86,9 @@ def _unpacked(rows):
 
 def study(cfg, strategy, state, folder, say):
   """Writes latents.json, latents.md and latents.png to a folder."""
-  if not hasattr(state.method, 'latent'):
-    raise config.ConfigError(
-      '--mode=latents is about the latents of --pretrain_loss='
-      f'{" or ".join(config.STOCHCON)}; this model has none.'
-    )
-  latent_report.check_packages()
-  train_info, test_info = (
-    data_sources.describe(cfg.dataset, cfg.data_dir, split)
-    for split in (cfg.train_split, cfg.eval_split)
-  )
+  has_bits = hasattr(state.method.latent, 'bits')
+  latent_report.check_packages(has_bits)
+  test_info = data_sources.describe(cfg.dataset, cfg.data_dir, cfg.eval_split)
   if not test_info.class_names:
     raise config.ConfigError(
       f'--dataset={cfg.dataset} has no labels, which --mode=latents needs.'
@@ -104,10 +102,11 @@ def study(cfg, strategy, state, folder, say):
 
   test = rows_of(test_info)
   report = {'dataset': test_info.name, 'split': test_info.split}
-  if 'latent_bits' in test:
+  if has_bits:
     bits = _unpacked(test)
     report['capacity'] = latent_report.capacity(*bits)
-    fitted = data_sources.a_few(train_info, _FITTED)
+    fitted = data_sources.describe(cfg.dataset, cfg.data_dir, cfg.train_split)
+    fitted = data_sources.a_few(fitted, _FITTED)
     say(f'Forests on the bits of {fitted.num_examples:,} training images ...')
     counts = latent_report.counts(bits[0].shape[1])
     report['forest'] = latent_report.forest_curve(

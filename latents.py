@@ -26,13 +26,17 @@ from resnet import BatchNorm
 class Latent(keras.layers.Layer):
   """pi, a linear map, and rho, which a bottleneck needs.
 
-  A representation is never negative: without batch norm after pi every logit
-  would be positive, every bit 1. rho ends in a ReLU, so that the head sees
-  from both branches what has the shape of a representation.
+  A representation is never negative: were it itself the logits, every bit would
+  be 1. Batch norm after the map centres them, or most bits would be the same
+  for all images. rho ends in a ReLU: the head sees from both branches what has
+  the shape of a representation.
   """
 
-  def __init__(self, dim, width, params, init, bn_decay, sync_bn):
-    """dim 0: as wide as the representation, width, and no way up."""
+  def __init__(self, dim, width, init, bn_decay, sync_bn, scales=0):
+    """dim 0: as wide as the representation, width, and no way up.
+
+    scales: how many outputs pi has beside one for each of dim.
+    """
     super().__init__(dtype=tf.float32)
 
     def linear(units, activation=None):
@@ -40,7 +44,7 @@ class Latent(keras.layers.Layer):
       return Linear(units, init, norm, activation)
 
     self.dim = dim or width
-    self.projector = linear(params(self.dim))
+    self.projector = linear(self.dim + scales)
     self.upsampler = linear(width, 'relu') if dim else None
     # Built at once: finetuning goes no way up, but loads what there is.
     self.up(tf.zeros([1, self.dim]))
@@ -55,18 +59,19 @@ class BernoulliLatent(Latent):
   """Bits by the binary Concrete: whole, straight through, or relaxed.
 
   top_k: the k bits with the largest logits are 1 (of a sample: with their
-  noise). The threshold between the k-th and the next takes the place of 0.
+  noise). What lies half way between the k-th and the next takes the place of 0.
   """
 
   draw = staticmethod(randomness.uniform)
 
   def __init__(self, dim, width, top_k=0, relaxed=False, **options):
-    super().__init__(dim, width, lambda dim: dim, **options)
+    super().__init__(dim, width, **options)
     self.top_k = top_k
     self.relaxed = relaxed
 
   def parameters(self, h, training=False):
-    return {'logits': self.projector(h, training=training)}
+    logits = self.projector(h, training=training)
+    return {'logits': logits - self._threshold(logits)}
 
   def of_pair(self, own, other):
     del other
@@ -92,14 +97,13 @@ class BernoulliLatent(Latent):
 
   def bits(self, phi):
     """[B, dim] bool: the likelier value of each bit, or the top k."""
-    return phi['logits'] > self._threshold(phi['logits'])
+    return phi['logits'] > 0
 
   def code(self, phi):
     return tf.cast(self.bits(phi), tf.float32)
 
   def describe(self, phi):
-    logits = phi['logits']
-    mean = tf.sigmoid(logits - self._threshold(logits))
+    mean = tf.sigmoid(phi['logits'])
     return {
       'latent_mean': mean,
       'latent_std': tf.sqrt(mean * (1 - mean)),
@@ -128,21 +132,18 @@ class GaussianLatent(Latent):
   def __init__(
     self, dim, width, variance='opposing', per_dim=False, std=1.0, **options
   ):
-    self.fixed = std if variance == 'fixed' else None
+    fixed = variance == 'fixed'
+    scales = 0 if fixed else (dim or width) if per_dim else 1
+    super().__init__(dim, width, scales=scales, **options)
+    self.fixed = std if fixed else None
     self.opposing = variance == 'opposing'
-
-    def params(dim):
-      scales = dim if per_dim else 1
-      return dim + (0 if variance == 'fixed' else scales)
-
-    super().__init__(dim, width, params, **options)
 
   def parameters(self, h, training=False):
     phi = self.projector(h, training=training)
-    if self.fixed is not None:
-      return {'mean': phi, 'std': tf.fill([phi.shape[0], 1], self.fixed)}
     mean, log_variance = phi[:, : self.dim], phi[:, self.dim :]
-    return {'mean': mean, 'std': tf.exp(log_variance / 2)}
+    if self.fixed is None:
+      return {'mean': mean, 'std': tf.exp(log_variance / 2)}
+    return {'mean': mean, 'std': self.fixed * tf.ones_like(mean[:, :1])}
 
   def of_pair(self, own, other):
     return {

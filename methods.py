@@ -4,7 +4,8 @@ A method is a row of the table at the end: a small class of contrastive.py,
 distillation.py, ... that says how its parts are wired, on one of the skeletons
 of skeletons.py. What train.py asks of a method:
 
-  encode(views, step) -> named embeddings, a row for every pair of views
+  encode(views, step) -> named embeddings, a row for every pair of views; where
+    a step's batch comes in chunks, step counts chunks, lest noise repeats
   objective(embeddings, step) -> Output(loss, metrics, features, carry). Among
     the embeddings is then 'index', int64 [b]: which examples they are of
   begin(): copies of trained layers are made, at first and of loaded ones
@@ -60,10 +61,8 @@ class Finetune(WithLatent, Method):
     # A frozen backbone is an encoder at evaluation, its heads included.
     training = training and self.frozen < 5
     embedded = self.layers_of(h, training)
-    if self.cfg.probe_latent:
-      embedded |= self.read_latent(h, training)
-      if training:
-        embedded['code'] = self.sample_latent(embedded['phi'], step)
+    if self.cfg.probe_latent and training:
+      embedded['code'] = self.sample_latent(embedded['phi'], step)
     return embedded
 
   def trained(self):

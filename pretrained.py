@@ -169,6 +169,11 @@ def load(path, names, method, probe=None, optimizer=None):
     foreign = released.recognised(path)
   except checkpoint_files.DAMAGE as error:
     raise checkpoint_files.damaged(path, error) from error
+  if foreign and 'latent' in names:
+    raise CheckpointError(
+      f'--checkpoint={path} has the released layout, which has no latents: '
+      'drop --probe_latent.'
+    )
   if foreign:
     return _load_released(path, names, method, probe, optimizer)
   wanted = [n for n in names if n != 'probe']

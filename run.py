@@ -42,7 +42,10 @@ def quiet_start():
   with tempfile.TemporaryFile() as held:
     os.dup2(held.fileno(), 2)
     try:
-      import tensorflow  # noqa: F401
+      import tensorflow
+
+      # Of tracing often, which evaluations of several data sets do.
+      tensorflow.get_logger().setLevel('ERROR')
     except BaseException:
       held.seek(0)
       os.write(stderr, held.read())
@@ -215,7 +218,8 @@ def execute(cfg, argv):
     results = os.path.dirname(cfg.output) or '.'
   _probe_write(results)
   monitor = Monitor(results, distributed.is_chief(strategy))
-  monitor.say(f'Running on {where}; results go to {cfg.output or results}')
+  written = cfg.mode in ('extract_features', 'export', 'search') and cfg.output
+  monitor.say(f'Running on {where}; results go to {written or results}')
   act = _read if config.reads(cfg) else _train
   act(cfg, argv, strategy, monitor)
 

@@ -25,12 +25,14 @@ def _facts(cfg, info, found):
   with tf.io.gfile.GFile(f'{found.path}.index', 'rb') as file:
     # It holds a checksum of every tensor.
     model = hashlib.sha256(file.read()).hexdigest()
+  files = repr(info.paths or info.shards)
   return {
     'model': model,
     'dataset': info.name,
     'split': info.split,
-    'examples': info.num_examples,
+    'files': hashlib.sha256(files.encode()).hexdigest(),
     'image_size': cfg.image_size,
+    'normalized': config.augmentation(cfg).mean_std,
   }
 
 
@@ -107,11 +109,6 @@ def search(cfg, strategy, state, found, path, say):
 
   path: the index, which is made where it is not there or of something else.
   """
-  if not hasattr(getattr(state.method, 'latent', None), 'bits'):
-    raise config.ConfigError(
-      '--mode=search compares bits, and this model has none: it needs one of '
-      '--pretrain_loss=stochcon_bernoulli.'
-    )
   query = _embed(cfg, state, cfg.query)
   info = data_sources.describe(cfg.dataset, cfg.data_dir, cfg.eval_split)
   facts = _facts(cfg, info, found)

@@ -140,9 +140,14 @@ class Method(tf.Module):
     layers = [h, *self.projector(h, training=training)[1:]]
     return {'representation': h, 'projection': layers[-1], 'layers': layers}
 
+  @property
+  def probes_latent(self):
+    """Whether the probe reads what a latent makes of the representation."""
+    return self.cfg.probe_latent
+
   def probed(self, embedded):
-    """The layer that the linear probe reads: 0 is the representation."""
-    if self.cfg.probe_latent:
+    """What the linear probe reads: layer 0 is the representation."""
+    if self.probes_latent:
       return embedded['code']
     return embedded['layers'][self.cfg.ft_proj_selector]
 

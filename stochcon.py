@@ -2,6 +2,8 @@
 
 import tensorflow as tf
 
+import config
+import distributed
 import latents
 import schedules
 from contrastive import SimCLR
@@ -42,12 +44,20 @@ class WithLatent:
     phi = self.latent.parameters(h, training)
     return {'phi': phi, 'code': self.latent.code(phi)}
 
-  def sample_latent(self, phi, step):
+  def layers_of(self, h, training):
+    found = super().layers_of(h, training)
+    if not hasattr(self, 'latent'):
+      return found
+    return found | self.read_latent(h, training)
+
+  def sample_latent(self, phi, draw):
     """z [b, dim] of this replica's rows, the same for any number of them."""
-    rows = tf.nest.flatten(phi)[0].shape[0]
     latent = self.latent
-    noise = self.noise(step, 1, rows, latent.dim, latent.draw)
-    return latent.sample(phi, noise, self.latent_temperature(step))
+    rows = tf.nest.flatten(phi)[0].shape[0]
+    noise = self.noise(draw, 1, rows, latent.dim, latent.draw)
+    # A step draws once for each of its chunks.
+    chunks = config.chunks(self.cfg, distributed.num_replicas())
+    return latent.sample(phi, noise, self.latent_temperature(draw // chunks))
 
 
 class StochCon(WithLatent, SimCLR):
@@ -61,10 +71,6 @@ class StochCon(WithLatent, SimCLR):
   def trained(self):
     return [*super().trained(), self.latent]
 
-  def embed(self, images, training=False):
-    h = self.encoder(images, training=training)
-    return self.layers_of(h, training) | self.read_latent(h, training)
-
   def encode(self, views, step, training=True):
     h = self.encoder(tf.concat(views, 0), training=training)
     seen = self.read_latent(h, training)
@@ -72,9 +78,9 @@ class StochCon(WithLatent, SimCLR):
     phi = self.latent.of_pair(own=second, other=first)
     z = self.sample_latent(phi, step) if training else self.latent.code(phi)
     up = self.latent.up(z, training)
-    seen |= self.layers_of(
-      tf.concat([tf.cast(_halves(h)[0], up.dtype), up], 0), training
-    )
+    both = tf.concat([tf.cast(_halves(h)[0], up.dtype), up], 0)
+    # Of SimCLR: the latent is read already.
+    seen |= SimCLR.layers_of(self, both, training)
     # The probe's layer 0 is of both views what it is at evaluation.
     seen['layers'] = [h, *seen['layers'][1:]]
     return {

@@ -69,11 +69,9 @@ def make_probe(cfg, method, num_classes):
 
 def _gradients(cfg):
   """-> the way of big_batches to a step's gradients, and its chunks."""
-  rows = cfg.train_batch_size // distributed.num_replicas()
+  chunks = config.chunks(cfg, distributed.num_replicas())
   if cfg.grad_cache_chunk:
-    chunks = rows // cfg.grad_cache_chunk
     return functools.partial(big_batches.cached, chunks=chunks), chunks
-  chunks = cfg.grad_accum_steps
   if chunks > 1:
     return functools.partial(big_batches.accumulated, chunks=chunks), chunks
   return big_batches.whole, 1

@@ -36,7 +36,7 @@ ROOMS = dict.fromkeys(LEAVES.split(), '') | {
   'entropy_reconstruction': 'distillation distributed information skeletons',
   'prototypes': """clustering config distributed model objectives randomness
     skeletons""",
-  'stochcon': 'contrastive latents schedules skeletons',
+  'stochcon': 'config contrastive distributed latents schedules skeletons',
   'methods': """contrastive distillation entropy_reconstruction prototypes
     skeletons stochcon""",
   'data_sources': 'photo_patches',

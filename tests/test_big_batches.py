@@ -79,6 +79,7 @@ def rows(batch, first, last):
     ('er_byol', False),
     ('cmc', False),
     ('swav', False),
+    ('stochcon_bernoulli', False),
   ],
 )
 def test_cached_gradients_are_those_of_one_tape_over_all_chunks(loss, compiled):

@@ -165,6 +165,8 @@ def test_independent_fair_bits():
     'images': 512,
     'bits': 9,
     'share_of_ones': 0.5,
+    'smallest_share_in_a_bit': 0.5,
+    'largest_share_in_a_bit': 0.5,
     'entropy_per_bit': 1.0,
     'constant_bits': 0,
     'mean_mutual_information': 0.0,
@@ -245,6 +247,9 @@ def test_loops_over_pairs_and_codes_agree(dtype):
     classes[tuple(code)].append(label)
   several = [found for found in classes.values() if len({*found}) > 1]
   assert found['share_of_ones'] == pytest.approx(source.mean())
+  shares = source.mean(0)
+  assert found['smallest_share_in_a_bit'] == pytest.approx(shares.min())
+  assert found['largest_share_in_a_bit'] == pytest.approx(shares.max())
   assert found['unique_codes'] == len(classes)
   assert found['codes_of_several_classes'] == len(several) < len(classes)
   share = sum(map(len, several)) / 200

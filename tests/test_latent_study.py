@@ -92,7 +92,9 @@ def test_corruptions_are_what_they_are_called():
     noise = found[name] - images.numpy()
     assert noise.std() == pytest.approx(sigma, rel=0.05)
     assert abs(noise.mean()) < 0.01
-    # Other images have other noise.
+    # Each image has its own noise, whatever its batch is.
+    own = latent_study.CORRUPTIONS[name](images[2:], index[2:])
+    np.testing.assert_array_equal(own[0], found[name][2])
     other = latent_study.CORRUPTIONS[name](images, index + 1) - images.numpy()
     assert abs(np.corrcoef(noise.ravel(), np.ravel(other))[0, 1]) < 0.1
     assert abs(np.corrcoef(noise[0].ravel(), noise[1].ravel())[0, 1]) < 0.1
@@ -109,11 +111,13 @@ def test_corruptions_are_what_they_are_called():
   assert inner.std() < 0.6 * np.std(images)
 
 
-def test_who_has_no_latents(tmp_path, tiny_encoder, capsys, monkeypatch):
+def test_who_has_no_latents(tmp_path, tiny_encoder, capsys):
   model_dir, _ = trained(tmp_path, 'contrastive')
   flags = ['--mode=latents', f'--model_dir={model_dir}']
   assert call(*flags) == 2
-  assert 'this model has none' in capsys.readouterr().err
+  assert (
+    'needs a model of --pretrain_loss=stochcon_b' in capsys.readouterr().err
+  )
 
 
 def test_a_missing_package_is_named_at_once(

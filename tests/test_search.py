@@ -2,11 +2,14 @@
 
 import json
 import os
+import pathlib
 import zipfile
 
 import numpy as np
 import pytest
+import tensorflow as tf
 
+import features
 import hamming
 import run
 import search
@@ -23,10 +26,19 @@ def call(*more):
 def trained(root, kind, *more):
   """A run of two steps on 22 images -> its folder, and that of the images."""
   images = make_folder(f'{root}/images')
+  # Images that differ, and their bits with them: batch norm has the statistics
+  # of the last step.
+  for i, path in enumerate(sorted(pathlib.Path(images).glob('*/*/*'))):
+    noise = np.random.default_rng(i).integers(0, 256, [24, 24, 3])
+    noise = np.where(
+      np.arange(24)[:, None, None] < 3 * (i % 8), 255 - 9 * i, noise
+    )
+    path.write_bytes(tf.io.encode_png(noise.astype(np.uint8)).numpy())
   settings = SMALL | {'pretrain_loss': kind, 'latent_dim': DIM}
   flags = [f'--{k}={v}' for k, v in settings.items()]
   flags += [*QUICK, '--mode=train', f'--dataset=folder:{images}']
   flags += ['--train_steps=2', '--warmup_epochs=0', *more]
+  flags += ['--batch_norm_decay=0']
   assert call(*flags, f'--model_dir={root}/run') == 0
   return f'{root}/run', images
 
@@ -70,7 +82,6 @@ def test_the_nearest_are_found_and_the_index_is_kept(
   bernoulli, tmp_path, capsys
 ):
   model_dir, images = bernoulli
-  # Index 3 is this very image.
   flags = ['--mode=search', f'--model_dir={model_dir}', '--neighbors=7']
   flags += [f'--query={images}/val/dog/3.JPG']
   assert call(*flags) == 0
@@ -80,6 +91,7 @@ def test_the_nearest_are_found_and_the_index_is_kept(
   bits = np.unpackbits(rows['latent_bits'], axis=1)[:, :DIM]
   (own,) = np.flatnonzero(rows['ids'] == 'dog/3.JPG')
   distance = np.sum(bits != bits[own], 1)
+  assert len({*distance}) > 3
   order = np.argsort(distance, kind='stable')
   lines = [line.split() for line in said.splitlines() if ' bits  ' in line]
   assert [int(line[0]) for line in lines] == [*distance[order]]
@@ -96,7 +108,7 @@ def test_the_nearest_are_found_and_the_index_is_kept(
   assert call(*flags, own) == 0
   assert os.path.exists(f'{tmp_path}/new/index.npz')
   index = hamming.load(path)
-  assert index.facts['recall_at'] == 6 and index.facts['recall'] == 1.0
+  assert (index.facts['recall_at'], index.facts['recall']) == (6, 1.0)
   hamming.save(path, index._replace(facts=index.facts | {'model': 'x'}))
   assert call(*flags) == 0
   assert 'of another model or data set: it is made anew' in (
@@ -128,7 +140,7 @@ def test_a_model_without_bits_says_so(tmp_path, tiny_encoder, capsys):
   model_dir, images = trained(tmp_path, 'stochcon_gaussian')
   query = f'--query={images}/val/dog/3.JPG'
   assert call('--mode=search', f'--model_dir={model_dir}', query) == 2
-  assert 'needs one of --pretrain_loss=stochcon_bernoulli' in (
+  assert 'needs a model of --pretrain_loss=stochcon_bernoulli' in (
     capsys.readouterr().err
   )
   rows = extracted(model_dir, f'{tmp_path}/f.npz')
@@ -190,6 +202,36 @@ def test_recall_is_measured_on_rows_of_the_index(monkeypatch):
   assert json.dumps(index.facts)
 
 
+def test_what_changes_the_bits_is_no_flag_of_the_search(bernoulli, capsys):
+  model_dir, images = bernoulli
+  flags = ['--mode=search', f'--query={images}/val/dog/3.JPG']
+  more = [f'--model_dir={model_dir}']
+  assert call(*flags, *more, '--latent_top_k=2') == 2
+  assert 'the checkpoint was made with 0' in capsys.readouterr().err
+  assert call('--mode=eval', *more, '--probe_latent') == 2
+  assert 'the checkpoint was made with false' in capsys.readouterr().err
+  # Where would the index be kept?
+  assert call(*flags, f'--checkpoint={model_dir}') == 2
+  assert 'needs --output, the file to keep its index in' in (
+    capsys.readouterr().err
+  )
+  # Nor is the index of one data set that of another.
+  os.rename(f'{images}/val/cat/2.JPG', f'{images}/val/cat/22.JPG')
+  assert call(*flags, *more) == 0
+  os.rename(f'{images}/val/cat/22.JPG', f'{images}/val/cat/2.JPG')
+  capsys.readouterr()
+  assert call(*flags, *more) == 0
+  assert 'it is made anew' in capsys.readouterr().out
+
+
+def test_2048_bits_of_a_large_image(tmp_path):
+  arrays = {'latent_bits': np.zeros([3, 256], np.uint8)}
+  np.savez(f'{tmp_path}/f.npz', **arrays)
+  line = features.told_of_bits(2048, 224, 3, [f'{tmp_path}/f.npz'])
+  assert '2,048 bits an image: 588.0 x smaller' in line
+  assert 'latent_bits takes 896 bytes on disk' in line
+
+
 def test_finetuning_takes_the_latent_over(bernoulli, tmp_path, capsys):
   model_dir, images = bernoulli
   flags = [f'--checkpoint={model_dir}', f'--dataset=folder:{images}', *QUICK]
@@ -202,8 +244,44 @@ def test_finetuning_takes_the_latent_over(bernoulli, tmp_path, capsys):
     assert 'Loaded encoder, latent from' in capsys.readouterr().out
     before = extracted(model_dir, f'{tmp_path}/before.npz')
     after = extracted(own, f'{tmp_path}/after.npz')
+    assert call('--mode=eval', f'--model_dir={own}') == 0
+    assert 'step 2: top-1' in capsys.readouterr().out
     # Linear evaluation moves nothing; the probe reads twelve bits.
     same = np.array_equal(before['latent_mean'], after['latent_mean'])
     assert same == (block == 4)
     assert after['logits'].shape == (7, 3)
     capsys.readouterr()
+  with open(f'{own}/config.json') as file:
+    assert json.load(file)['config']['pretrain_loss'] == 'stochcon_bernoulli'
+
+
+def test_a_pretraining_that_begins_there_keeps_its_own_method(
+  bernoulli, tmp_path
+):
+  model_dir, images = bernoulli
+  flags = [f'--checkpoint={model_dir}', f'--dataset=folder:{images}', *QUICK]
+  flags += ['--mode=train', '--train_steps=1', '--warmup_epochs=0']
+  flags += ['--train_batch_size=4', f'--model_dir={tmp_path}/next']
+  assert call(*flags, '--proj_head_mode=nonlinear') == 0
+  with open(f'{tmp_path}/next/config.json') as file:
+    assert json.load(file)['config']['pretrain_loss'] == 'contrastive'
+
+
+@pytest.mark.parametrize('form', ['saved_model', 'safetensors', 'keras'])
+def test_exports_of_a_probe_on_bits(form, tmp_path, tiny_encoder, capsys):
+  model_dir, _ = trained(tmp_path, 'stochcon_bernoulli', '--probe_latent')
+  rows = extracted(model_dir, f'{tmp_path}/f.npz')
+  flags = ['--mode=export', f'--model_dir={model_dir}', f'--format={form}']
+  status = call(*flags, f'--output={tmp_path}/out')
+  if form == 'keras':
+    assert status == 2
+    assert 'no place for the latent' in capsys.readouterr().err
+    return
+  assert status == 0
+  if form == 'saved_model':
+    loaded = tf.saved_model.load(f'{tmp_path}/out/saved_model')
+    assert loaded(tf.zeros([2, 16, 16, 3]))['supervised_head_input'].shape == (
+      2,
+      DIM,
+    )
+  assert rows['logits'].shape == (7, 3)

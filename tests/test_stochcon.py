@@ -6,12 +6,17 @@ import tensorflow as tf
 import tf_keras as keras
 
 import oracles
+import skeletons
+import train
 from config import Config
 from test_methods import (
+  Glance,
+  assert_same,
   loss_and_gradients,
   make,
   make_batch,
   output_of,
+  step_weights,
   tiny,
   trained_variables,
 )
@@ -125,6 +130,78 @@ def test_the_temperature_falls_by_a_factor_per_step():
   for step, expected in ((0, 2.0), (5, 1.0), (10, 0.5), (99, 0.5)):
     metrics = output_of(method, batch, step).metrics
     assert float(metrics['latent_temperature']) == pytest.approx(expected)
+
+
+@pytest.mark.parametrize('kind', ['pretrain', 'finetune'])
+def test_chunks_of_a_step_draw_at_its_temperature(kind):
+  """The number of the draw is not that of the step."""
+  cfg = tiny(
+    KINDS[0],
+    latent_temperature=2.0,
+    latent_temperature_end=0.5,
+    train_mode=kind,
+    **{'grad_cache_chunk': 2} if kind == 'pretrain' else {},
+    **{'grad_accum_steps': 4, 'probe_latent': True}
+    if kind != 'pretrain'
+    else {},
+  )
+  state = train.make_state(cfg, 3, 0, 10)
+  batch = make_batch(np.random.default_rng(8))
+  if kind == 'finetune':
+    batch['views'] = batch['views'][:1]
+  seen, sample = [], state.method.latent.sample
+
+  def spy(phi, noise, temperature):
+    seen.append(temperature)
+    return sample(phi, noise, temperature)
+
+  state.method.latent.sample = spy
+  state.optimizer.iterations.assign(5)
+  train.make_train_step(cfg, state, lambda step: 0.1)(batch)
+  assert len(seen) >= 4
+  assert [float(t) for t in seen] == pytest.approx([1.0] * len(seen))
+
+
+VARIANTS = [
+  {'pretrain_loss': KINDS[0], 'latent_top_k': 2},
+  {'pretrain_loss': KINDS[0], 'latent_estimator': 'relaxed', 'latent_dim': 0},
+  {'pretrain_loss': KINDS[1], 'latent_scale': 'per_dim'},
+  {'pretrain_loss': KINDS[1], 'latent_variance': 'fixed', 'latent_dim': 0},
+]
+
+
+@pytest.mark.parametrize('settings', VARIANTS)
+def test_variants_on_two_replicas_and_compiled(
+  settings, two_replicas, monkeypatch
+):
+  monkeypatch.setattr(skeletons, 'make_encoder', Glance)
+  cfg = tiny(settings['pretrain_loss'], **settings)
+  batch = make_batch(np.random.default_rng(9))
+  one = step_weights(cfg, batch)
+  assert_same(one, step_weights(cfg, batch, strategy=two_replicas), 2e-4)
+  assert_same(one, step_weights(cfg, batch, compiled=True), 2e-4)
+
+
+@pytest.mark.parametrize('kind', KINDS)
+@pytest.mark.parametrize('policy', ['mixed_bfloat16', 'mixed_float16'])
+def test_in_half_precision(kind, policy):
+  batch = make_batch(np.random.default_rng(10))
+  # Soft bits: rounding turns no whole one.
+  cfg = tiny(kind, latent_dim=0, latent_estimator='relaxed')
+  plain = output_of(make(cfg), batch)
+  keras.mixed_precision.set_global_policy(policy)
+  try:
+    method = make(cfg)
+    output = output_of(method, batch)
+    variables = trained_variables(method)
+    _, gradients = loss_and_gradients(method, batch, variables)
+  finally:
+    keras.mixed_precision.set_global_policy('float32')
+  assert output.loss.dtype == tf.float32
+  assert float(output.loss) == pytest.approx(float(plain.loss), rel=0.05)
+  assert all(np.isfinite(g).all() for g in gradients)
+  phi = method.embed(batch['views'][0])['phi']
+  assert all(x.dtype == tf.float32 for x in tf.nest.flatten(phi))
 
 
 def test_it_is_one_of_the_flags_on_the_latent():

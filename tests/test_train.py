@@ -43,6 +43,9 @@ def test_every_batch_norm_has_the_settings_of_the_run(loss):
       'entrec_disc': 21,
       'swav': 21,
       'deepcluster': 21,
+      # Down to the bottleneck, and up.
+      'stochcon_bernoulli': 23,
+      'stochcon_gaussian': 23,
     }[loss]
   )
   assert {(n.decay, n.epsilon, n.sync) for n in norms} == {(0.7, 1e-5, False)}
