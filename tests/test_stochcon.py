@@ -135,15 +135,16 @@ def test_the_temperature_falls_by_a_factor_per_step():
 @pytest.mark.parametrize('kind', ['pretrain', 'finetune'])
 def test_chunks_of_a_step_draw_at_its_temperature(kind):
   """The number of the draw is not that of the step."""
+  chunks = {
+    'pretrain': {'grad_cache_chunk': 2},
+    'finetune': {'grad_accum_steps': 4, 'probe_latent': True},
+  }
   cfg = tiny(
     KINDS[0],
     latent_temperature=2.0,
     latent_temperature_end=0.5,
     train_mode=kind,
-    **{'grad_cache_chunk': 2} if kind == 'pretrain' else {},
-    **{'grad_accum_steps': 4, 'probe_latent': True}
-    if kind != 'pretrain'
-    else {},
+    **chunks[kind],
   )
   state = train.make_state(cfg, 3, 0, 10)
   batch = make_batch(np.random.default_rng(8))
