@@ -11,6 +11,7 @@ import contextlib
 import dataclasses
 import errno
 import json
+import logging
 import os
 import signal
 import subprocess
@@ -42,10 +43,7 @@ def quiet_start():
   with tempfile.TemporaryFile() as held:
     os.dup2(held.fileno(), 2)
     try:
-      import tensorflow
-
-      # Of tracing often, which evaluations of several data sets do.
-      tensorflow.get_logger().setLevel('ERROR')
+      import tensorflow  # noqa: F401
     except BaseException:
       held.seek(0)
       os.write(stderr, held.read())
@@ -53,6 +51,8 @@ def quiet_start():
     finally:
       os.dup2(stderr, 2)
       os.close(stderr)
+  # Evaluating several data sets traces often, of which it warns.
+  logging.getLogger('tensorflow').setLevel(logging.ERROR)
 
 
 def _gfile(path):
