@@ -92,9 +92,9 @@ def save(path, index, open=open, replace=os.replace):
 
 def load(path, open=open):
   """A file that save wrote -> Index; ValueError for any other."""
+  with open(path, 'rb') as file:
+    data = file.read()
   try:
-    with open(path, 'rb') as file:
-      data = file.read()
     with np.load(io.BytesIO(data), allow_pickle=False) as arrays:
       parts = {name: arrays[name] for name in Index._fields}
     bits, facts = parts['bits'], parts['facts']
@@ -102,8 +102,6 @@ def load(path, open=open):
       raise ValueError(f'bits: {bits.dtype} {list(bits.shape)}')
     parts |= {'bits': int(bits), 'facts': json.loads(str(facts))}
     return _checked(Index(**parts))
-  except FileNotFoundError:
-    raise
   # The file may be anything, and readers of zip files raise anything.
   except Exception as error:
     why = str(error).partition('\n')[0][:200] or type(error).__name__

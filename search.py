@@ -38,6 +38,8 @@ def _facts(cfg, info, found):
 
 def _load(path, facts, say):
   """The index in a file, if it is of this model and data set; else None."""
+  if tf.io.gfile.isdir(path):
+    raise config.ConfigError(f'--output={path}: a folder; name a file in it.')
   if not tf.io.gfile.exists(path):
     return None
   try:

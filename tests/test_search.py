@@ -134,6 +134,17 @@ def test_what_cannot_be_searched(bernoulli, tmp_path, capsys):
   assert 'is not an index of codes' in refused(
     query, f'--output={tmp_path}/i.npz'
   )
+  assert 'name a file in it' in refused(query, f'--output={tmp_path}')
+
+
+def test_a_store_out_of_reach_is_no_damaged_index(tmp_path, monkeypatch):
+  def away(*_):
+    raise tf.errors.UnavailableError(None, None, 'no answer')
+
+  write(f'{tmp_path}/i.npz', b'')
+  monkeypatch.setattr(search.tf.io.gfile, 'GFile', away)
+  with pytest.raises(tf.errors.UnavailableError):
+    search._load(f'{tmp_path}/i.npz', {}, print)
 
 
 def test_a_model_without_bits_says_so(tmp_path, tiny_encoder, capsys):
