@@ -129,11 +129,7 @@ def _taken_over(typed, given, stored, whole):
         name, value, f'the checkpoint was made with {show(there)}; drop it'
       )
   if not whole:
-    taken = of_the_encoder(settings)
-    latent = settings.get('pretrain_loss') in STOCHCON
-    if latent and given.get('train_mode') == 'finetune':
-      taken['pretrain_loss'] = settings['pretrain_loss']
-    return taken
+    return of_the_encoder(settings) | _latent_taken_over(given, settings)
   settings = of_the_run(settings)
   if stored.methods and given.get('pretrain_loss') not in stored.methods:
     if 'pretrain_loss' in typed:
@@ -141,6 +137,18 @@ def _taken_over(typed, given, stored, whole):
       refuse('pretrain_loss', typed['pretrain_loss'], f'it is of {names}')
     settings['pretrain_loss'] = stored.methods[0]
   return settings
+
+
+def _latent_taken_over(given, settings):
+  """What finetuning needs to know of a latent: whose it is."""
+  if given.get('train_mode') != 'finetune':
+    return {}
+  method = settings.get('pretrain_loss')
+  if method in STOCHCON:
+    return {'pretrain_loss': method}
+  if given.get('probe_latent'):
+    refuse('probe_latent', True, 'the checkpoint has no latents; drop it')
+  return {}
 
 
 def define_flags(flag_values=flags.FLAGS):

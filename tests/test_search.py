@@ -266,6 +266,15 @@ def test_finetuning_takes_the_latent_over(bernoulli, tmp_path, capsys):
     assert json.load(file)['config']['pretrain_loss'] == 'stochcon_bernoulli'
 
 
+def test_finetuning_a_latent_that_is_not_there(tmp_path, tiny_encoder, capsys):
+  model_dir, images = trained(tmp_path, 'contrastive')
+  flags = [f'--checkpoint={model_dir}', f'--dataset=folder:{images}']
+  flags += ['--train_mode=finetune', '--probe_latent']
+  for more in ([], ['--pretrain_loss=stochcon_bernoulli']):
+    assert call(*flags, *more) == 2
+    assert 'the checkpoint has no latents' in capsys.readouterr().err
+
+
 def test_a_pretraining_that_begins_there_keeps_its_own_method(
   bernoulli, tmp_path
 ):
@@ -278,7 +287,9 @@ def test_a_pretraining_that_begins_there_keeps_its_own_method(
     assert json.load(file)['config']['pretrain_loss'] == 'contrastive'
 
 
-@pytest.mark.parametrize('form', ['saved_model', 'safetensors', 'keras'])
+@pytest.mark.parametrize(
+  'form', ['saved_model', 'safetensors', 'onnx', 'keras']
+)
 def test_exports_of_a_probe_on_bits(form, tmp_path, tiny_encoder, capsys):
   model_dir, _ = trained(tmp_path, 'stochcon_bernoulli', '--probe_latent')
   rows = extracted(model_dir, f'{tmp_path}/f.npz')
