@@ -117,13 +117,15 @@ def facts(name):
   return os.path.join(folder(name), 'families.json')
 
 
-def train(name):
+def train(model_dir, settings):
   """Trains a run to its end in a process of its own, or stops this one."""
-  settings = BASE | RUNS[name] | {'mode': 'train', 'model_dir': folder(name)}
+  settings = BASE | settings | {'mode': 'train', 'model_dir': model_dir}
   flags = [f'--{key}={config.show(value)}' for key, value in settings.items()]
   # Its exit status 0 means that the last checkpoint is there.
   if subprocess.run([sys.executable, 'run.py', *flags]).returncode:
-    sys.exit(f'{name} did not end well: see above. The same command goes on.')
+    sys.exit(
+      f'{model_dir} did not end well: see above. The same command goes on.'
+    )
 
 
 def information(model_dir):
@@ -141,7 +143,7 @@ def result(name):
       return json.load(file)
   print(f'\n{name}', flush=True)
   start = time.monotonic()
-  train(name)
+  train(folder(name), RUNS[name])
   ends = (0, -1) if name in METHODS else (-1,)
   _, _, accuracies = quickstart_table.measure(folder(name), ends)
   found = {
