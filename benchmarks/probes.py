@@ -1,8 +1,8 @@
 """What heads and neighbours on cached features cost: seconds, of CPU and not.
 
 Features like a ResNet-50's after its last ReLU: not negative, of many classes
-that overlap. path: 45 values of l2, each from the head before; cold: some of
-them from zeros, beside the same ones warm.
+that overlap. path: 45 values of l2, each from the head before, and the refit;
+cold: every eighth of these values from zeros.
 
 python -m benchmarks.probes
 """
@@ -15,7 +15,7 @@ import numpy as np
 from benchmarks import timing
 from evaluation import knn, linear
 
-_EVERY = 4  # Of the values of l2, those that also start cold.
+_EVERY = 8  # Of the values of l2, those that also start cold.
 
 
 def features(images, dim, classes, seed=0):
@@ -51,48 +51,47 @@ def _top_1(head, test):
 
 
 def path_rows(train, validation, test, classes):
-  """Rows of the path, and of cold against warm starts of every 4th value."""
+  """Rows of the path, and of cold starts beside the path's at these values."""
   (head, facts), *cost = timed(
     lambda: linear.logistic_path(train, validation, 'top_1', classes)
   )
-  total = sum(facts['iterations'])
-  notes = f'{total} iterations, {facts["not_converged"]} not converged'
-  yield _row('l2 path of 45', *cost, f'{notes}, {_top_1(head, test)}')
+  warm = facts['iterations']
+  notes = f'{sum(warm)} iterations, {facts["not_converged"]} not converged'
+  yield _row('path', *cost, f'{notes}, {_top_1(head, test)}')
   zeros = linear.Head(*(np.zeros_like(part) for part in head))
-  spent = {'warm': [], 'cold': []}
-  for name, each in spent.items():
-    head = zeros
-    for i, l2 in enumerate(facts['grid']['l2']):
-      if name == 'cold' and i % _EVERY:
-        continue
-      start = head if name == 'warm' else zeros
-      (head, how), *cost = timed(
-        lambda l2=l2, start=start: linear._solve(*train, l2, start)
-      )
-      if i % _EVERY == 0:
-        each.append((*cost, how['iterations']))
-    seconds, cpu, iterations = np.sum(each, axis=0)
-    notes = f'{len(each)} values, {iterations:.0f} iterations'
-    yield _row(f'{name} starts', seconds, cpu, notes)
+  values = facts['grid']['l2'][::_EVERY]
+  made, *cost = timed(
+    lambda: [linear._solve(*train, l2, zeros)[1] for l2 in values]
+  )
+  cold = sum(how['iterations'] for how in made)
+  notes = f'{cold} iterations for {len(values)} values, in the path'
+  yield _row('cold', *cost, f'{notes} {sum(warm[::_EVERY])}')
+
+
+def sgd_row(name, train, test, classes):
+  protocol = linear.PROTOCOLS[name]
+  (head, facts), *cost = timed(
+    lambda: linear.sgd_probe(protocol, train[:1], train[1], classes, 0)
+  )
+  notes = f'{facts["steps"]} steps of {facts["batch"]}, {_top_1(head, test)}'
+  return _row(name, *cost, notes)
+
+
+def knn_row(train, test, classes):
+  found, *cost = timed(lambda: knn.predictions(*train, test[0], classes))
+  best = max(np.mean(said == test[1]) for said in found.values())
+  notes = f'{len(test[1])} queries, {len(found)} settings, best {best:.3f}'
+  return _row('kNN', *cost, notes)
 
 
 def rows(images, dim, classes):
   train, test = features(images, dim, classes), features(2000, dim, classes, 1)
+  yield knn_row(train, test, classes)
+  for name in linear.PROTOCOLS:
+    yield sgd_row(name, train, test, classes)
   cut = images * 9 // 10
-  sets = [
-    (train[0][part], train[1][part]) for part in np.split(range(images), [cut])
-  ]
-  yield from path_rows(*sets, test, classes)
-  for name, protocol in linear.PROTOCOLS.items():
-    (head, facts), *cost = timed(
-      lambda p=protocol: linear.sgd_probe(p, train[:1], train[1], classes, 0)
-    )
-    notes = f'{facts["steps"]} steps of {facts["batch"]}, {_top_1(head, test)}'
-    yield _row(name, *cost, notes)
-  found, *cost = timed(lambda: knn.predictions(*train, test[0], classes))
-  best = max(np.mean(said == test[1]) for said in found.values())
-  notes = f'{len(test[1])} queries, {len(found)} settings, best {best:.3f}'
-  yield _row('kNN', *cost, notes)
+  parts = [[of[:cut] for of in train], [of[cut:] for of in train]]
+  yield from path_rows(*parts, test, classes)
 
 
 def main(argv=None):
@@ -102,7 +101,10 @@ def main(argv=None):
   parser.add_argument('--classes', type=int, default=100)
   parser.add_argument('--out', default='runs/benchmarks')
   args = parser.parse_args(argv)
-  found = list(rows(args.images, args.dim, args.classes))
+  found = []
+  for row in rows(args.images, args.dim, args.classes):
+    print(*row.values(), flush=True)
+    found.append(row)
   timing.report('probes', found, args.out)
 
 
