@@ -1,0 +1,320 @@
+"""Linear heads on frozen features: SGD as papers give it, and L-BFGS.
+
+What fits or chooses a head takes training data alone. All of it is arrays:
+features [n, D], labels [n] ints from 0; a Head; facts that json can write.
+"""
+
+import functools
+import math
+import warnings
+from typing import NamedTuple
+
+import numpy as np
+import tensorflow as tf
+
+from evaluation import subsets
+
+_CHUNK = 8192  # Rows at a time: logits of 1000 classes take 33 MB.
+_MOMENTUM = 0.9
+_HELD_OUT = 10009  # Training images that choose a learning rate.
+_FEWEST_STEPS = 8  # In an epoch, whatever the protocol's batch.
+# From strong to weak, so that each fit starts from a smaller head.
+_L2_GRID = tuple(np.logspace(5, -6, 45).tolist())
+_TOLERANCE = 1e-5  # The largest entry of the gradient of the mean objective.
+_MAX_ITERATIONS = 1000
+
+
+class Head(NamedTuple):
+  """kernel [D, C], bias [C]; a class that nothing is known of has -inf."""
+
+  kernel: np.ndarray
+  bias: np.ndarray
+
+
+class Protocol(NamedTuple):
+  """Nesterov SGD, momentum 0.9, cosine decay, neither warm-up nor penalty."""
+
+  learning_rates: tuple  # Of `batch` images; several are chosen from.
+  batch: int
+  epochs: int
+
+
+PROTOCOLS = {
+  # SimCLR, B.5 and B.6: 0.1 * batch / 256.
+  'sgd_simclr': Protocol((1.6,), batch=4096, epochs=90),
+  # BYOL, C.1.
+  'sgd_byol': Protocol((0.4, 0.3, 0.2, 0.1, 0.05), batch=1024, epochs=80),
+}
+
+
+# What a head says ------------------------------------------------------------
+
+
+def _chunks(head, features):
+  """Yields (rows, logits [rows, C]) of all features, in order."""
+  for start in range(0, len(features), _CHUNK):
+    rows = slice(start, start + _CHUNK)
+    yield rows, features[rows] @ head.kernel + head.bias
+
+
+def predict(head, features, mask=None):
+  """[n, D] -> [n] ints: the likeliest class, the first of equals.
+
+  mask: [C] bool, the classes that may be said; else all.
+  """
+  may = np.ones(len(head.bias), bool) if mask is None else np.asarray(mask)
+  allowed = np.flatnonzero(may)
+  # Not -inf for the others: they must not win where all that may be are -inf.
+  among = Head(head.kernel[:, allowed], head.bias[allowed])
+  said = np.zeros(len(features), np.int64)
+  for rows, logits in _chunks(among, features):
+    said[rows] = allowed[np.argmax(logits, 1)]
+  return said
+
+
+def top_k(head, features, labels, k, mask=None):
+  """[n, D], [n] -> float32 [n]: 1 where the label is among the k likeliest.
+
+  Of equal logits the first class is the likelier one, as for predict.
+  """
+  if mask is not None:
+    head = Head(head.kernel, np.where(mask, head.bias, -np.inf))
+  right = np.zeros(len(features), np.float32)
+  classes = np.arange(len(head.bias))
+  for rows, logits in _chunks(head, features):
+    label = np.asarray(labels)[rows, None]
+    own = np.take_along_axis(logits, label, 1)
+    ahead = (logits > own) | ((logits == own) & (classes < label))
+    right[rows] = (ahead.sum(1) < k) & (own[:, 0] > -np.inf)
+  return right
+
+
+def scores(predicted, labels):
+  """[n], [n] -> float32 [n]: 1 where they agree."""
+  return (np.asarray(predicted) == np.asarray(labels)).astype(np.float32)
+
+
+def mean_per_class(scores, labels):
+  """[n], [n] -> the mean over the classes of labels of their mean scores."""
+  labels = np.asarray(labels)
+  counts = np.bincount(labels)
+  sums = np.bincount(labels, np.asarray(scores, np.float64))
+  return float(np.mean(sums[counts > 0] / counts[counts > 0]))
+
+
+_METRICS = {
+  'top_1': lambda scores, labels: float(np.mean(scores, dtype=np.float64)),
+  'mean_per_class': mean_per_class,
+}
+
+
+def _measured(metric, head, features, labels):
+  return _METRICS[metric](scores(predict(head, features), labels), labels)
+
+
+def _checked(labels, num_classes):
+  labels = np.asarray(labels, np.int64)
+  if labels.min() < 0 or labels.max() >= num_classes:
+    raise ValueError(
+      f'labels from {labels.min()} to {labels.max()}, of {num_classes} classes'
+    )
+  return labels
+
+
+# SGD -------------------------------------------------------------------------
+
+
+def _make_step(dim, num_classes, heads):
+  """-> (step, kernel [D, heads * C], bias [heads * C]): all heads at once.
+
+  step: (features [b, D], labels [b], rates [heads]) -> one of Nesterov's
+  steps. The rate is no part of the velocity: what it was is forgotten at once.
+  """
+  kernel = tf.Variable(tf.zeros([dim, heads * num_classes]))
+  bias = tf.Variable(tf.zeros([heads * num_classes]))
+  weights = [kernel, bias]
+  velocities = [tf.Variable(tf.zeros_like(w)) for w in weights]
+
+  @tf.function(autograph=False)
+  def step(features, labels, rates):
+    batch = labels.shape[0]
+    logits = tf.reshape(features @ kernel + bias, [batch, heads, num_classes])
+    wanted = tf.one_hot(labels, num_classes)[:, None]
+    slopes = (tf.nn.softmax(logits) - wanted) / batch
+    slopes = tf.reshape(slopes, [batch, heads * num_classes])
+    gradients = (
+      tf.matmul(features, slopes, transpose_a=True),
+      tf.reduce_sum(slopes, 0),
+    )
+    rates = tf.repeat(rates, num_classes)
+    for w, v, gradient in zip(weights, velocities, gradients, strict=True):
+      velocity = v.assign(_MOMENTUM * v + gradient)
+      w.assign_sub(rates * (gradient + _MOMENTUM * velocity))
+
+  return step, kernel, bias
+
+
+def _fit(passes, labels, num_classes, batch, epochs, seed, rows, rates):
+  """A Head for each of the rates [heads], from the given rows alone.
+
+  An epoch is a permutation of the rows in whole batches: what is left over,
+  less than one, is other images in every epoch. Epoch e sees passes[e].
+  """
+  dim = passes[0].shape[1]
+  step, kernel, bias = _make_step(dim, num_classes, len(rates))
+  in_epoch = len(rows) // batch
+  for epoch in range(epochs):
+    features = passes[epoch % len(passes)]
+    order = np.random.default_rng([seed, epoch]).permutation(rows)
+    for i in range(in_epoch):
+      which = order[i * batch : (i + 1) * batch]
+      done = (epoch * in_epoch + i) / (epochs * in_epoch)
+      decay = (1 + math.cos(math.pi * done)) / 2
+      step(
+        tf.constant(features[which], tf.float32),
+        tf.constant(labels[which]),
+        tf.constant(decay * np.array(rates), tf.float32),
+      )
+  kernels = np.split(kernel.numpy(), len(rates), axis=1)
+  biases = np.split(bias.numpy(), len(rates))
+  return [Head(*both) for both in zip(kernels, biases, strict=True)]
+
+
+def sgd_probe(protocol, passes, labels, num_classes, seed):
+  """A protocol's head for training data -> (Head, facts).
+
+  passes: [[n, D]], features of the same images in the same order, one for
+  each draw of crops; labels [n]. Of several learning rates the best on images
+  held out (their first pass) is taken, the first in the protocol's order of
+  equals, and the head is fitted anew on all images. A batch that leaves fewer
+  than 8 steps an epoch is cut, and the learning rates with it.
+  """
+  labels = _checked(labels, num_classes)
+  rates, n, accuracies, best = protocol.learning_rates, len(labels), [], 0
+  most = min(_HELD_OUT, n // 10, n - len(np.unique(labels)))
+  rest, held = subsets.held_out(labels, most if len(rates) > 1 else 0, seed)
+  batch = max(min(protocol.batch, len(rest) // _FEWEST_STEPS), 1)
+  used = [rate * batch / protocol.batch for rate in rates]
+  fit = functools.partial(
+    _fit, passes, labels, num_classes, batch, protocol.epochs, seed
+  )
+  if len(held):
+    seen = passes[0][held], labels[held]
+    accuracies = [_measured('top_1', h, *seen) for h in fit(rest, used)]
+    best = int(np.argmax(accuracies))
+  (head,) = fit(np.arange(n), used[best : best + 1])
+  if not np.isfinite(head.kernel).all():
+    raise ValueError('the head is not finite: are all of the features?')
+  return head, {
+    'chosen': {'learning_rate': rates[best]},
+    'grid': {'learning_rate': list(rates)},
+    'grid_is_for_batch': protocol.batch,
+    'learning_rate_used': used[best],
+    'validation_metric': 'top_1',
+    'validation_accuracy': accuracies,
+    'held_out': len(held),
+    'images': n,
+    'batch': batch,
+    'epochs': protocol.epochs,
+    'steps': protocol.epochs * (n // batch),
+    'passes': len(passes),
+    'seed': seed,
+  }
+
+
+# L-BFGS ----------------------------------------------------------------------
+
+
+def _regression(classes, l2, start):
+  """scikit-learn's, of classes [c] that go on from the Head start."""
+  try:
+    from sklearn.linear_model import LogisticRegression
+  except ImportError as error:
+    raise ImportError(
+      f"this needs sklearn ({error}): pip install -e '.[quickstart]'"
+    ) from error
+  coef = start.kernel[:, classes].T
+  intercept = start.bias[classes]
+  intercept = np.where(np.isfinite(intercept), intercept, 0)
+  if len(classes) == 2:
+    # Of two classes it fits one vector w, the difference of ours, which are
+    # w / 2 and -w / 2: their penalty is half of w's.
+    l2 = l2 / 2
+    coef, intercept = coef[1:] - coef[:1], intercept[1:] - intercept[:1]
+  model = LogisticRegression(
+    C=1 / l2, tol=_TOLERANCE, max_iter=_MAX_ITERATIONS, warm_start=True
+  )
+  model.coef_, model.intercept_ = coef, intercept
+  return model
+
+
+def _solve(features, labels, l2, start):
+  """The Head of least sum of losses + l2 / 2 ||kernel||^2, from a first guess.
+
+  -> (Head, {'iterations', 'converged'}).
+  """
+  classes = np.unique(labels)
+  kernel = np.zeros_like(start.kernel)
+  bias = np.full_like(start.bias, -np.inf)
+  if len(classes) == 1:
+    bias[classes] = 0
+    return Head(kernel, bias), {'iterations': 0, 'converged': True}
+  model = _regression(classes, l2, start)
+  from sklearn.exceptions import ConvergenceWarning
+  from threadpoolctl import threadpool_limits
+
+  # OpenBLAS on two threads is up to six times slower than on one for the
+  # product of a narrow matrix, transposed, and a large one.
+  with (
+    warnings.catch_warnings(record=True) as caught,
+    threadpool_limits(1, 'blas'),
+  ):
+    warnings.simplefilter('always')
+    model.fit(features, labels)
+  coef, intercept = model.coef_, model.intercept_
+  if len(classes) == 2:
+    coef, intercept = (
+      np.concatenate([-one / 2, one / 2]) for one in (coef, intercept)
+    )
+  kernel[:, classes], bias[classes] = coef.T, intercept
+  failed = any(issubclass(w.category, ConvergenceWarning) for w in caught)
+  iterations = int(model.n_iter_[0])
+  return Head(kernel, bias), {'iterations': iterations, 'converged': not failed}
+
+
+def logistic_path(train, validation, metric, num_classes):
+  """Multinomial logistic regression, l2 chosen on validation -> (Head, facts).
+
+  train, validation: (features, labels); metric: 'top_1' or 'mean_per_class'.
+  45 values of l2, each from the head before; of equally good ones the
+  strongest. Then a fit on both sets. Objective: sum of losses + l2 / 2
+  ||kernel||^2; features are taken as they are (SimCLR, B.8.1; BYOL, D.2).
+  """
+  features = np.concatenate([train[0], validation[0]])
+  labels = np.concatenate([train[1], validation[1]])
+  labels = _checked(labels, num_classes)
+  n = len(train[1])
+  shape = (features.shape[1], num_classes)
+  head = Head(*(np.zeros(s, features.dtype) for s in (shape, shape[1:])))
+  values, told, best = [], [], None
+  for l2 in _L2_GRID:
+    head, how = _solve(features[:n], labels[:n], l2, head)
+    values.append(_measured(metric, head, features[n:], labels[n:]))
+    told.append(how)
+    if best is None or values[-1] > best[0]:
+      best = values[-1], l2, head
+  _, l2, head = best
+  head, refit = _solve(features, labels, l2, head)
+  return head, {
+    'chosen': {'l2': l2},
+    'grid': {'l2': list(_L2_GRID)},
+    'validation_metric': metric,
+    'validation_accuracy': values,
+    'held_out': len(labels) - n,
+    'images': len(labels),
+    'iterations': [how['iterations'] for how in told],
+    'not_converged': sum(not how['converged'] for how in told),
+    'refit': refit,
+    'tolerance': _TOLERANCE,
+    'max_iterations': _MAX_ITERATIONS,
+  }
