@@ -207,7 +207,7 @@ _COLUMNS = ('path', 'classes', 'group')
 
 def _path(text, folder):
   """A path inside of the folder, to a file that is there, in short form."""
-  path = os.path.normpath(text) if text and '\0' not in text else '..'
+  path = os.path.normpath(text) if text else '..'
   if os.path.isabs(path) or path.split(os.sep)[0] in ('..', '.'):
     raise ListError(
       f'path {text[:60]!r} is not inside of {folder}; write it relative to the '
