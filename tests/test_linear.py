@@ -2,6 +2,7 @@
 
 import json
 import math
+import warnings
 
 import numpy as np
 import pytest
@@ -436,6 +437,10 @@ def test_fits_that_do_not_converge_are_counted_and_not_printed(
   assert facts['not_converged'] == sum(i >= 1 for i in facts['iterations'])
   assert not facts['refit']['converged'] and facts['max_iterations'] == 1
   assert not recwarn.list
+  # Counted as well where nobody wants to see warnings.
+  warnings.simplefilter('ignore')
+  again = linear.logistic_path(noisy(), noisy(seed=9), 'top_1', 4)[1]
+  assert again == facts
 
 
 def test_float32_stays_float32():
