@@ -1,0 +1,314 @@
+"""The 15 corruptions of ImageNet-C, in TensorFlow, for images of any size.
+
+Hendrycks and Dietterich, "Benchmarking Neural Network Robustness to Common
+Corruptions and Perturbations", ICLR 2019. At 224 px they are ImageNet-C's,
+parameters and all, with three exceptions, so that accuracies on them are no
+accuracies on ImageNet-C, however alike:
+  frost lays procedural pictures over the image, not ImageNet-C's photographs;
+  motion_blur and snow blur as ImageMagick's -motion-blur does according to
+  its sources, without that program;
+  elastic_transform moves by exact, not by 1/32, pixels.
+Images are of 8 bits before and after, as there. At another size H lengths are
+multiplied by H / 224: an image shows what it would show if it were enlarged to
+224 px, corrupted and averaged down. Noise per pixel is what it is at 224 px.
+"""
+
+import functools
+
+import numpy as np
+import tensorflow as tf
+
+import randomness
+from evaluation import blurs, weather
+
+GROUPS = {
+  'noise': ('gaussian_noise', 'shot_noise', 'impulse_noise'),
+  'blur': ('defocus_blur', 'glass_blur', 'motion_blur', 'zoom_blur'),
+  'weather': ('snow', 'frost', 'fog', 'brightness'),
+  'digital': (
+    'contrast',
+    'elastic_transform',
+    'pixelate',
+    'jpeg_compression',
+  ),
+}
+CORRUPTIONS = tuple(name for group in GROUPS.values() for name in group)
+
+
+def to_levels(x):
+  """[0, 1] -> whole numbers in [0, 255], still floats."""
+  return tf.round(255 * tf.clip_by_value(x, 0.0, 1.0))
+
+
+def from_levels(levels):
+  # Not divided by 255, for which a graph's optimizer may put this.
+  return levels * (1 / 255)
+
+
+# Noise -----------------------------------------------------------------------
+
+
+def gaussian_noise(x, draw, scale):
+  return x + scale * draw(randomness.normal, x.shape[1:])
+
+
+def _alias(p):
+  """Walker's tables of p [k]: (share of its slot kept, who has the rest)."""
+  keep, other = p * len(p) / p.sum(), np.arange(len(p))
+  small = [i for i, share in enumerate(keep) if share < 1]
+  large = [i for i, share in enumerate(keep) if share >= 1]
+  while small and large:
+    slot, giver = small.pop(), large[-1]
+    other[slot] = giver
+    keep[giver] -= 1 - keep[slot]
+    if keep[giver] < 1:
+      small.append(large.pop())
+  keep[small + large] = 1.0
+  return keep, other
+
+
+@functools.lru_cache
+def poisson_tables(rate):
+  """Walker's tables of Poisson(level / 255 * rate): [256, k] twice."""
+  # Beyond lies less than 1e-9, less than a draw of 24 bits can tell.
+  k = 2 ** int(np.ceil(np.log2(rate + 8 * rate**0.5)))
+  counts = np.arange(k)
+  log_factorial = np.cumsum(np.log(np.maximum(counts, 1)))
+  mean = np.maximum(np.arange(256) / 255 * rate, 1e-30)[:, None]
+  p = np.exp(counts * np.log(mean) - mean - log_factorial)
+  keep, other = zip(*map(_alias, p), strict=True)
+  return np.array(keep, np.float32), np.array(other, np.int32)
+
+
+def shot_noise(x, draw, rate):
+  """Counts of photons, Poisson(rate x), over rate."""
+  keep, other = poisson_tables(rate)
+  k = keep.shape[1]
+  u = k * draw(randomness.uniform, x.shape[1:])
+  slot = tf.floor(u)
+  at = tf.cast(to_levels(x) * k + slot, tf.int32)
+  kept = u - slot < tf.gather(keep.ravel(), at)
+  rest = tf.cast(tf.gather(other.ravel(), at), tf.float32)
+  return tf.where(kept, slot, rest) / rate
+
+
+def impulse_noise(x, draw, amount):
+  """Salt and pepper, of each channel by itself."""
+  u = draw(randomness.uniform, x.shape[1:])
+  return tf.where(u < amount, tf.where(u < amount / 2, 0.0, 1.0), x)
+
+
+# Blur ------------------------------------------------------------------------
+
+
+def defocus_blur(x, draw, radius, soft):
+  del draw
+  kernel = blurs.disk(radius, soft)
+  first = -(len(kernel) // 2)
+  _, share = blurs.spread(first, len(kernel), x.shape[1] / blurs.SIDE)
+  return blurs.filtered(x, share @ kernel @ share.T)
+
+
+def glass_blur(x, draw, sigma, reach, times):
+  """Pixels copied from `reach` away, between two Gaussian blurs."""
+  size = x.shape[1]
+  scale = size / blurs.SIDE
+  rows = blurs.gaussian_rows(size, sigma)
+  x = blurs.from_planes(blurs.both_ways(rows, blurs.to_planes(x)))
+  # A thousandth, lest what should be whole be a little less.
+  x = tf.floor(255 * x + 1e-3) / 255
+  pixels = tf.reshape(x, [-1, size * size, 3])
+  for time in range(times):
+    u = draw(randomness.uniform, [2, size, size], time) * (2 * reach)
+    # In [-reach, reach); part of a pixel is one as often as it is long.
+    whole = tf.floor(u)
+    moved = tf.cast(tf.floor((whole - reach) * scale + u - whole), tf.int32)
+    margin = int(np.ceil(reach * scale))
+    source = blurs.copied_from(moved[:, 0], moved[:, 1], margin)
+    pixels = tf.gather(pixels, source, batch_dims=1)
+  planes = blurs.to_planes(tf.reshape(pixels, [-1, size, size, 3]))
+  return blurs.from_planes(blurs.both_ways(rows, planes))
+
+
+def motion_blur(x, draw, radius, sigma):
+  taps = blurs.half_gaussian(radius, sigma, x.shape[1] / blurs.SIDE)
+  degrees = -45 + 90 * draw(randomness.uniform, [])
+  return blurs.streaks(x, taps, degrees)
+
+
+def zoom_blur(x, draw, end, step):
+  del draw
+  factors = np.arange(1, end, step)
+  zoomed = [blurs.clipped_zoom(x, factor) for factor in factors]
+  return (x + tf.add_n(zoomed)) / (len(factors) + 1)
+
+
+# Brightness and digital ------------------------------------------------------
+
+
+def brightness(x, draw, shift):
+  """HSV's value is raised; hue and saturation stay."""
+  del draw
+  value = tf.reduce_max(x, -1, keepdims=True)
+  raised = tf.minimum(value + shift, 1.0)
+  return tf.where(value > 0, tf.math.divide_no_nan(x, value), 1.0) * raised
+
+
+def contrast(x, draw, factor):
+  del draw
+  # In integers: a sum of so many floats is off by a hundredth of a level.
+  total = tf.reduce_sum(tf.cast(to_levels(x), tf.int32), [1, 2], keepdims=True)
+  mean = tf.cast(total, tf.float32) / (255 * x.shape[1] * x.shape[2])
+  return (x - mean) * factor + mean
+
+
+def _affine(moves, size):
+  """Three points' moves [b, 3, 2] (x, y) -> y, x [b, H, H] they come from."""
+  centre, reach = size // 2, size // 3
+  corners = centre + reach * np.array([[1, 1], [1, -1], [-1, -1]], np.float32)
+  moved = tf.concat([corners + moves, tf.ones_like(moves[..., :1])], -1)
+  # Where a pixel was, from where it is.
+  back = tf.linalg.solve(moved, tf.zeros_like(moves) + corners)
+  grid = np.stack(
+    [*np.mgrid[:size, :size][::-1], np.ones([size, size])], -1
+  ).astype(np.float32)
+  was = tf.reshape(
+    tf.matmul(tf.reshape(grid, [1, -1, 3]), back), [-1, size, size, 2]
+  )
+  return was[..., 1], was[..., 0]
+
+
+def elastic_transform(x, draw, alpha, sigma, shift):
+  """A random affine map, then a smooth random displacement."""
+  size = x.shape[1]
+  scale = size / blurs.SIDE
+  moves = scale * shift * (2 * draw(randomness.uniform, [3, 2]) - 1)
+  x = blurs.sampled(x, *_affine(moves, size), repeat_edge=False)
+  side = blurs.SIDE
+  rows = blurs.reflected_gaussian_rows(side, sigma)
+  rows = scale**0.5 * blurs.box_rows(side, size) @ rows
+  noise = alpha * (2 * draw(randomness.uniform, [2, side, side], 1) - 1)
+  move = blurs.both_ways(rows, noise)
+  at = tf.range(size, dtype=tf.float32)
+  return blurs.sampled(
+    x, at[:, None] + move[:, 1], at + move[:, 0], repeat_edge=True
+  )
+
+
+def pixelate(x, draw, proportion):
+  """Shrunk and enlarged by Pillow's BOX filter, in 8 bits."""
+  del draw
+  size = x.shape[1]
+  down = blurs.box_rows(size, int(size * proportion)).astype(np.float32)
+  up = blurs.box_rows(int(size * proportion), size)
+  planes = tf.matmul(255 * blurs.to_planes(x), down, transpose_b=True)
+  # Pillow rounds halves up, after each of its two passes.
+  planes = tf.floor(planes + 0.5001)
+  planes = tf.floor(tf.matmul(down, planes) + 0.5001)
+  return blurs.from_planes(blurs.both_ways(up, planes)) / 255
+
+
+def jpeg_compression(x, draw, quality):
+  """Through libjpeg, image by image and on the host."""
+  del draw
+
+  def compressed(image):
+    data = tf.io.encode_jpeg(image, quality=quality)
+    return tf.io.decode_jpeg(data, 3, dct_method='INTEGER_ACCURATE')
+
+  levels = tf.map_fn(compressed, tf.cast(to_levels(x), tf.uint8))
+  return tf.cast(tf.ensure_shape(levels, x.shape), tf.float32) / 255
+
+
+# All of them -----------------------------------------------------------------
+
+_FUNCTIONS = {
+  'gaussian_noise': gaussian_noise,
+  'shot_noise': shot_noise,
+  'impulse_noise': impulse_noise,
+  'defocus_blur': defocus_blur,
+  'glass_blur': glass_blur,
+  'motion_blur': motion_blur,
+  'zoom_blur': zoom_blur,
+  'snow': weather.snow,
+  'frost': weather.frost,
+  'fog': weather.fog,
+  'brightness': brightness,
+  'contrast': contrast,
+  'elastic_transform': elastic_transform,
+  'pixelate': pixelate,
+  'jpeg_compression': jpeg_compression,
+}
+# ImageNet-C's, for severities 1 to 5; lengths in pixels of 224.
+PARAMETERS = {
+  'gaussian_noise': [(0.08,), (0.12,), (0.18,), (0.26,), (0.38,)],
+  'shot_noise': [(60,), (25,), (12,), (5,), (3,)],
+  'impulse_noise': [(0.03,), (0.06,), (0.09,), (0.17,), (0.27,)],
+  'defocus_blur': [(3, 0.1), (4, 0.5), (6, 0.5), (8, 0.5), (10, 0.5)],
+  'glass_blur': [(0.7, 1, 2), (0.9, 2, 1), (1, 2, 3), (1.1, 3, 2), (1.5, 4, 2)],
+  'motion_blur': [(10, 3), (15, 5), (15, 8), (15, 12), (20, 15)],
+  'zoom_blur': [
+    (1.11, 0.01),
+    (1.16, 0.01),
+    (1.21, 0.02),
+    (1.26, 0.02),
+    (1.31, 0.03),
+  ],
+  'snow': [
+    (0.1, 0.3, 3, 0.5, 10, 4, 0.8),
+    (0.2, 0.3, 2, 0.5, 12, 4, 0.7),
+    (0.55, 0.3, 4, 0.9, 12, 8, 0.7),
+    (0.55, 0.3, 4.5, 0.85, 12, 8, 0.65),
+    (0.55, 0.3, 2.5, 0.85, 12, 12, 0.55),
+  ],
+  'frost': [(1, 0.4), (0.8, 0.6), (0.7, 0.7), (0.65, 0.7), (0.6, 0.75)],
+  'fog': [(1.5, 2), (2, 2), (2.5, 1.7), (2.5, 1.5), (3, 1.4)],
+  'brightness': [(0.1,), (0.2,), (0.3,), (0.4,), (0.5,)],
+  'contrast': [(0.4,), (0.3,), (0.2,), (0.1,), (0.05,)],
+  # The paper's authors take parts of 244, not of 224.
+  'elastic_transform': [
+    (488, 170.8, 24.4),
+    (488, 19.52, 48.8),
+    (12.2, 2.44, 4.88),
+    (17.08, 2.44, 4.88),
+    (29.28, 2.44, 4.88),
+  ],
+  'pixelate': [(0.6,), (0.5,), (0.4,), (0.3,), (0.25,)],
+  'jpeg_compression': [(25,), (18,), (15,), (10,), (7,)],
+}
+
+
+def draws(name, severity, index, seed=0):
+  """draw(fn, shape, stream=0) -> [b, *shape], fn of randomness.
+
+  Each image's is a function of its index [b], the seed, name and severity.
+  """
+  key = (seed * len(CORRUPTIONS) + CORRUPTIONS.index(name)) * 5 + severity
+  index = tf.cast(index, tf.int64)
+
+  def draw(fn, shape, stream=0):
+    # Mapped: what is drawn of an image cannot depend on its batch.
+    first = tf.constant(8 * key + stream, tf.int64)
+    return tf.map_fn(
+      lambda i: fn(shape, tf.stack([first, i])),
+      index,
+      fn_output_signature=tf.float32,
+    )
+
+  return draw
+
+
+def corrupt(name, severity, images, index, seed=0):
+  """images [b, H, H, 3] in [0, 1], index [b] in their split -> the same shape.
+
+  severity is 1 to 5. What comes back lies on the 256 levels of 8 bits.
+  """
+  if images.shape[1] is None or images.shape[1] != images.shape[2]:
+    raise ValueError(
+      f'images of shape {images.shape} are to be corrupted; they have to be '
+      'square, and of a size that is known when the graph is traced'
+    )
+  draw = draws(name, severity, index, seed)
+  parameters = PARAMETERS[name][severity - 1]
+  x = from_levels(to_levels(images))
+  return from_levels(to_levels(_FUNCTIONS[name](x, draw, *parameters)))

@@ -1,0 +1,130 @@
+"""Snow, frost and fog as ImageNet-C has them, on batches of images.
+
+What falls is drawn at 224 px, or as fine as the image needs, and averaged down
+to the image's size. draw(fn, shape, stream) -> [b, *shape], of each image its
+own: see corruptions.draws. Two differ from ImageNet-C itself: frost lays
+procedural pictures over the image, not its photographs; snow's motion blur is
+ImageMagick's as described, not that program.
+"""
+
+import functools
+
+import numpy as np
+import tensorflow as tf
+
+import randomness
+from evaluation import blurs
+
+# Five frosted panes, of which a part is laid over an image.
+_PANES, _PANE_SIDE = 5, 512
+_ICE = (0.86, 0.94, 1.0)
+
+
+def snow(x, draw, mean, spread, zoom, least, radius, sigma, keep):
+  """[b, H, H, 3]: flakes, blurred as they fall, over a whitened image."""
+  size = x.shape[1]
+  few = int(np.ceil(blurs.SIDE / zoom))
+  flakes = mean + spread * draw(randomness.normal, [few, few, 1])
+  flakes = blurs.enlarged(flakes, zoom, blurs.SIDE)
+  flakes = tf.where(flakes < least, 0.0, tf.clip_by_value(flakes, 0.0, 1.0))
+  flakes = tf.floor(255 * flakes) / 255
+  down = blurs.box_rows(blurs.SIDE, size)
+  flakes = blurs.both_ways(down, flakes[..., 0])[..., None]
+  degrees = -135 + 90 * draw(randomness.uniform, [], 1)
+  taps = blurs.half_gaussian(radius, sigma, size / blurs.SIDE)
+  flakes = tf.round(255 * blurs.streaks(flakes, taps, degrees)) / 255
+  gray = tf.reduce_sum(x * [0.299, 0.587, 0.114], -1, keepdims=True)
+  x = keep * x + (1 - keep) * tf.maximum(x, 1.5 * gray + 0.5)
+  return x + flakes + tf.reverse(flakes, [1, 2])
+
+
+def plasma(uniforms, decay):
+  """Diamond-square on a torus: [b, 4^n - 1] of [0, 1) -> [b, 2^n, 2^n].
+
+  In [0, 1], its least 0 and its greatest 1.
+  """
+  field = tf.zeros_like(uniforms[:, :1, None])
+  wibble, done = 100.0, 0
+  while done < uniforms.shape[1]:
+    n = field.shape[1]
+    noise = uniforms[:, done : done + 3 * n * n]
+    noise = wibble**2 * (2 * tf.reshape(noise, [-1, 3, n, n]) - 1)
+    across = field + tf.roll(field, -1, 2)
+    along = field + tf.roll(field, -1, 1)
+    middle = (across + tf.roll(across, -1, 1)) / 4 + noise[:, 0]
+    top = (across + middle + tf.roll(middle, 1, 1)) / 4 + noise[:, 1]
+    left = (along + middle + tf.roll(middle, 1, 2)) / 4 + noise[:, 2]
+    rows = tf.stack(
+      [tf.stack([field, top], -1), tf.stack([left, middle], -1)], 2
+    )
+    field = tf.reshape(rows, [-1, 2 * n, 2 * n])
+    wibble, done = wibble / decay, done + 3 * n * n
+  field -= tf.reduce_min(field, [1, 2], keepdims=True)
+  return field / tf.reduce_max(field, [1, 2], keepdims=True)
+
+
+def fog(x, draw, strength, decay):
+  """[b, H, H, 3]: the corner of a plasma fractal of 512 px, added."""
+  size = x.shape[1]
+  # 224 px of 512 fill the image. Below 224 px the finest levels, which an
+  # average would take away, are not drawn.
+  side = 2 ** int(np.ceil(np.log2(512 * size / blurs.SIDE)))
+  field = plasma(draw(randomness.uniform, [side**2 - 1]), decay)
+  corner = side * blurs.SIDE // 512
+  rows = blurs.box_rows(corner, size)
+  field = blurs.both_ways(rows, field[:, :corner, :corner])
+  brightest = tf.reduce_max(x, [1, 2, 3], keepdims=True)
+  x += strength * field[..., None]
+  return x * brightest / (brightest + strength)
+
+
+# Frost -----------------------------------------------------------------------
+
+
+def _smooth(noise, along, across, angle):
+  """White noise [n, n] by a Gaussian at an angle, around a torus; std 1."""
+  f = np.fft.fftfreq(len(noise))
+  fy, fx = f[:, None], f[None]
+  u = fx * np.cos(angle) + fy * np.sin(angle)
+  v = fy * np.cos(angle) - fx * np.sin(angle)
+  gain = np.exp(-2 * np.pi**2 * ((u * along) ** 2 + (v * across) ** 2))
+  out = np.fft.ifft2(np.fft.fft2(noise) * gain).real
+  return (out - out.mean()) / out.std()
+
+
+@functools.lru_cache
+def panes():
+  """[5, 512, 512] of [0, 1]: needles of ice in patches, always the same."""
+  rng = np.random.default_rng(2019)
+  out = []
+  for _ in range(_PANES):
+    noise = functools.partial(rng.standard_normal, [_PANE_SIDE] * 2)
+    start = rng.uniform(0, np.pi)
+    needles = np.full([_PANE_SIDE] * 2, -np.inf)
+    for angle in start + np.pi * np.arange(5) / 5:
+      patch = _smooth(noise(), 22, 22, 0)
+      long = _smooth(noise(), 9, 1.2, angle)
+      needles = np.maximum(needles, long + 0.9 * patch)
+    cloud = _smooth(noise(), 45, 45, 0)
+    grain = _smooth(noise(), 0.7, 0.7, 0)
+    ice = 0.75 * needles + 0.9 * cloud + 0.25 * grain
+    rank = np.argsort(np.argsort(ice, None)).reshape(ice.shape) / ice.size
+    out.append(0.08 + 0.92 * rank**1.5)
+  return np.array(out)
+
+
+def frost(x, draw, keep, amount):
+  """[b, H, H, 3]: a random part of one of five panes, added to the image."""
+  size = x.shape[1]
+  side = round(_PANE_SIDE * size / blurs.SIDE)
+  rows = blurs.box_rows(_PANE_SIDE, side)
+  scaled = tf.constant(rows @ panes() @ rows.T, tf.float32)
+  room = [_PANES, side - size, side - size]
+  place = draw(randomness.uniform, [3]) * room
+  pane, top, left = tf.unstack(
+    tf.cast(place, tf.int32)[..., None, None], axis=1
+  )
+  at = tf.range(size)
+  flat = (pane * side + top + at[:, None]) * side + left + at
+  ice = tf.gather(tf.reshape(scaled, [-1]), flat)[..., None]
+  return keep * x + amount * ice * _ICE
