@@ -77,16 +77,14 @@ def _bars(axes, rows):
   values = [100 * row['value'] for row in rows]
   axes.barh(places, values, color=_BAR, height=0.7)
   for place, row, value in zip(places, rows, values, strict=True):
-    end = value
-    if row['low'] is not None:
-      end = 100 * row['high']
-      axes.plot(
-        [100 * row['low'], end], [place, place], color=_COLOURS[0], linewidth=2
-      )
+    start = end = value
+    if None not in (row['low'], row['high']):
+      start, end = 100 * row['low'], 100 * row['high']
+      axes.plot([start, end], [place] * 2, color=_COLOURS[0], linewidth=2)
     # Where there is no room on its right, inside the bar.
     inside = end > 92
     axes.annotate(
-      f'{value:.1f}', (100 * row['low'] if inside else end, place),
+      f'{value:.1f}', (start if inside else end, place),
       xytext=(-4 if inside else 4, 0), textcoords='offset points',
       ha='right' if inside else 'left', va='center', fontsize=7,
     )  # fmt: skip

@@ -350,7 +350,7 @@ def test_pictures_of_a_whole_card(tmp_path):
 def test_bars_are_as_long_as_accuracies():
   pytest.importorskip('matplotlib')
   areas = []
-  for value in (0.2, 0.8):
+  for value in (0.24, 0.96):
     rows = [row('linear', 'online', 'cifar10') | {'value': value}]
     drawn = card.plots.draw(rows, card.SHARES)
     areas.append(count(drawn['card_accuracy.png'], BAR))

@@ -119,6 +119,10 @@ def test_seeds_and_the_order_of_images():
     shuffled = None if with_labels is None else labels[order]
     found = statistics.interval(scores, with_labels, 1)
     assert statistics.interval(scores[order], shuffled, 1) == found
+    # Of scores that are all different, rows are drawn.
+    fine = random(6).random(120)
+    found = statistics.interval(fine, with_labels, 1)
+    assert statistics.interval(fine[order], shuffled, 1) == found
   seeds = {statistics.interval(random().random(99), seed=i)['low'] for i in
            range(3)}  # fmt: skip
   assert len(seeds) == 3
