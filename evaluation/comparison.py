@@ -1,0 +1,204 @@
+"""Two cards, number by number: how far B is above A on the same images."""
+
+import collections
+
+import numpy as np
+
+from evaluation import card, statistics
+
+# What makes two numbers hard to compare where it differs.
+_PROTOCOL = ('crop', 'bn', 'layer', 'normalisation', 'class_mask', 'grid')
+# Scores are float32; a value that is further away is no mean of them.
+_ROUNDING = 1e-4
+
+
+def _rows(found):
+  return {(card.key(row), row['metric']): row for row in found['numbers']}
+
+
+def _alike(row_a, row_b):
+  """-> what differs between two rows' protocols, a phrase each."""
+  a, b = row_a.get('protocol') or {}, row_b.get('protocol') or {}
+  return [
+    f'{name.replace("_", " ")} differs: {card.spelled(a.get(name))} in A,'
+    f' {card.spelled(b.get(name))} in B'
+    for name in _PROTOCOL
+    if a.get(name) != b.get(name)
+  ]
+
+
+def _order(ids_a, ids_b):
+  """-> rows of A and of B in one order of their ids, or (None, why not)."""
+  if ids_a is None or ids_b is None:
+    return None, 'a card has no ids of its images'
+  if len(np.unique(ids_a)) < len(ids_a) or len(np.unique(ids_b)) < len(ids_b):
+    return None, 'some ids are there twice'
+  alone_a = len(np.setdiff1d(ids_a, ids_b))
+  alone_b = len(np.setdiff1d(ids_b, ids_a))
+  if alone_a or alone_b:
+    return None, (
+      f'other images: {alone_a:,} in A alone, {alone_b:,} in B alone'
+    )
+  return (np.argsort(ids_a), np.argsort(ids_b)), ''
+
+
+def _aligned(row_a, scores_a, row_b, scores_b):
+  """-> {'a', 'b', 'labels'} [n], image by image, or (None, why not)."""
+  name = card.key(row_a)
+  if name not in scores_a or name not in scores_b:
+    return None, 'no score per image'
+  images = f'{row_a["dataset"]}/{row_a["split"]}'
+  rows, why = _order(*(s.get(f'ids/{images}') for s in (scores_a, scores_b)))
+  if rows is None:
+    return None, why
+  a, b = scores_a[name], scores_b[name]
+  if a.shape != rows[0].shape or b.shape != rows[1].shape:
+    return None, 'scores and ids are not as many'
+  labels = None
+  if row_a['metric'] == 'mean_per_class':
+    labels, other = (s.get(f'labels/{images}') for s in (scores_a, scores_b))
+    if labels is None or other is None:
+      return None, 'a card has no labels of its images'
+    labels = labels[rows[0]]
+    if not np.array_equal(labels, other[rows[1]]):
+      return None, 'the same images have other labels'
+  found = {'a': a[rows[0]], 'b': b[rows[1]], 'labels': labels}
+  for side, row in (('a', row_a), ('b', row_b)):
+    if not np.isfinite(found[side]).all():
+      return None, 'a score is no number'
+    if abs(statistics.mean(found[side], labels) - row['value']) > _ROUNDING:
+      return None, f'the value of {side.upper()} is no mean of its scores'
+  return found, ''
+
+
+def _compared(row_a, scores_a, row_b, scores_b, seed):
+  """One row of the comparison."""
+  found = {part: row_a[part] for part in card.NAMES}
+  found |= {'a': row_a['value'], 'b': row_b['value']}
+  found['difference'] = row_b['value'] - row_a['value']
+  found |= dict.fromkeys(('low', 'high', 'p_value', 'test', 'images'))
+  aligned, why = _aligned(row_a, scores_a, row_b, scores_b)
+  notes = _alike(row_a, row_b)
+  if aligned:
+    found |= statistics.paired(**aligned, seed=seed)
+  else:
+    notes.append(f'no p-value: {why}')
+  return found | {'notes': notes}
+
+
+def compare(card_a, scores_a, card_b, scores_b, seed=0):
+  """Two cards and their scores -> {'a', 'b', 'rows', 'notes'}.
+
+  A row per number that both have: 'a', 'b', 'difference' = b - a with 'low',
+  'high', 'p_value', 'test', 'images', 'only_a', 'only_b' (statistics.paired)
+  and 'p_holm', of all rows with a p-value; None where images, ids or scores do
+  not allow it. 'notes' say why, and what differs between the protocols.
+  """
+  rows_a, rows_b = _rows(card_a), _rows(card_b)
+  rows = [
+    _compared(row, scores_a, rows_b[name], scores_b, seed)
+    for name, row in rows_a.items()
+    if name in rows_b
+  ]
+  tested = [row for row in rows if row['p_value'] is not None]
+  adjusted = statistics.holm([row['p_value'] for row in tested])
+  for row in rows:
+    row['p_holm'] = None
+  for row, p_value in zip(tested, adjusted, strict=True):
+    row['p_holm'] = p_value
+  notes = []
+  for side, own, other in (('A', rows_a, rows_b), ('B', rows_b, rows_a)):
+    alone = [f'{name} ({metric})' for name, metric in own
+             if (name, metric) not in other]  # fmt: skip
+    if alone:
+      notes.append(f'Only in {side}: {", ".join(alone)}.')
+  a, b = card_a['checkpoint'], card_b['checkpoint']
+  if a.get('hash') and a.get('hash') == b.get('hash'):
+    notes.append('A and B are the same checkpoint.')
+  return {'a': a, 'b': b, 'rows': rows, 'notes': notes}
+
+
+# For readers -----------------------------------------------------------------
+
+
+def _p(value):
+  if value is None:
+    return ''
+  return '< 0.0001' if value < 1e-4 else f'{value:.2g}'
+
+
+def _signed(value, metric):
+  text = card.shown(value, metric)
+  return text if not text or text.startswith('-') else f'+{text}'
+
+
+def _sentence(row):
+  """An accuracy that has a p-value in plain words."""
+  low, high, difference = (
+    card.shown(row[part], row['metric'])
+    for part in ('low', 'high', 'difference')
+  )
+  side = 'below' if difference.startswith('-') else 'above'
+  how = f'{difference.lstrip("-")} points {side}'
+  p = _p(row['p_value'])
+  return (
+    f'- B is {how if float(difference) else "level with"} A on'
+    f' {row["dataset"]} ({row["suite"]}/{row["name"]}): 95% interval {low} to'
+    f' {high}, p {p if p.startswith("<") else f"= {p}"} ({row["test"]},'
+    f' {row["images"]:,} images).'
+  )
+
+
+def _notes(result):
+  """What to know before believing a row, rows with the same note together."""
+  found = collections.defaultdict(list)
+  for row in result['rows']:
+    for note in row['notes']:
+      label = f'{row["suite"]}/{row["name"]} on {row["dataset"]}'
+      found[note].append(label)
+  lines = [f'- {note}' for note in result['notes']]
+  lines += [f'- {", ".join(who)}: {note}.' for note, who in found.items()]
+  return ['## Notes', '', *lines, ''] if lines else []
+
+
+def _table(rows):
+  cells = []
+  for row in rows:
+    metric = row['metric']
+    low, high = (_signed(row[end], metric) for end in ('low', 'high'))
+    cells.append([
+      f'{row["suite"]}/{row["name"]}', f'{row["dataset"]}, {row["split"]}',
+      metric.replace('_', ' ') + (', %' if metric in card.SHARES else ''),
+      card.shown(row['a'], metric), card.shown(row['b'], metric),
+      _signed(row['difference'], metric), f'{low} to {high}' if low else '',
+      _p(row['p_value']), _p(row['p_holm']), row['test'] or '',
+    ])  # fmt: skip
+  head = ['', 'data set', 'metric', 'A', 'B', 'B - A', '95% interval', 'p']
+  return card.table([*head, "p, Holm's", 'test'], cells)
+
+
+def markdown(result):
+  """What compare() found -> lines of a page."""
+  lines = ['# B against A', '']
+  for side in 'ab':
+    about = result[side]
+    parts = [about.get(part) for part in ('method', 'path', 'hash')]
+    parts = ', '.join(str(part) for part in parts if part)
+    lines += [f'- {side.upper()}: {parts}']
+  rows = result['rows']
+  if not rows:
+    return [*lines, '', 'They have no number in common.', '', *_notes(result)]
+  lines += ['', *_table(rows)]
+  tested = [row for row in rows if row['p_value'] is not None]
+  said = [_sentence(row) for row in tested if row['metric'] in card.SHARES]
+  lines += [*said, ''] if said else []
+  if tested:
+    lines += [
+      'Intervals and p-values are over images, and hold for these two'
+      ' checkpoints. They say nothing about other seeds of training: for a'
+      ' method against another, train several seeds of both.',
+      '',
+      f"Holm's p-values allow for all {len(tested)} comparisons at once.",
+      '',
+    ]
+  return lines + _notes(result)

@@ -1,0 +1,160 @@
+"""Pictures of a card's numbers: accuracies with intervals, and curves."""
+
+import collections
+import importlib
+import io
+
+# Apart for readers with and without colour vision (Okabe and Ito).
+_COLOURS = ('#0072B2', '#D55E00', '#009E73', '#CC79A7', '#E69F00', '#56B4E9')
+_BAR = '#9CC7E3'
+_COLUMNS = 5
+
+
+def draw(rows, shares):
+  """A card's rows -> {file's name: its PNG}; none where matplotlib is missing.
+
+  shares: the metrics that are shares of images.
+  """
+  try:
+    figure = importlib.import_module('matplotlib.figure').Figure
+  except ImportError:
+    return {}
+  suites = collections.defaultdict(list)
+  for row in rows:
+    if row.get('curve'):
+      suites[row['suite']].append(row)
+  bars = [row for row in rows if row['metric'] in shares]
+  drawn = {'card_accuracy.png': _accuracies(figure, bars)} if bars else {}
+  for suite, curves in suites.items():
+    drawn[f'card_{suite}.png'] = _curves(figure, suite, curves)
+  return {name: _png(picture) for name, picture in drawn.items()}
+
+
+def _png(figure):
+  file = io.BytesIO()
+  figure.savefig(file, dpi=120, format='png')
+  return file.getvalue()
+
+
+# Accuracies ------------------------------------------------------------------
+
+
+def labels(rows):
+  """-> the rows' names, with as much as tells them from one another."""
+  told = [[] for _ in rows]
+  for part in ('dataset', 'split', 'metric'):
+    found = [(row['name'], *more) for row, more in zip(rows, told, strict=True)]
+    for row, more, label in zip(rows, told, found, strict=True):
+      if found.count(label) > 1:
+        more.append(row[part])
+  return [
+    f'{row["name"]} ({", ".join(more)})' if more else row['name']
+    for row, more in zip(rows, told, strict=True)
+  ]
+
+
+def _accuracies(figure, rows):
+  """A panel of bars for each suite, all on one scale."""
+  suites = collections.defaultdict(list)
+  for row in rows:
+    suites[row['suite']].append(row)
+  heights = [len(found) + 1.5 for found in suites.values()]
+  made = figure(figsize=(9, 0.24 * sum(heights) + 0.6), layout='constrained')
+  panels = made.subplots(
+    len(suites), squeeze=False, sharex=True,
+    gridspec_kw={'height_ratios': heights},
+  )[:, 0]  # fmt: skip
+  for axes, (suite, found) in zip(panels, suites.items(), strict=True):
+    _bars(axes, found)
+    axes.set_title(suite, loc='left', fontsize=10, fontweight='bold')
+  panels[-1].set_xlabel('accuracy in percent, and its 95% interval')
+  panels[-1].set_xlim(0, 100)
+  return made
+
+
+def _bars(axes, rows):
+  places = range(len(rows))
+  values = [100 * row['value'] for row in rows]
+  axes.barh(places, values, color=_BAR, height=0.7)
+  for place, row, value in zip(places, rows, values, strict=True):
+    start = end = value
+    if None not in (row['low'], row['high']):
+      start, end = 100 * row['low'], 100 * row['high']
+      axes.plot([start, end], [place] * 2, color=_COLOURS[0], linewidth=2)
+    # Where there is no room on its right, inside the bar.
+    inside = end > 92
+    axes.annotate(
+      f'{value:.1f}', (start if inside else end, place),
+      xytext=(-4 if inside else 4, 0), textcoords='offset points',
+      ha='right' if inside else 'left', va='center', fontsize=7,
+    )  # fmt: skip
+  axes.set_yticks(places, labels(rows), fontsize=7)
+  axes.set_ylim(len(rows) - 0.4, -0.6)
+  axes.grid(axis='x', color='0.9')
+  axes.set_axisbelow(True)
+  axes.spines[['top', 'right']].set_visible(False)
+
+
+# Curves ----------------------------------------------------------------------
+
+
+def _curves(figure, suite, rows):
+  """A panel for each name, a line in it for each data set."""
+  panels = collections.defaultdict(list)
+  for row in rows:
+    curve = row['curve']
+    panels[row['name'], curve['x_label'], curve['y_label']].append(row)
+  datasets = sorted({f'{row["dataset"]}, {row["split"]}' for row in rows})
+  colours = dict(zip(datasets, _COLOURS * len(datasets), strict=False))
+  across = min(_COLUMNS, len(panels))
+  down = -(-len(panels) // across)
+  made = figure(
+    figsize=(2.6 * max(across, 2), 2.3 * down + 0.6), layout='constrained'
+  )
+  grid = made.subplots(down, across, squeeze=False).ravel()
+  for axes, (about, found) in zip(grid, panels.items(), strict=False):
+    _panel(axes, about, found, colours)
+  _one_scale(grid, panels)
+  for axes in grid[len(panels) :]:
+    axes.remove()
+  made.suptitle(f'{suite}: {datasets[0]}' if len(datasets) == 1 else suite)
+  if len(datasets) > 1:
+    handles = [grid[0].plot([], color=colours[name])[0] for name in datasets]
+    made.legend(handles, datasets, loc='outside lower center', ncols=3)
+  return made
+
+
+def _panel(axes, about, rows, colours):
+  name, x_label, y_label = about
+  for row in rows:
+    x, y = row['curve']['x'], row['curve']['y']
+    colour = colours[f'{row["dataset"]}, {row["split"]}']
+    if len(x) == len(y) + 1:
+      axes.stairs(y, x, fill=True, color=colour, alpha=0.6)
+    else:
+      axes.plot(x, y, color=colour, marker='.')
+      # Bits and dimensions come in powers of two.
+      if min(x) > 0 and max(x) >= 32 * min(x):
+        axes.set_xscale('log', base=2)
+  axes.set_title(name.replace('_', ' '), fontsize=9)
+  axes.set_xlabel(x_label, fontsize=8)
+  axes.set_ylabel(y_label, fontsize=8)
+  axes.tick_params(labelsize=7)
+  axes.grid(color='0.9')
+  axes.set_axisbelow(True)
+  axes.spines[['top', 'right']].set_visible(False)
+
+
+def _one_scale(grid, panels):
+  """The same y limits for all panels of the same two quantities."""
+  alike = collections.defaultdict(list)
+  for axes, (about, rows) in zip(grid, panels.items(), strict=False):
+    alike[about[1:]].append((axes, [y for r in rows for y in r['curve']['y']]))
+  for group in alike.values():
+    low = min(min(values) for _, values in group)
+    high = max(max(values) for _, values in group)
+    # A single value has no range of its own.
+    margin = 0.06 * (high - low) or 0.06 * abs(high) or 1
+    bottom = low - margin if low < 0 else max(low - margin, 0)
+    for axes, _ in group:
+      axes.set_ylim(bottom, high + margin)

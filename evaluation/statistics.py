@@ -1,0 +1,228 @@
+"""Intervals over the images of a test set, and tests of paired differences.
+
+Scores are one number per image: 1 right and 0 wrong, or whatever a card's value
+is the mean of. `labels` turn a mean over images into the mean of the classes'
+means, and images are then drawn within their classes: every class is in every
+resample, as often as in the test set.
+"""
+
+import numpy as np
+
+RESAMPLES = 10_000
+_TAILS = (0.025, 0.975)
+# Drawing how often a value occurs takes as long as drawing so many rows.
+_ROWS_A_VALUE = 16
+_AT_ONCE = 2**20
+
+
+def _checked(scores):
+  scores = np.asarray(scores, np.float64)
+  if scores.ndim != 1 or not len(scores):
+    raise ValueError(f'scores are [n], one per image, not {scores.shape}')
+  if not np.isfinite(scores).all():
+    raise ValueError('a score is no finite number')
+  return scores
+
+
+def _groups(scores, labels):
+  """[n] -> [scores of a class], sorted: the order of images says nothing."""
+  if labels is None:
+    return [np.sort(scores)]
+  order = np.lexsort([scores, labels])
+  firsts = np.unique(np.asarray(labels)[order], return_index=True)[1]
+  return np.split(scores[order], firsts[1:])
+
+
+def mean(scores, labels=None):
+  """[n] -> the mean over images; with labels [n] that of the classes' means."""
+  groups = _groups(_checked(scores), labels)
+  return float(np.mean([group.mean() for group in groups]))
+
+
+def _resampled(group, random):
+  """Sorted scores [n] -> [RESAMPLES], means of n of them with replacement."""
+  n = len(group)
+  values, counts = np.unique(group, return_counts=True)
+  if n >= _ROWS_A_VALUE * len(values):
+    return random.multinomial(n, counts / n, RESAMPLES) @ values / n
+  # In chunks: [RESAMPLES, n] would not fit.
+  means, chunk = np.empty(RESAMPLES), max(1, _AT_ONCE // n)
+  for start in range(0, RESAMPLES, chunk):
+    part = means[start : start + chunk]
+    part[:] = group[random.integers(0, n, [len(part), n])].mean(1)
+  return means
+
+
+def _percentiles(scores, labels, seed):
+  """[n] -> low, high: the 95% percentile bootstrap of the mean."""
+  random = np.random.default_rng(seed)
+  groups = _groups(scores, labels)
+  means = sum(_resampled(group, random) for group in groups) / len(groups)
+  return np.quantile(means, _TAILS)
+
+
+def interval(scores, labels=None, seed=0):
+  """[n] -> {'value', 'low', 'high', 'images'}: a mean and its 95% interval.
+
+  The bootstrap's percentiles. Where all scores are equal no resample differs:
+  then it is Clopper and Pearson's exact interval if all are right or all wrong,
+  and None for other scores and for means of classes.
+  """
+  scores = _checked(scores)
+  value, n = mean(scores, labels), len(scores)
+  low = high = None
+  if np.ptp(scores) > 0:
+    low, high = map(float, _percentiles(scores, labels, seed))
+  elif labels is None and scores[0] in (0, 1):
+    edge = _TAILS[0] ** (1 / n)
+    low, high = (edge, 1.0) if scores[0] else (0.0, 1 - edge)
+  return {'value': value, 'low': low, 'high': high, 'images': n}
+
+
+# Two checkpoints on the same images ------------------------------------------
+
+
+def mcnemar(only_a, only_b):
+  """Images that one alone gets right -> exact two-sided p-value.
+
+  Each of them is as likely A's as B's: P(X <= min) twice, X ~ Binomial(n, 1/2).
+  """
+  n, few = only_a + only_b, min(only_a, only_b)
+  logs = np.append(0, np.cumsum(np.log(np.arange(1, n + 1))))
+  k = np.arange(few + 1)
+  terms = np.exp(logs[n] - logs[k] - logs[n - k] - n * np.log(2))
+  return float(min(1, 2 * terms.sum()))
+
+
+def sign_flips(parts, seed=0):
+  """[n] that add up to a difference -> two-sided p-value, (1 + k) / (1 + N).
+
+  Each part's sign is as likely the other one; k of N random choices of signs
+  give a sum as far from 0 as that of parts.
+  """
+  parts = _checked(parts)
+  sizes, counts = np.unique(np.abs(parts), return_counts=True)
+  random, sums = np.random.default_rng(seed), np.zeros(RESAMPLES)
+  # How many of a size keep their sign: no [RESAMPLES, n] of signs.
+  for size, count in zip(sizes, counts, strict=True):
+    kept = random.binomial(count, 0.5, RESAMPLES)
+    sums += size * (2 * kept - count)
+  # A sum that is the same in another order of terms is as far.
+  reached = np.abs(parts.sum()) - 1e-9 * np.abs(parts).sum()
+  far = np.sum(np.abs(sums) >= reached)
+  return float((1 + far) / (1 + RESAMPLES))
+
+
+def paired(a, b, labels=None, seed=0):
+  """Scores [n] of A and B, image by image -> a dict: how far B is above A.
+
+  low, high: the bootstrap of the images' differences. p_value: McNemar's exact
+  test where scores are right or wrong, and sign flips for others and for means
+  of classes. only_a, only_b: images on which A's score, or B's, is higher.
+  """
+  a, b = _checked(a), _checked(b)
+  if a.shape != b.shape:
+    raise ValueError(f'{len(a)} scores of A beside {len(b)} of B')
+  apart = b - a
+  # Drawn for the better one's side: B against A is A against B, mirrored.
+  side = -1 if mean(apart, labels) < 0 else 1
+  difference = side * mean(side * apart, labels)
+  low, high = side * _percentiles(side * apart, labels, seed)[::side]
+  only_a, only_b = int(np.sum(apart < 0)), int(np.sum(apart > 0))
+  exact = labels is None and np.isin([a, b], (0, 1)).all()
+  if exact:
+    p_value = mcnemar(only_a, only_b)
+  else:
+    p_value = sign_flips(apart * _weights(len(a), labels), seed)
+  return {
+    'difference': difference,
+    'low': float(low),
+    'high': float(high),
+    'p_value': p_value,
+    'test': 'exact McNemar' if exact else 'sign flips',
+    'images': len(a),
+    'only_a': only_a,
+    'only_b': only_b,
+  }
+
+
+def _weights(n, labels):
+  """What an image's score counts for in the mean."""
+  if labels is None:
+    return np.full(n, 1 / n)
+  _, which, sizes = np.unique(labels, return_inverse=True, return_counts=True)
+  return 1 / sizes[which] / len(sizes)
+
+
+def holm(p_values):
+  """[m] -> [m], as large as Holm's step-down makes them for all m at once."""
+  p_values = np.asarray(p_values, np.float64)
+  order = np.argsort(p_values, kind='stable')
+  times = len(order) - np.arange(len(order))
+  stepped = np.maximum.accumulate(np.minimum(1, p_values[order] * times))
+  adjusted = np.empty_like(stepped)
+  adjusted[order] = stepped
+  return adjusted.tolist()
+
+
+# A few seeds -----------------------------------------------------------------
+
+
+def _within(angle, freedom):
+  """P(|T| <= t) of Student's t, t = sqrt(freedom) tan(angle).
+
+  A finite sum for whole degrees of freedom (Abramowitz and Stegun 26.7.3, 4).
+  """
+  sine, cosine = np.sin(angle), np.cos(angle)
+  odd = freedom % 2
+  term = cosine if odd else 1.0
+  total = term if freedom > 1 else 0.0
+  for k in range(2 + odd, freedom, 2):
+    term *= (k - 1) / k * cosine**2
+    total += term
+  return 2 / np.pi * (angle + sine * total) if odd else sine * total
+
+
+def _t_quantile(freedom):
+  """t with P(|T| <= t) = 95%."""
+  low, high = 0.0, np.pi / 2
+  for _ in range(60):
+    middle = (low + high) / 2
+    if _within(middle, freedom) < _TAILS[1] - _TAILS[0]:
+      low = middle
+    else:
+      high = middle
+  return np.sqrt(freedom) * np.tan(low)
+
+
+def over_seeds(values):
+  """A value per seed -> {'mean', 'sd', 'low', 'high', 'seeds'}.
+
+  low, high: Student's 95% interval of the mean over seeds; None for one seed.
+  """
+  values = _checked(values)
+  n, average = len(values), float(values.mean())
+  sd = low = high = None
+  if n > 1:
+    sd = float(values.std(ddof=1))
+    half = _t_quantile(n - 1) * sd / np.sqrt(n)
+    low, high = float(average - half), float(average + half)
+  return {'mean': average, 'sd': sd, 'low': low, 'high': high, 'seeds': n}
+
+
+def paired_over_seeds(a, b):
+  """Values of A and B, seed by seed -> over_seeds(b - a) and its 'p_value'.
+
+  Student's paired t-test, two-sided; None for one seed.
+  """
+  a, b = _checked(a), _checked(b)
+  if a.shape != b.shape:
+    raise ValueError(f'{len(a)} seeds of A beside {len(b)} of B')
+  found = over_seeds(b - a)
+  p_value = None
+  if len(a) > 1:
+    # tan(angle) = t / sqrt(freedom), also where sd is 0.
+    far = abs(found['mean']) * np.sqrt(len(a) / (len(a) - 1))
+    angle = np.arctan2(far, found['sd'])
+    p_value = float(max(0, 1 - _within(angle, len(a) - 1)))
+  return found | {'p_value': p_value}
