@@ -10,6 +10,7 @@ by the epoch, and what comes before the start is skipped undecoded.
 """
 
 import contextlib
+import dataclasses
 import functools
 import logging
 
@@ -17,6 +18,7 @@ import numpy as np
 import tensorflow as tf
 
 from data_sources import DataError, check_batch
+from evaluation import subsets
 from randomness import fold_in, split_seed, uniform
 
 MAX_PIXELS = 64_000_000  # Larger images are taken for decompression bombs.
@@ -312,8 +314,42 @@ def _in_order(info):
   """All (bytes, label) of a split, by index."""
   if info.paths:
     return tf.data.Dataset.range(info.num_examples).map(_file_reader(info))
-  records = _host_records(info, 1, 0).map(_checked(info))
-  return records.map(lambda _, data, label: (data, label))
+  records = _host_records(info, 1, 0)
+  if info.keep:
+    kept = np.zeros(info.keep[-1] + 1, bool)
+    kept[list(info.keep)] = True
+    kept = tf.constant(kept)
+    records = records.take(len(kept)).filter(lambda index, _: kept[index])
+  return records.map(_checked(info)).map(lambda _, data, label: (data, label))
+
+
+def labels_of(info):
+  """The labels of a split by index, nothing decoded: int64 [n]."""
+  if info.paths:
+    return np.array(info.labels)
+  with tf.device('CPU:0'):
+    labels = _in_order(info).map(lambda _, label: label).batch(1024)
+  return np.concatenate(list(labels.as_numpy_iterator()))
+
+
+def kept(info, places):
+  """The same split with the examples at some places alone, in order.
+
+  Records that are left out would have to be read to be skipped, so that of
+  those only what is kept is read, into memory.
+  """
+  places = sorted(int(i) for i in places)
+  fewer = {'num_examples': len(places)}
+  if not info.paths:
+    return dataclasses.replace(info, keep=tuple(places), **fewer)
+  paths = tuple(info.paths[i] for i in places)
+  labels = tuple(info.labels[i] for i in places)
+  return dataclasses.replace(info, paths=paths, labels=labels, **fewer)
+
+
+def share_of(info, share, seed):
+  """The same split with a share of every class, at least one example."""
+  return kept(info, subsets.stratified(labels_of(info), share, seed))
 
 
 def _decoded(info, spare):
@@ -388,11 +424,11 @@ def _train_examples(
   functions (window, index, *record) -> (image, label, bad).
   """
   spare = _find_spare(info, _in_order(info))
-  if info.paths or cache:
+  if info.paths or cache or info.keep:
     last = 2**62 // global_batch
     places = _places(start_step, last, global_batch, num_hosts, host)
     places = _shuffled_places(places, seed, info.num_examples)
-    if cache:
+    if cache or info.keep:
       return places, (_decoded(info, spare),) * 2
     return places, _loads(_file_reader(info), spare)
   batch = global_batch // num_hosts
@@ -479,7 +515,7 @@ def train_batches(
 
 def steps_of_all(info, global_batch, num_hosts):
   """Batches until every host has read all of its own, the largest part too."""
-  if info.paths:
+  if info.paths or info.keep:
     return -(-info.num_examples // global_batch)
   sizes = [_host_part(info, num_hosts, h)[2] for h in range(num_hosts)]
   return -(-max(sizes) * num_hosts // global_batch)
@@ -497,7 +533,14 @@ def _eval_examples(info, global_batch, num_hosts, host):
     places = _places(0, steps, global_batch, num_hosts, host)
     indices = places.map(lambda place: tf.where(place < size, place, none))
     return indices.map(lambda i: (i, *fetch(tf.maximum(i, 0)))), spare
-  records = _host_records(info, num_hosts, host).map(_checked(info))
+  if info.keep:
+    # Their places among those that are kept, as in training.
+    numbered = tf.data.Dataset.zip(
+      (tf.data.Dataset.range(size), _in_order(info))
+    ).shard(num_hosts, host)
+    records = numbered.map(lambda i, example: (i, *example))
+  else:
+    records = _host_records(info, num_hosts, host).map(_checked(info))
   padding = tf.data.Dataset.from_tensors((none, *spare)).repeat()
   total = steps_of_all(info, global_batch, num_hosts) * global_batch
   return records.concatenate(padding).take(total // num_hosts), spare
@@ -509,7 +552,7 @@ def eval_batches(
   """Every example once, in order, in as many batches on each host.
 
   Args:
-    preprocess: uint8 [H, W, 3] -> image of static shape.
+    preprocess: (uint8 [H, W, 3], its index) -> image of static shape.
 
   Returns: a dataset of {'views': (float32 [b, ...],), 'label': int32 [b],
     'index': int64 [b], -1 for padding, 'mask': float32 [b], 0 for padding
@@ -522,7 +565,7 @@ def eval_batches(
     image, label, bad = load(None, *record)
     real = (index >= 0) & (bad == 0)
     return {
-      'views': (preprocess(image),),
+      'views': (preprocess(image, index),),
       'label': tf.cast(label, tf.int32),
       'index': index,
       'mask': tf.cast(real, tf.float32),

@@ -8,7 +8,9 @@ import contextlib
 import dataclasses
 import difflib
 import fcntl
+import hashlib
 import io
+import json
 import logging
 import os
 import re
@@ -60,6 +62,8 @@ class DatasetInfo:
   labels: tuple[int, ...] = dataclasses.field(default=(), repr=False)
   shards: tuple[Shard, ...] = dataclasses.field(default=(), repr=False)
   folder: str = dataclasses.field(default='', repr=False)  # of the paths
+  # Of a source with shards the examples that count, sorted; (): all of them.
+  keep: tuple[int, ...] = dataclasses.field(default=(), repr=False)
   # Record -> (image's bytes, label), for sources with shards.
   parse: Callable | None = dataclasses.field(default=None, repr=False)
 
@@ -97,6 +101,10 @@ def a_few(info, count):
   TFDS' files, which were shuffled when they were prepared.
   """
   count = min(count, info.num_examples)
+  if info.keep:
+    return dataclasses.replace(
+      info, num_examples=count, keep=info.keep[-count:]
+    )
   if info.paths:
     picked = [i * info.num_examples // count for i in range(count)]
     paths = tuple(info.paths[i] for i in picked)
@@ -120,9 +128,28 @@ def example_id(info, index):
   """What an example is called: its file below the split, or its TFDS id."""
   if info.paths:
     return os.path.relpath(info.paths[index], info.folder)
+  index = info.keep[index] if info.keep else index
   shard = next(s for s in reversed(info.shards) if s.first <= index)
   number = index - shard.first + shard.skip
   return f'{os.path.basename(shard.path)}__{number}'
+
+
+def fingerprint(info):
+  """What JSON can hold, another one where the examples are others."""
+  files = info.paths or [os.fspath(shard.path) for shard in info.shards]
+  sizes = [
+    (os.path.getsize(path), os.stat(path).st_mtime_ns)
+    for path in files
+    if '://' not in path
+  ]
+  parts = [[s.skip, s.take] for s in info.shards]
+  text = json.dumps([list(files), sizes, parts, info.labels, info.keep])
+  return {
+    'dataset': info.name,
+    'split': info.split,
+    'images': info.num_examples,
+    'files': hashlib.sha256(text.encode()).hexdigest()[:16],
+  }
 
 
 # Folders.

@@ -6,6 +6,7 @@ It may be a prefix, a folder, or a tarball of one.
 
 import atexit
 import functools
+import hashlib
 import json
 import os
 import pathlib
@@ -156,6 +157,13 @@ def _record(prefix):
     return record
   with tf.io.gfile.GFile(os.path.join(folder, 'config.json')) as file:
     return json.load(file)
+
+
+def fingerprint(path):
+  """16 hexadecimal digits of a checkpoint's prefix: of its tensors."""
+  with tf.io.gfile.GFile(f'{path}.index', 'rb') as file:
+    # It holds a checksum of every tensor.
+    return hashlib.sha256(file.read()).hexdigest()[:16]
 
 
 def load(path, names, method, probe=None, optimizer=None):

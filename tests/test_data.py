@@ -256,7 +256,8 @@ def test_hosts_partition_records(records, num_hosts):
   assert sorted(seen) == list(range(records.num_examples))
 
 
-def preprocess(image):
+def preprocess(image, index):
+  del index
   return tf.cast(image[1:2, 1:2], tf.float32)
 
 
@@ -284,6 +285,65 @@ def test_evaluation_sees_every_example_once(sources, kind, num_hosts):
     real += own[own >= 0].tolist()
   assert len(lengths) == 1
   assert sorted(real) == list(range(info.num_examples))
+
+
+# Parts of a split.
+
+
+@pytest.mark.parametrize('kind', ['folder', 'records'])
+def test_labels_and_parts_of_a_split(sources, kind):
+  info = sources[kind][0]
+  labels = data.labels_of(info)
+  expected = info.labels or np.arange(info.num_examples) % 3
+  np.testing.assert_array_equal(labels, expected)
+  part = data.kept(info, [20, 3, 9])
+  assert part.num_examples == 3
+  np.testing.assert_array_equal(data.labels_of(part), labels[[3, 9, 20]])
+  ids = [data_sources.example_id(part, i) for i in range(3)]
+  assert ids == [data_sources.example_id(info, i) for i in (3, 9, 20)]
+  prints = [data_sources.fingerprint(i)['files'] for i in (info, part)]
+  assert prints[0] != prints[1] == data_sources.fingerprint(part)['files']
+
+
+@pytest.mark.parametrize('kind', ['folder', 'records'])
+def test_training_and_evaluation_see_the_part_alone(sources, kind):
+  info = data.kept(sources[kind][0], [3, 9, 20, 21])
+  seen = take(info, 4, global_batch=3, per_replica_batch=3)
+  assert sorted(indices(seen)) == sorted([0, 1, 2, 3] * 3)
+  values = {
+    int(i): int(v)
+    for batch in seen
+    for i, v in zip(
+      batch['index'], batch['views'][0][:, 0, 0, 0] // 1, strict=True
+    )
+  }
+  assert values == {0: 3, 1: 9, 2: 20, 3: 21}
+  for hosts in (1, 2):
+    found = {}
+    for host in range(hosts):
+      for batch in data.eval_batches(
+        info,
+        preprocess,
+        global_batch=2,
+        per_replica_batch=2 // hosts,
+        num_hosts=hosts,
+        host=host,
+      ).as_numpy_iterator():
+        value = batch['views'][0][:, 0, 0, 0]
+        for i, v, m in zip(batch['index'], value, batch['mask'], strict=True):
+          if m:
+            assert i not in found
+            found[int(i)] = int(v)
+    assert found == {0: 3, 1: 9, 2: 20, 3: 21}
+
+
+def test_a_share_is_of_every_class_and_of_the_seed(sources):
+  info = sources['folder'][0]  # 5, 9 and 8 images
+  few = data.share_of(info, 0.25, 0)
+  assert [few.labels.count(c) for c in range(3)] == [1, 2, 2]
+  assert data.share_of(info, 0.01, 0).num_examples == 3
+  assert data.share_of(info, 0.25, 0) == few
+  assert any(data.share_of(info, 0.25, s) != few for s in (1, 2))
 
 
 # What cannot be decoded.
