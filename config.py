@@ -10,7 +10,8 @@ import math
 import os
 import re
 
-from settings import METHOD_NAMES, METHOD_SWITCHES, Settings
+from evaluation import transfer_sets, variants
+from settings import METHOD_NAMES, METHOD_SWITCHES, SUITES, Settings
 
 # fmt: off
 # Tables, laid out by hand.
@@ -95,7 +96,7 @@ _MATTERS_WITH = {
 
 # The modes that read a trained model and train none.
 READING = (
-  *('eval', 'extract_features', 'latents', 'search'),
+  *('eval', 'evaluate', 'extract_features', 'latents', 'search'),
   *('export', 'inspect'),
 )
 
@@ -119,6 +120,7 @@ class Config(Settings):
     _check_contrast(self)
     _check_latent(self)
     _check_reading_latents(self)
+    _check_evaluation(self)
     _check_augmentation(self)
     _check_chunks(self)
     _check_optimizer(self)
@@ -287,6 +289,23 @@ def _check_reading_latents(cfg):
     refuse('mode', cfg.mode, 'needs --query, the file of an image')
   if cfg.mode == 'search' and not (cfg.model_dir or cfg.output):
     refuse('mode', cfg.mode, 'needs --output, the file to keep its index in')
+
+
+def _check_evaluation(cfg):
+  if cfg.mode == 'compare' and len(words(cfg.cards)) < 2:
+    refuse('mode', cfg.mode, 'needs --cards=A/card.json,B/card.json')
+  if cfg.mode != 'evaluate':
+    return
+  suites(cfg)
+  corruptions(cfg)
+  robustness_places(cfg)
+  try:
+    transfer_sets.parse(cfg.transfer_sets)
+  except ValueError as error:
+    refuse('transfer_sets', cfg.transfer_sets, str(error))
+  if cfg.train_mode == 'finetune' and 'compression' in words(cfg.suite):
+    why = 'compression is of a pretrained model, and this one was finetuned'
+    refuse('suite', cfg.suite, why)
 
 
 def _check_augmentation(cfg):
@@ -489,6 +508,48 @@ def view_pair(cfg):
 def reads(cfg):
   """Whether this call reads a trained model and trains none."""
   return cfg.mode in READING
+
+
+def words(text):
+  """'a, b' -> ['a', 'b']."""
+  return [word.strip() for word in text.split(',') if word.strip()]
+
+
+def _among(flag, text, names):
+  """'all' or 'a,b' -> names in their own order; refuses others."""
+  wanted = words(text)
+  unknown = [word for word in wanted if word not in (*names, 'all')]
+  if unknown:
+    why = f'{show(unknown[0])} is none of all, {", ".join(names)}'
+    refuse(flag, text, why)
+  return [name for name in names if name in wanted or 'all' in wanted]
+
+
+def suites(cfg):
+  """The suites of this evaluation, in their order."""
+  named = words(cfg.suite)
+  if not named:
+    refuse('suite', cfg.suite, f'must name some of all, {", ".join(SUITES)}')
+  found = _among('suite', cfg.suite, SUITES)
+  return [name for name in found if name in named or name != SUITES[-1]]
+
+
+def corruptions(cfg):
+  """The corruptions of the evaluation split, in ImageNet-C's order."""
+  return _among('corrupt', cfg.corrupt, [*variants.ALEXNET_ERRORS])
+
+
+def is_imagenet(cfg):
+  """Whether the images are ImageNet's, which has published variants."""
+  return cfg.dataset.partition(':')[0].startswith('imagenet2012')
+
+
+def robustness_places(cfg):
+  """--robustness_sets -> {name: where it lies, or '' where TFDS knows}."""
+  text = cfg.robustness_sets or ('all' if is_imagenet(cfg) else '')
+  places = dict(word.partition('=')[::2] for word in words(text))
+  names = _among('robustness_sets', ','.join(places), variants.SETS)
+  return {name: places.get(name, '') for name in names}
 
 
 def stem(cfg):

@@ -3,6 +3,7 @@
 import io
 import os
 import zipfile
+from typing import NamedTuple
 
 import numpy as np
 import tensorflow as tf
@@ -11,8 +12,27 @@ import config
 import data
 import data_sources
 import data_util
+import randomness
+from evaluation import corruptions
 
 _SHARD = 20_000  # Examples in a file of features.
+
+
+class Look(NamedTuple):
+  """How an encoder is shown the images of a split.
+
+  crop: the share of the shorter side that the central crop keeps. random: above
+  0 it is the how-manieth random crop, flipped or not, as in training a linear
+  classifier. corruption: one of evaluation.corruptions, of the crop.
+  """
+
+  crop: float = 0.875
+  random: int = 0
+  corruption: str = ''
+  severity: int = 0
+
+
+CENTRAL = Look()
 
 
 def prepared(batch, mean_std):
@@ -21,11 +41,24 @@ def prepared(batch, mean_std):
   return data_util.normalize(images) if mean_std else images
 
 
-def batches(info, image_size, batch_size):
+def _random_crop(image, seed, size):
+  """A crop of 8% to all of an image, flipped or not: [size, size, 3]."""
+  draws = randomness.uniform([1, len(data_util.DRAWS)], seed)
+  (box,) = data_util.crop_boxes(tf.shape(image), draws, 0.08, 'logarithmic')
+  image = tf.image.convert_image_dtype(image, tf.float32)
+  crop = data_util.clip(data_util.crop(image, box, size))
+  flip = data_util.named(draws)['flip'][0] < 0.5
+  return tf.where(flip, tf.reverse(crop, [1]), crop)
+
+
+def batches(info, image_size, batch_size, look=CENTRAL):
   """-> a function of an input context, as a strategy wants it."""
 
-  def preprocess(image):
-    return data_util.eval_image(image, image_size)
+  def preprocess(image, index):
+    if look.random:
+      seed = tf.stack([tf.constant(look.random, tf.int64), index])
+      return _random_crop(image, seed, image_size)
+    return data_util.eval_image(image, image_size, look.crop)
 
   def of_context(context):
     return data.eval_batches(
@@ -40,17 +73,10 @@ def batches(info, image_size, batch_size):
   return of_context
 
 
-def make_embed_step(method, probe, mean_std, corrupt=None):
-  """-> step(batch) -> a flat dict of this replica's rows.
-
-  corrupt: (images in [0, 1], their index) -> images.
-  """
+def make_embed_step(method, probe, mean_std):
+  """-> step(batch) -> a flat dict of this replica's rows."""
 
   def step(batch):
-    if corrupt:
-      (images,) = batch['views']
-      changed = data_util.clip(corrupt(images, batch['index']))
-      batch = batch | {'views': (changed,)}
     embedded = method.embed(prepared(batch, mean_std))
     out = {name: embedded[name] for name in ('representation', 'projection')}
     if hasattr(method, 'predict_mean'):
@@ -68,30 +94,53 @@ def make_embed_step(method, probe, mean_std, corrupt=None):
   return step
 
 
-def embeddings(cfg, strategy, state, info, corrupt=None):
-  """Yields {name: rows} of a split, batch by batch, in its order.
+def _corrupting(look):
+  """-> a function of a replica's batch, which is then a corrupted one."""
+
+  def corrupted(batch):
+    (images,) = batch['views']
+    images = corruptions.corrupt(
+      look.corruption, look.severity, images, batch['index']
+    )
+    return batch | {'views': (images,)}
+
+  return corrupted
+
+
+def make_read(cfg, strategy, state):
+  """-> read(info, look) -> {name: rows} of a split, batch by batch, in order.
 
   Every example once; what cannot be decoded has NaN in place of features, and
-  bits that are all 0. Eight bits are a byte (np.packbits).
+  bits that are all 0. Eight bits are a byte (np.packbits). The network is
+  compiled once, whatever is read.
   """
-  step = make_embed_step(
-    state.method, state.probe, config.augmentation(cfg).mean_std, corrupt
-  )
+  mean_std = config.augmentation(cfg).mean_std
+  step = make_embed_step(state.method, state.probe, mean_std)
 
   @tf.function
-  def run(batch):
+  def embed(batch):
     return strategy.run(step, args=(batch,))
-
-  source = batches(info, cfg.image_size, cfg.eval_batch_size)
 
   def numbers(value):
     parts = strategy.experimental_local_results(value)
     return np.concatenate([part.numpy() for part in parts])
 
-  with data_sources.explained(info):
-    for batch in strategy.distribute_datasets_from_function(source):
-      rows = {name: numbers(value) for name, value in run(batch).items()}
-      yield _in_order(info, rows)
+  def read(info, look=CENTRAL):
+    source = batches(info, cfg.image_size, cfg.eval_batch_size, look)
+    corrupt = _corrupting(look)
+    change = tf.function(lambda batch: strategy.run(corrupt, args=(batch,)))
+    with data_sources.explained(info):
+      for batch in strategy.distribute_datasets_from_function(source):
+        batch = change(batch) if look.corruption else batch
+        rows = {name: numbers(value) for name, value in embed(batch).items()}
+        yield _in_order(info, rows)
+
+  return read
+
+
+def whole(read, info, look=CENTRAL):
+  """All rows of a split: {name: [n, ...]}."""
+  return joined(list(read(info, look)))
 
 
 def _in_order(info, rows):
@@ -110,7 +159,7 @@ def _in_order(info, rows):
 
 
 def joined(pieces):
-  """What embeddings() yields -> {name: all rows}."""
+  """What read() yields -> {name: all rows}."""
   return {k: np.concatenate([p[k] for p in pieces]) for k in pieces[0]}
 
 
@@ -142,7 +191,7 @@ def extract_features(cfg, strategy, state, say):
     save_npz(paths[-1], joined(held))
     held.clear()
 
-  for piece in embeddings(cfg, strategy, state, info):
+  for piece in make_read(cfg, strategy, state)(info):
     held.append(piece)
     done += len(piece['labels'])
     bad += int(np.isnan(piece['representation'][:, 0]).sum())

@@ -13,55 +13,16 @@ import tensorflow as tf
 
 import config
 import data_sources
-import data_util
 import features
 import latent_report
-import randomness
 
 # Images of the training split that forests are fitted on.
 _FITTED = 20_000
-
-
-def _noise(sigma):
-  def corrupt(images, index):
-    # Of each image its own, whatever the batches are.
-    noise = tf.map_fn(
-      lambda i: randomness.normal(images.shape[1:], tf.stack([17, i])),
-      tf.cast(index, tf.int32),
-      fn_output_signature=tf.float32,
-    )
-    return images + sigma * noise
-
-  return corrupt
-
-
-def _blur(images, index):
-  del index
-  planes = data_util.to_planes(images, tf.zeros(images.shape[:1], tf.bool))
-  sigma = tf.fill(images.shape[:1], images.shape[1] / 32)
-  return tf.transpose(data_util.gaussian_blur(planes, sigma), [1, 2, 3, 0])
-
-
-def _contrast(images, index):
-  del index
-  mean = tf.reduce_mean(images, [1, 2, 3], keepdims=True)
-  return mean + 0.3 * (images - mean)
-
-
-def _pixelate(images, index):
-  del index
-  size = images.shape[1]
-  small = tf.image.resize(images, [size // 4, size // 4], method='area')
-  return tf.image.resize(small, [size, size], method='nearest')
-
-
-# name -> (images [b, H, W, 3] in [0, 1], their index [b]) -> images.
-CORRUPTIONS = {
-  'noise 0.1': _noise(0.1),
-  'noise 0.3': _noise(0.3),
-  'blur': _blur,
-  'contrast 0.3': _contrast,
-  'pixelate 4 x': _pixelate,
+# What images are shown under: a corruption of each kind, in the middle.
+LOOKS = {
+  f'{name} {severity}': features.Look(corruption=name, severity=severity)
+  for name in ('gaussian_noise', 'defocus_blur', 'fog', 'contrast', 'pixelate')
+  for severity in (3, 5)
 }
 
 
@@ -94,9 +55,10 @@ def study(cfg, strategy, state, folder, say):
       f'--dataset={cfg.dataset} has no labels, which --mode=latents needs.'
     )
 
-  def rows_of(info, corrupt=None):
-    pieces = features.embeddings(cfg, strategy, state, info, corrupt)
-    rows = features.joined(list(pieces))
+  read = features.make_read(cfg, strategy, state)
+
+  def rows_of(info, look=features.CENTRAL):
+    rows = features.whole(read, info, look)
     good = ~np.isnan(rows['latent_mean'][:, 0])
     return {name: value[good] for name, value in rows.items()}
 
@@ -116,12 +78,8 @@ def study(cfg, strategy, state, folder, say):
   if 'logits' in test:
     wrong = test['logits'].argmax(1) != test['labels']
     report['uncertainty'] = latent_report.uncertainty(scores, wrong)
-  say(
-    f'{len(CORRUPTIONS)} corruptions of {test_info.num_examples:,} images ...'
-  )
-  corrupted = {
-    k: entropies(rows_of(test_info, f)) for k, f in CORRUPTIONS.items()
-  }
+  say(f'{len(LOOKS)} corruptions of {test_info.num_examples:,} images ...')
+  corrupted = {k: entropies(rows_of(test_info, v)) for k, v in LOOKS.items()}
   report['corrupted'] = latent_report.rises(scores, corrupted)
   write(report, folder)
   say('\n'.join(latent_report.table(report)))

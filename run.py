@@ -197,6 +197,12 @@ def execute(cfg, argv):
 
     print(inspection.describe(cfg.checkpoint or cfg.model_dir))
     return
+  if cfg.mode == 'compare':
+    quiet_start()
+    from evaluation import comparison
+
+    comparison.report(config.words(cfg.cards), cfg.output, print)
+    return
   strategy, where = _set_up(cfg)
   if cfg.mode == 'doctor':
     _doctor(cfg, strategy, where)
@@ -323,6 +329,10 @@ def _read(cfg, argv, strategy, monitor):
     evaluate.evaluate_state(cfg, strategy, state, found.step, monitor)
   elif cfg.mode == 'extract_features':
     features.extract_features(cfg, strategy, state, monitor.say)
+  elif cfg.mode == 'evaluate':
+    from evaluation import suites
+
+    suites.evaluate(cfg, strategy, state, found, monitor.model_dir, monitor.say)
   elif cfg.mode == 'latents':
     latent_study.study(cfg, strategy, state, monitor.model_dir, monitor.say)
   elif cfg.mode == 'search':
@@ -352,10 +362,12 @@ def _explained(error):
   import latent_report
   import loop
   from data_sources import DataError
+  from evaluation.card import CardError
 
   again = 'The same command goes on where it was.'
   reason = str(error).partition('\n')[0][:300]
-  told = DataError | checkpoint_files.CheckpointError | latent_report.Missing
+  told = DataError | checkpoint_files.CheckpointError
+  told |= latent_report.Missing | CardError
   if isinstance(error, told):
     return EXIT_USAGE, str(error)
   if isinstance(error, loop.NonFinite | loop.Collapsed):
@@ -401,7 +413,7 @@ def main(argv):
   if cfg.print_config:
     _print(command_line.describe(cfg, argv))
     return 0
-  if not cfg.model_dir and cfg.mode != 'doctor':
+  if not cfg.model_dir and cfg.mode not in ('doctor', 'compare'):
     name = f'{cfg.pretrain_loss}_{time.strftime("%Y%m%d_%H%M%S")}'
     cfg = dataclasses.replace(cfg, model_dir=os.path.join('runs', name))
   quiet_start()

@@ -1,7 +1,6 @@
 """--mode=search: the images of a data set that are nearest to one, by bits."""
 
 import functools
-import hashlib
 import os
 import re
 import time
@@ -15,6 +14,7 @@ import data_sources
 import data_util
 import features
 import hamming
+import pretrained
 
 # Recall is measured among so many images: their floats are kept in memory.
 _MEASURED, _QUERIES = 50_000, 1000
@@ -22,15 +22,8 @@ _MEASURED, _QUERIES = 50_000, 1000
 
 def _facts(cfg, info, found):
   """What an index is made of: another model or data set needs another."""
-  with tf.io.gfile.GFile(f'{found.path}.index', 'rb') as file:
-    # It holds a checksum of every tensor.
-    model = hashlib.sha256(file.read()).hexdigest()
-  files = repr(info.paths or info.shards)
-  return {
-    'model': model,
-    'dataset': info.name,
-    'split': info.split,
-    'files': hashlib.sha256(files.encode()).hexdigest(),
+  return data_sources.fingerprint(info) | {
+    'model': pretrained.fingerprint(found.path),
     'image_size': cfg.image_size,
     'normalized': config.augmentation(cfg).mean_std,
   }
@@ -56,7 +49,7 @@ def _make(cfg, strategy, state, info, facts):
   """Embeds a split -> its Index, the recall of which is in the facts."""
   every = -(-info.num_examples // _MEASURED)
   kept, floats, seen = [], [], 0
-  for piece in features.embeddings(cfg, strategy, state, info):
+  for piece in features.make_read(cfg, strategy, state)(info):
     good = ~np.isnan(piece['latent_mean'][:, 0])
     rows = {k: v[good] for k, v in piece.items()}
     # Every so many of what will be the index's rows.

@@ -34,6 +34,10 @@ METHOD_SWITCHES = {
   'stochcon_gaussian': (),
 }
 METHOD_NAMES = tuple(METHOD_SWITCHES)
+# What --mode=evaluate measures, in this order; --suite=all leaves out the last.
+SUITES = (
+  *('linear', 'knn', 'semi', 'transfer', 'robustness', 'compression'),
+  'transfer_finetune')
 
 # The first flag of each section of the help -> its title. The settings of the
 # first two sections belong to one call of the program, the others to the run.
@@ -77,9 +81,27 @@ class Settings:
     'of stochcon_* hold: forests on bits, capacity, uncertainty) and search '
     '(the images of --eval_split that are nearest to --query by bits). doctor '
     'measures input and step of a run with these flags and says which one to '
-    'turn; it trains and stores nothing.',
-    ('train', 'eval', 'train_then_eval', 'extract_features', 'latents',
-     'search', 'export', 'inspect', 'doctor'))
+    'turn; it trains and stores nothing. evaluate makes a card of numbers from '
+    'a checkpoint, see --suite; compare tests the differences between --cards.',
+    ('train', 'eval', 'train_then_eval', 'evaluate', 'compare',
+     'extract_features', 'latents', 'search', 'export', 'inspect', 'doctor'))
+  suite: str = opt('all', 'What --mode=evaluate measures, in this order: '
+    'linear (the stored probe, frozen SGD, L-BFGS), knn, semi, transfer, '
+    'robustness, compression; one or several with commas, or all. '
+    'transfer_finetune is not in all: it trains 56 networks a data set.')
+  linear_passes: int = opt(4, 'Random crops of every training image, whose '
+    'features frozen SGD takes in turn; 0: the central crop alone.', '[0, inf)')
+  transfer_sets: str = opt('all', 'Which of the eleven, with commas; '
+    'birdsnap=folder:PATH says where one lies.')
+  robustness_sets: str = opt('', 'Which variants of ImageNet, likewise; '
+    'empty: all of them where --dataset is ImageNet.')
+  corrupt: str = opt('', 'Corruptions of the evaluation split that robustness '
+    'is measured on, with commas, or all: the 15 of ImageNet-C at 5 '
+    'severities.')
+  feature_cache: str = opt('', 'Where --mode=evaluate keeps features; empty: '
+    'beside the card.')
+  cards: str = opt('', 'Two or more card.json for --mode=compare, with commas; '
+    'the others are compared with the first.')
   model_dir: str = opt('', 'Where everything of a run goes, and where it '
     'resumes from; local or gs://. Without it a new folder under ./runs is '
     'made and printed.')
@@ -129,6 +151,8 @@ class Settings:
   data_dir: str = opt('', "Where TFDS keeps its data sets, local or gs://; "
     "empty: TFDS' own default.")
   train_split: str = opt('train', 'Split to train on; train[:90%] works too.')
+  train_share: float = opt(1.0, 'Train on this share of every class, drawn by '
+    '--seed: semi-supervised learning.', '(0, 1]')
   eval_split: str = opt('validation', 'Split to evaluate on; many data sets '
     'call it test.')
   image_size: int = opt(224, 'Height and width of the crops. 32 or less '

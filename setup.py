@@ -78,6 +78,7 @@ setup(
     'train',
     'watch',
   ],
+  packages=['evaluation'],
   install_requires=requirements('requirements.txt'),
   extras_require={
     # The built-in data set, the logistic probe of the quickstart, forests.

@@ -270,6 +270,8 @@ def describe(cfg):
   info = data_sources.describe(
     cfg.dataset, cfg.data_dir, cfg.train_split, download=cfg.download
   )
+  if cfg.train_share < 1:
+    info = data.share_of(info, cfg.train_share, cfg.seed)
   data_sources.check_batch(info, cfg.train_batch_size)
   if cfg.mode == 'train_then_eval' and info.class_names:
     data_sources.describe(cfg.dataset, cfg.data_dir, cfg.eval_split)

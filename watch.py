@@ -21,9 +21,9 @@ _TOGETHER = 64
 _BEGINNING = 100
 
 
-def _two_views(cfg, info):
-  """-> two views [n, H, W, 3] of images of a split, finished, on the host."""
-  info = data_sources.a_few(info, cfg.health_pairs)
+def two_views(cfg, info, count):
+  """-> two views [n, H, W, 3] of `count` images of a split, on the host."""
+  info = data_sources.a_few(info, count)
   recipe, size = config.augmentation(cfg), info.num_examples
   with data_sources.explained(info):
     batches = data.train_batches(
@@ -51,8 +51,8 @@ def held_out(cfg, info):
   """
   with contextlib.suppress(data_sources.DataError):
     held = data_sources.describe(cfg.dataset, cfg.data_dir, cfg.eval_split)
-    return _two_views(cfg, held), held.split
-  return _two_views(cfg, info), info.split
+    return two_views(cfg, held, cfg.health_pairs), held.split
+  return two_views(cfg, info, cfg.health_pairs), info.split
 
 
 def _embedded(method, *views):

@@ -256,7 +256,7 @@ def _suite(method, rows):
     head.append('published')
   else:
     numbers = [cells[:-1] for cells in numbers]
-  return table(head, numbers) + _protocols(rows)
+  return table(head, numbers)
 
 
 def _header(card):
@@ -270,6 +270,30 @@ def _header(card):
   return [title, '', *table(['', ''], [row for row in rows if row[1]])]
 
 
+def _suites(card):
+  suites = collections.defaultdict(list)
+  for row in card['numbers']:
+    suites[row['suite']].append(row)
+  return suites
+
+
+def _missing(card):
+  missing = card.get('missing', [])
+  if not missing:
+    return []
+  who = [', '.join(filter(None, (m['suite'], m['name']))) for m in missing]
+  told = [f'- {w}: {m["why"]}' for w, m in zip(who, missing, strict=True)]
+  return ['## Missing', '', *told, '']
+
+
+def brief(card):
+  """A card -> lines for the screen: the numbers, and what is missing."""
+  lines, method = [], card['checkpoint'].get('method')
+  for suite, rows in _suites(card).items():
+    lines += ['', f'## {suite}', '', *_suite(method, rows)]
+  return lines + _missing(card)
+
+
 def markdown(card, pictures=()):
   """A card -> lines of its page; pictures: names of files beside it."""
   method = card['checkpoint'].get('method')
@@ -280,16 +304,9 @@ def markdown(card, pictures=()):
     ' another seed of training.',
     '',
   ]
-  suites = collections.defaultdict(list)
-  for row in card['numbers']:
-    suites[row['suite']].append(row)
-  for suite, rows in suites.items():
-    lines += [f'## {suite}', '', *_suite(method, rows)]
-  missing = card.get('missing', [])
-  if missing:
-    lines += ['## Missing', '']
-    lines += [f'- {m["suite"]}, {m["name"]}: {m["why"]}' for m in missing]
-    lines += ['']
+  for suite, rows in _suites(card).items():
+    lines += [f'## {suite}', '', *_suite(method, rows), *_protocols(rows)]
+  lines += _missing(card)
   if pictures:
     lines += ['## Plots', '']
     lines += [f'![{os.path.splitext(name)[0]}]({name})' for name in pictures]

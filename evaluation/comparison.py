@@ -1,10 +1,13 @@
 """Two cards, number by number: how far B is above A on the same images."""
 
 import collections
+import json
+import os
 
 import numpy as np
+import tensorflow as tf
 
-from evaluation import card, statistics
+from evaluation import card, plots, statistics
 
 # What makes two numbers hard to compare where it differs.
 _PROTOCOL = ('crop', 'bn', 'layer', 'normalisation', 'class_mask', 'grid')
@@ -202,3 +205,72 @@ def markdown(result):
       '',
     ]
   return lines + _notes(result)
+
+
+# Several cards ----------------------------------------------------------------
+
+# What a card of compression is one point of.
+_RATE = ('compression', 'residual_information/projections')
+_RELEVANT = ('compression', 'relevant_information')
+_HEAD = ('linear', 'lbfgs')
+_KNOBS = ('pretrain_loss', 'ceb_beta', 'kappa_e', 'kappa_b', 'seed')
+
+
+def points(cards):
+  """Cards -> a dict each: what was trained, its rate, what it knows, accuracy.
+
+  None for numbers that a card does not have.
+  """
+  found = []
+  for content in cards:
+    rows = {(row['suite'], row['name']): row for row in content['numbers']}
+    about = content['checkpoint']
+    settings = about.get('settings', {})
+    knobs = {name: settings.get(name) for name in _KNOBS}
+    parts = {'rate': _RATE, 'relevant': _RELEVANT, 'accuracy': _HEAD}
+    numbers = {name: rows.get(part) for name, part in parts.items()}
+    found.append(knobs | {'step': about.get('step')} | numbers)
+  return found
+
+
+def _point_table(found):
+  """points() -> lines: only the settings that are not the same everywhere."""
+  knobs = [
+    name
+    for name in (*_KNOBS, 'step')
+    if len({str(point[name]) for point in found}) > 1
+  ]
+  head = [knob.replace('_', ' ') for knob in knobs]
+  head += ['I(X;Z|Y) above its floor, nats', 'I(Y;Z), nats', 'L-BFGS, %']
+  cells = []
+  for point in found:
+    numbers = [point[name] for name in ('rate', 'relevant', 'accuracy')]
+    shown = [card.shown(n['value'], n['metric']) if n else '' for n in numbers]
+    cells.append([*(card.spelled(point[knob]) for knob in knobs), *shown])
+  return card.table(head, cells)
+
+
+def report(paths, output, say):
+  """--mode=compare: the cards against the first one, and all in one table.
+
+  Two cards are shown number by number. Of more only the table is; their pages
+  are in the folder `output`, if one is given: comparison.md, comparison.json
+  and rate_accuracy.png.
+  """
+  cards = [card.read(path) for path in paths]
+  results = [compare(*cards[0], *other) for other in cards[1:]]
+  found = points([content for content, _ in cards])
+  table = ['# All cards', '', *_point_table(found)]
+  pages = [line for result in results for line in markdown(result)]
+  say('\n'.join(pages if len(results) == 1 else table))
+  if not output:
+    return
+  content = json.dumps({'results': results, 'cards': found}, indent=2)
+  files = {'comparison.json': content.encode()}
+  files['comparison.md'] = '\n'.join([*table, *pages]).encode()
+  files |= plots.rate_accuracy(found)
+  tf.io.gfile.makedirs(output)
+  for name, data in files.items():
+    with tf.io.gfile.GFile(os.path.join(output, name), 'wb') as file:
+      file.write(data)
+  say(f'Written: {", ".join(files)} in {output}')

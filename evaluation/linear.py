@@ -12,14 +12,14 @@ from typing import NamedTuple
 import numpy as np
 import tensorflow as tf
 
-from evaluation import subsets
+from evaluation import statistics, subsets
 
 _CHUNK = 8192  # Rows at a time: logits of 1000 classes take 33 MB.
 _MOMENTUM = 0.9
 _HELD_OUT = 10009  # Training images that choose a learning rate.
 _FEWEST_STEPS = 8  # In an epoch, whatever the protocol's batch.
 # From strong to weak, so that each fit starts from a smaller head.
-_L2_GRID = tuple(np.logspace(5, -6, 45).tolist())
+L2_GRID = tuple(np.logspace(5, -6, 45).tolist())
 _TOLERANCE = 1e-5  # The largest entry of the gradient of the mean objective.
 _MAX_ITERATIONS = 1000
 
@@ -94,22 +94,15 @@ def scores(predicted, labels):
   return (np.asarray(predicted) == np.asarray(labels)).astype(np.float32)
 
 
-def mean_per_class(scores, labels):
-  """[n], [n] -> the mean over the classes of labels of their mean scores."""
-  labels = np.asarray(labels)
-  counts = np.bincount(labels)
-  sums = np.bincount(labels, np.asarray(scores, np.float64))
-  return float(np.mean(sums[counts > 0] / counts[counts > 0]))
-
-
-_METRICS = {
-  'top_1': lambda scores, labels: float(np.mean(scores, dtype=np.float64)),
-  'mean_per_class': mean_per_class,
+# What a head is chosen by: (scores [n], labels [n]) -> a number.
+METRICS = {
+  'top_1': lambda scores, labels: statistics.mean(scores),
+  'mean_per_class': statistics.mean,
 }
 
 
 def _measured(metric, head, features, labels):
-  return _METRICS[metric](scores(predict(head, features), labels), labels)
+  return METRICS[metric](scores(predict(head, features), labels), labels)
 
 
 def _checked(labels, num_classes):
@@ -297,7 +290,7 @@ def logistic_path(train, validation, metric, num_classes):
   shape = (features.shape[1], num_classes)
   head = Head(*(np.zeros(s, features.dtype) for s in (shape, shape[1:])))
   values, told, best = [], [], None
-  for l2 in _L2_GRID:
+  for l2 in L2_GRID:
     head, how = _solve(features[:n], labels[:n], l2, head)
     values.append(_measured(metric, head, features[n:], labels[n:]))
     told.append(how)
@@ -307,7 +300,7 @@ def logistic_path(train, validation, metric, num_classes):
   head, refit = _solve(features, labels, l2, head)
   return head, {
     'chosen': {'l2': l2},
-    'grid': {'l2': list(_L2_GRID)},
+    'grid': {'l2': list(L2_GRID)},
     'validation_metric': metric,
     'validation_accuracy': values,
     'held_out': len(labels) - n,
@@ -318,3 +311,11 @@ def logistic_path(train, validation, metric, num_classes):
     'tolerance': _TOLERANCE,
     'max_iterations': _MAX_ITERATIONS,
   }
+
+
+def logistic(features, labels, l2, num_classes):
+  """Multinomial logistic regression at one l2 -> Head."""
+  labels = _checked(labels, num_classes)
+  shape = (features.shape[1], num_classes)
+  start = Head(*(np.zeros(s, features.dtype) for s in (shape, shape[1:])))
+  return _solve(features, labels, l2, start)[0]

@@ -15,9 +15,8 @@ def draw(rows, shares):
 
   shares: the metrics that are shares of images.
   """
-  try:
-    figure = importlib.import_module('matplotlib.figure').Figure
-  except ImportError:
+  figure = _figure()
+  if not figure:
     return {}
   suites = collections.defaultdict(list)
   for row in rows:
@@ -28,6 +27,14 @@ def draw(rows, shares):
   for suite, curves in suites.items():
     drawn[f'card_{suite}.png'] = _curves(figure, suite, curves)
   return {name: _png(picture) for name, picture in drawn.items()}
+
+
+def _figure():
+  """matplotlib's Figure, which needs no display; None where it is missing."""
+  try:
+    return importlib.import_module('matplotlib.figure').Figure
+  except ImportError:
+    return None
 
 
 def _png(figure):
@@ -158,3 +165,36 @@ def _one_scale(grid, panels):
     bottom = low - margin if low < 0 else max(low - margin, 0)
     for axes, _ in group:
       axes.set_ylim(bottom, high + margin)
+
+
+# Several cards ----------------------------------------------------------------
+
+
+def rate_accuracy(points):
+  """Cards as points of rate and accuracy -> {file's name: its PNG}.
+
+  points: of comparison.points. None where matplotlib or numbers are missing.
+  """
+  there = [p for p in points if p['rate'] and p['accuracy']]
+  figure = _figure()
+  if not figure or not there:
+    return {}
+  made = figure(figsize=(6, 4.5), layout='constrained')
+  axes = made.subplots()
+  for method in sorted({p['pretrain_loss'] for p in there}):
+    rows = [p for p in there if p['pretrain_loss'] == method]
+    x = [p['rate']['value'] for p in rows]
+    y = [100 * p['accuracy']['value'] for p in rows]
+    axes.plot(x, y, marker='o', linestyle='none', label=method)
+    for left, top, p in zip(x, y, rows, strict=True):
+      axes.annotate(
+        f'{p["ceb_beta"]:g}, {p["kappa_e"]:g}', (left, top), xytext=(4, 4),
+        textcoords='offset points', fontsize=7,
+      )  # fmt: skip
+  axes.set_xlabel('I(X;Z|Y) of the projections above its floor, nats')
+  axes.set_ylabel('accuracy of L-BFGS in percent')
+  axes.set_title('beta, kappa_e', fontsize=9)
+  axes.grid(color='0.9')
+  axes.set_axisbelow(True)
+  axes.legend(frameon=False)
+  return {'rate_accuracy.png': _png(made)}

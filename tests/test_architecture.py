@@ -5,11 +5,15 @@ import pathlib
 
 LEAVES = """presets randomness schedules objectives distributions distributed
   lars_optimizer photo_patches monitor loop data_service hamming
-  latent_report"""
+  latent_report evaluation.blurs evaluation.references
+  evaluation.variants
+  evaluation.statistics evaluation.store evaluation.subsets
+  evaluation.transfer_sets evaluation.knn evaluation.plots"""
 # Room -> the rooms it may import; each names only rooms above itself.
 ROOMS = dict.fromkeys(LEAVES.split(), '') | {
   'settings': 'presets',
-  'config': 'settings',
+  'config': 'evaluation.transfer_sets evaluation.variants settings',
+  'evaluation.robustness_sets': 'evaluation.variants',
   'command_line': 'config presets settings',
   'clustering': 'distributed randomness',
   'data_util': 'randomness',
@@ -40,25 +44,55 @@ ROOMS = dict.fromkeys(LEAVES.split(), '') | {
   'methods': """contrastive distillation entropy_reconstruction prototypes
     skeletons stochcon""",
   'data_sources': 'photo_patches',
-  'data': 'data_sources randomness',
+  'data': 'data_sources evaluation.subsets randomness',
   'augmentation': 'data_util randomness',
   'watch': 'augmentation config data data_sources health loop',
   'optimizers': 'config lars_optimizer model objectives schedules',
   'train': """augmentation big_batches checkpoint_files checkpoints config data
     data_service data_sources distributed loop methods model monitor objectives
     optimizers pretrained skeletons watch""",
-  'features': 'config data data_sources data_util',
-  'latent_study': """config data_sources data_util features latent_report
+  'evaluation.weather': 'evaluation.blurs randomness',
+  'evaluation.corruptions': 'evaluation.blurs evaluation.weather randomness',
+  'features': """config data data_sources data_util evaluation.corruptions
     randomness""",
-  'search': 'config data data_sources data_util features hamming',
+  'evaluation.linear': 'evaluation.statistics evaluation.subsets',
+  'evaluation.compression': 'distributions',
+  'evaluation.card': 'evaluation.plots evaluation.references',
+  'evaluation.comparison': """evaluation.card evaluation.plots
+    evaluation.statistics""",
+  'evaluation.subject': """config data_sources features evaluation.statistics
+    evaluation.store""",
+  'evaluation.finetuning': """config data data_sources evaluation.store features
+    loop monitor train""",
+  'evaluation.accuracy': """data data_sources evaluation.finetuning
+    evaluation.knn evaluation.linear evaluation.statistics evaluation.subject
+    evaluation.subsets evaluation.transfer_sets features""",
+  'evaluation.robustness': """config data_sources evaluation.accuracy
+    evaluation.linear evaluation.robustness_sets evaluation.subject
+    evaluation.variants features""",
+  'evaluation.rates': """config distributions evaluation.accuracy
+    evaluation.compression evaluation.linear evaluation.subject features health
+    watch""",
+  'evaluation.suites': """config evaluation.accuracy evaluation.card
+    evaluation.rates evaluation.robustness evaluation.store evaluation.subject
+    features pretrained""",
+  'latent_study': 'config data_sources features latent_report',
+  'search': 'config data data_sources data_util features hamming pretrained',
   'evaluate': """checkpoint_files config data_sources features objectives
     pretrained""",
 }
 ROOMS['doctor'] = 'config distributed loop optimizers train'
 ROOMS['run'] = ' '.join(ROOMS)
-FILES = pathlib.Path(__file__).parents[1].glob('*.py')
-TREES = {path.stem: ast.parse(path.read_text()) for path in FILES}
+ROOT = pathlib.Path(__file__).parents[1]
+TREES = {path.stem: ast.parse(path.read_text()) for path in ROOT.glob('*.py')}
 SETUP = TREES.pop('setup')
+TREES |= {
+  f'evaluation.{path.stem}': ast.parse(path.read_text())
+  for path in ROOT.glob('evaluation/*.py')
+  if path.stem != '__init__'
+}
+# The rooms of the evaluation that know of a run's configuration.
+SUITES = 'subject accuracy finetuning robustness rates suites'
 
 
 def names(tree):
@@ -90,12 +124,15 @@ def test_imports_point_one_way():
 
 
 def test_setup_lists_exactly_the_modules():
-  (modules,) = [
+  modules, packages = [
     ast.literal_eval(node.value)
+    for name in ('py_modules', 'packages')
     for node in ast.walk(SETUP)
-    if isinstance(node, ast.keyword) and node.arg == 'py_modules'
+    if isinstance(node, ast.keyword) and node.arg == name
   ]
-  assert modules == sorted(TREES) == sorted(ROOMS)
+  assert sorted(TREES) == sorted(ROOMS)
+  assert modules == sorted(room for room in TREES if '.' not in room)
+  assert packages == sorted({r.split('.')[0] for r in TREES if '.' in r})
 
 
 def test_some_things_live_in_one_place():
@@ -104,6 +141,7 @@ def test_some_things_live_in_one_place():
   openers = {'run', 'train', 'evaluate', 'doctor', 'config', 'command_line'}
   openers |= {'methods', 'contrastive', 'distillation', 'skeletons', 'stochcon'}
   openers |= {'features', 'latent_study', 'search'}
+  openers |= {f'evaluation.{name}' for name in SUITES.split()}
   openers |= {'entropy_reconstruction', 'optimizers', 'prototypes', 'watch'}
   assert rooms_with('cfg') <= openers
   assert not rooms_with('import tensorflow.keras', 'tf.keras')

@@ -4,6 +4,7 @@ import dataclasses
 import importlib.util
 import json
 import os
+import re
 import subprocess
 import sys
 
@@ -118,6 +119,14 @@ PUBLISHED_DEFAULTS = {
   'use_binary_cross_entropy': False,
 }
 OUR_DEFAULTS = {
+  'suite': 'all',
+  'linear_passes': 4,
+  'transfer_sets': 'all',
+  'robustness_sets': '',
+  'corrupt': '',
+  'feature_cache': '',
+  'cards': '',
+  'train_share': 1.0,
   'allow_config_change': False,
   'format': 'saved_model',
   'data_service': '',
@@ -1061,3 +1070,53 @@ def test_scripts_name_a_preset_and_pass_flags_on(name):
   assert cfg.use_tpu is True
   cfg = typed('--use_tpu=false', CONFIG=f'{name}_1000epochs')
   assert (cfg.train_epochs, cfg.use_tpu) == (1000, False)
+
+
+# The evaluation card.
+
+
+def evaluating(*flags):
+  return parse(' '.join(['--mode=evaluate', '--model_dir=x', *flags]))
+
+
+def test_suites_come_in_their_order_and_all_leaves_out_the_long_one():
+  assert config.suites(evaluating()) == [*settings.SUITES[:-1]]
+  found = config.suites(evaluating('--suite=robustness,linear'))
+  assert found == ['linear', 'robustness']
+  found = config.suites(evaluating('--suite=all,transfer_finetune'))
+  assert found == [*settings.SUITES]
+
+
+def test_names_of_corruptions_and_sets():
+  assert config.corruptions(evaluating()) == []
+  assert len(config.corruptions(evaluating('--corrupt=all'))) == 15
+  named = evaluating('--corrupt=snow,fog')
+  assert config.corruptions(named) == ['snow', 'fog']
+  # ImageNet has variants, and so have they where somebody says where they lie.
+  assert len(config.robustness_places(evaluating())) == 7
+  other = ['--dataset=cifar10']
+  assert config.robustness_places(evaluating(*other)) == {}
+  places = '--robustness_sets=objectnet=folder:/o,imagenet_a'
+  assert config.robustness_places(evaluating(*other, places)) == {
+    'imagenet_a': '',
+    'objectnet': 'folder:/o',
+  }
+
+
+@pytest.mark.parametrize(
+  'flags, words',
+  [
+    (['--suite=linea'], '--suite=linea: linea is none of all, linear, knn'),
+    (['--suite='], '--suite=: must name some of all'),
+    (['--corrupt=fogg'], '--corrupt=fogg: fogg is none of all, gaussian_noise'),
+    (['--robustness_sets=imagenet_b'], 'imagenet_b is none of all, imagenet_a'),
+    (['--transfer_sets=cifar1'], 'did you mean cifar10'),
+    (['--transfer_sets=birdsnap'], 'birdsnap=folder:PATH'),
+    (['--suite=compression', '--train_mode=finetune'], 'was finetuned'),
+    (['--mode=compare', '--cards=a'], 'needs --cards=A/card.json,B/card.json'),
+    (['--train_share=0'], 'must be a number in (0, 1]'),
+  ],
+)
+def test_what_an_evaluation_refuses(flags, words):
+  with pytest.raises(ConfigError, match=re.escape(words)):
+    evaluating(*flags)

@@ -5,7 +5,6 @@ import sys
 
 import numpy as np
 import pytest
-import tensorflow as tf
 
 import latent_report
 import latent_study
@@ -41,11 +40,11 @@ def test_the_report_of_a_run(kind, tmp_path, tiny_encoder, capsys, monkeypatch):
     report['uncertainty'].pop('curve'), expected.pop('curve')
   )
   assert report['uncertainty'] == pytest.approx(expected)
-  assert report['corrupted'].keys() == latent_study.CORRUPTIONS.keys()
+  assert report['corrupted'].keys() == latent_study.LOOKS.keys()
   for row in report['corrupted'].values():
     assert row['clean_mean'] == pytest.approx(scores.mean(), rel=1e-5)
   # The images are each of one colour.
-  assert report['corrupted']['noise 0.3']['mean'] != pytest.approx(
+  assert report['corrupted']['gaussian_noise 5']['mean'] != pytest.approx(
     scores.mean(), rel=1e-4
   )
   assert ('forest' in report) == ('latent_bits' in rows) == (kind == KINDS[0])
@@ -78,37 +77,6 @@ def test_entropies_of_bits_and_gaussians():
   assert found == pytest.approx(2 * each)
   per_dim = {'latent_mean': p, 'latent_std': np.array([[0.5, 2.0]] * 2)}
   assert latent_study.entropies(per_dim) == pytest.approx([each.sum()] * 2)
-
-
-def test_corruptions_are_what_they_are_called():
-  rng = np.random.default_rng(0)
-  images = tf.constant(rng.random((3, 32, 32, 3)), tf.float32)
-  index = tf.constant([5, 6, 7], tf.int64)
-  found = {
-    name: np.asarray(corrupt(images, index))
-    for name, corrupt in latent_study.CORRUPTIONS.items()
-  }
-  for name, sigma in (('noise 0.1', 0.1), ('noise 0.3', 0.3)):
-    noise = found[name] - images.numpy()
-    assert noise.std() == pytest.approx(sigma, rel=0.05)
-    assert abs(noise.mean()) < 0.01
-    # Each image has its own noise, whatever its batch is.
-    own = latent_study.CORRUPTIONS[name](images[2:], index[2:])
-    np.testing.assert_array_equal(own[0], found[name][2])
-    other = latent_study.CORRUPTIONS[name](images, index + 1) - images.numpy()
-    assert abs(np.corrcoef(noise.ravel(), np.ravel(other))[0, 1]) < 0.1
-    assert abs(np.corrcoef(noise[0].ravel(), noise[1].ravel())[0, 1]) < 0.1
-  mean = np.mean(images, (1, 2, 3), keepdims=True)
-  np.testing.assert_allclose(
-    found['contrast 0.3'], mean + 0.3 * (images - mean), atol=1e-5
-  )
-  blocks = np.reshape(images, [3, 8, 4, 8, 4, 3]).mean((2, 4))
-  expected = blocks.repeat(4, 1).repeat(4, 2)
-  np.testing.assert_allclose(found['pixelate 4 x'], expected, atol=1e-5)
-  # Away from the border a blur keeps the mean, and takes the differences.
-  inner = found['blur'][:, 4:-4, 4:-4]
-  assert inner.mean() == pytest.approx(np.mean(images[:, 4:-4, 4:-4]), rel=0.02)
-  assert inner.std() < 0.6 * np.std(images)
 
 
 def test_who_has_no_latents(tmp_path, tiny_encoder, capsys):

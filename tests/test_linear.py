@@ -115,7 +115,9 @@ def test_scores_and_their_mean_over_classes():
   right = linear.scores([0, 0, 1, 4, 2, 2], labels)
   assert right.tolist() == [1, 1, 0, 1, 0, 1] and right.dtype == np.float32
   wanted = (2 / 3 + 1 / 2 + 1) / 3
-  assert linear.mean_per_class(right, labels) == pytest.approx(wanted)
+  assert linear.METRICS['mean_per_class'](right, labels) == pytest.approx(
+    wanted
+  )
 
 
 # SGD -------------------------------------------------------------------------
@@ -320,7 +322,7 @@ def stacked(head, classes):
 def test_the_path_ends_in_the_optimum(tight, monkeypatch, classes):
   """Also of two classes, and with classes there are no images of."""
   # Penalties that are seen.
-  monkeypatch.setattr(linear, '_L2_GRID', (30.0, 3.0))
+  monkeypatch.setattr(linear, 'L2_GRID', (30.0, 3.0))
   features, labels = noisy(150, classes=len(classes), seed=1)
   labels = np.array(classes)[labels]
   head, facts = linear.logistic_path(
@@ -356,10 +358,9 @@ def test_the_path_is_that_of_cold_starts(tight, metric):
   grid = facts['grid']['l2']
   assert grid == sorted(grid, reverse=True) and len(grid) == 45
   np.testing.assert_allclose(grid[::-1], np.geomspace(1e-6, 1e5, 45))
-  zeros = linear.Head(np.zeros([6, 4]), np.zeros(4))
   values = []
   for l2 in grid:
-    cold, _ = linear._solve(*train, l2, zeros)
+    cold = linear.logistic(*train, l2, 4)
     right = linear.predict(cold, validation[0]) == validation[1]
     by_class = [np.mean(right[validation[1] == c]) for c in range(4)]
     values.append(np.mean(by_class if metric != 'top_1' else right))
@@ -381,7 +382,7 @@ def test_validation_chooses_and_enters_the_last_fit_alone(monkeypatch):
     return head, how
 
   monkeypatch.setattr(linear, '_solve', spied)
-  monkeypatch.setattr(linear, '_L2_GRID', (100.0, 1.0, 0.01))
+  monkeypatch.setattr(linear, 'L2_GRID', (100.0, 1.0, 0.01))
   train, (features, labels) = noisy(seed=1), noisy(40, seed=2)
   linear.logistic_path(train, (features, labels), 'top_1', 4)
   wrong = random().permutation(labels)
@@ -393,7 +394,7 @@ def test_validation_chooses_and_enters_the_last_fit_alone(monkeypatch):
 
 def test_columns_stay_where_classes_are_missing(monkeypatch):
   """One in validation alone, one in train alone, some in neither."""
-  monkeypatch.setattr(linear, '_L2_GRID', (1.0,))
+  monkeypatch.setattr(linear, 'L2_GRID', (1.0,))
   features, labels = separable(200)
   in_train, in_validation = labels != 1, labels != 3
   features = features.astype(np.float64)
@@ -421,7 +422,7 @@ def test_a_single_class_is_all_that_is_said(monkeypatch):
   assert facts['validation_accuracy'] == [1.0] * 45
   assert facts['chosen'] == {'l2': 1e5}
   # As a first guess, too.
-  monkeypatch.setattr(linear, '_L2_GRID', (0.01,))
+  monkeypatch.setattr(linear, 'L2_GRID', (0.01,))
   head, facts = linear.logistic_path(
     (features[:30], one), (features[30:], labels[30:]), 'top_1', 5
   )
@@ -459,7 +460,7 @@ def test_regression_on_data_whose_answer_is_known(monkeypatch):
   head, facts = linear.logistic_path(train, validation, 'top_1', 5)
   assert linear.scores(linear.predict(head, features), labels).mean() == 1
   assert max(facts['validation_accuracy']) == 1
-  monkeypatch.setattr(linear, '_L2_GRID', (1.0, 1e-3))
+  monkeypatch.setattr(linear, 'L2_GRID', (1.0, 1e-3))
   train, validation = unrelated(400), unrelated(200, seed=2)
   features, labels = unrelated(1000, seed=1)
   head, facts = linear.logistic_path(train, validation, 'top_1', 5)

@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 import tensorflow_datasets as tfds
 
-from evaluation import robustness_sets
+from evaluation import robustness_sets, variants
 
-SETS = robustness_sets.SETS
-ALEXNET = robustness_sets.ALEXNET_ERRORS
+SETS = variants.SETS
+ALEXNET = variants.ALEXNET_ERRORS
 # AlexNet at severities 1 to 5, as ImageNet-C's authors gave them out.
 ALEXNET_SEVERITIES = {
   'gaussian_noise': (0.69528, 0.82542, 0.93554, 0.98138, 0.99452),
@@ -82,9 +82,9 @@ def test_tfds_has_the_set_and_its_split(name, tmp_path):
 def test_sets_that_tfds_lacks():
   known = tfds.list_builders(with_community_datasets=False)
   assert [n for n, row in SETS.items() if not row.dataset] == [
-    'objectnet', 'imagenet_vid', 'ytbb'
+    'objectnet', 'imagenet_vid', 'youtube_bb'
   ]  # fmt: skip
-  for word in ('objectnet', 'imagenet_vid', 'ytbb', 'youtube_bb'):
+  for word in ('objectnet', 'imagenet_vid', 'youtube_bb', 'youtube_bb'):
     assert not [base for base in known if word in base]
 
 

@@ -185,7 +185,7 @@ def test_recall_is_measured_on_rows_of_the_index(monkeypatch):
     seen.update(index=index, floats=floats)
     return 0.5
 
-  monkeypatch.setattr(search.features, 'embeddings', pieces)
+  monkeypatch.setattr(search.features, 'make_read', lambda *_: pieces)
   monkeypatch.setattr(search.hamming, 'recall', recall)
 
   class Info:

@@ -1,0 +1,213 @@
+"""The suite of robustness: heads on images that are not like the training's.
+
+Two heads on the representation: the stored probe (online), and frozen SGD as
+BYOL has it. Corrupted images are a data set each.
+"""
+
+import dataclasses
+import os
+
+import numpy as np
+
+import config
+import data_sources
+from evaluation import linear, robustness_sets, variants
+from evaluation.accuracy import sgd_head
+from evaluation.subject import Missing, accuracy, splits_of
+from features import Look
+
+_FROZEN = 'sgd_byol'
+
+
+def _heads(subject, splits):
+  """{name: (a function rows, mask -> classes, what it was made with)}."""
+  head, found = sgd_head(subject, splits, _FROZEN)
+
+  def frozen(rows, mask):
+    features = rows['representation'].astype(np.float32)
+    return linear.predict(head, features, mask)
+
+  def online(rows, mask):
+    logits = rows['logits'].astype(np.float32)
+    masked = logits if mask is None else np.where(mask, logits, -np.inf)
+    return masked.argmax(1)
+
+  heads = {_FROZEN: (frozen, {'head': _FROZEN} | found)}
+  probe = subject.state.probe
+  if probe and probe.dense.units == splits.classes:
+    heads['online'] = (online, {'head': 'the stored probe (A)'})
+  return heads
+
+
+def _corrupted(subject, info, heads, name):
+  """Right or wrong under a corruption: {head: bool [severities, n]}, rows."""
+  right = {head: [] for head in heads}
+  for severity in variants.SEVERITIES:
+    look = Look(corruption=name, severity=severity)
+    rows = subject.rows(info, look, logits='online' in heads)
+    for head, (predict, _) in heads.items():
+      right[head].append(predict(rows, None) == rows['labels'])
+  return {head: np.array(rows) for head, rows in right.items()}, rows
+
+
+def _corruptions(subject, splits, heads):
+  """Each corruption over its severities, and all of them."""
+  names = config.corruptions(subject.cfg)
+  means = {head: [] for head in heads}
+  for name in names:
+    right, rows = _corrupted(subject, splits.test, heads, name)
+    for head, by_severity in right.items():
+      means[head].append(by_severity.mean(0))
+      protocol = subject.protocol(
+        Look(), **heads[head][1], corruption=name, severities='1 to 5, the mean'
+      )
+      number = accuracy(
+        'robustness', f'{name}/{head}', splits.test, rows, means[head][-1],
+        protocol,
+      )  # fmt: skip
+      yield number._replace(
+        curve={
+          'x': list(variants.SEVERITIES),
+          'y': by_severity.mean(1).tolist(),
+          'x_label': 'severity',
+          'y_label': 'top-1',
+        }
+      )
+  for head, scores in means.items():
+    if len(names) == len(variants.ALEXNET_ERRORS):
+      protocol = subject.protocol(
+        Look(), **heads[head][1], corruption='all 15', severities='1 to 5'
+      )
+      mean = np.mean(scores, 0)
+      yield accuracy(
+        'robustness', f'corrupted/{head}', splits.test, rows, mean, protocol
+      )
+
+
+def _list_of(subject, name, place, classes):
+  """A folder with a list.csv -> (DatasetInfo of its images, Frames)."""
+  folder = os.path.expanduser(place.removeprefix('folder:'))
+  try:
+    frames = robustness_sets.read_list(
+      os.path.join(folder, 'list.csv'), classes
+    )
+  except robustness_sets.ListError as error:
+    raise data_sources.DataError(str(error)) from error
+  info = data_sources.DatasetInfo(
+    name,
+    'list.csv',
+    len(frames.paths),
+    tuple(map(str, range(classes))),
+    paths=tuple(os.path.join(folder, path) for path in frames.paths),
+    labels=tuple(right[0] for right in frames.classes),
+    folder=folder,
+  )
+  return info, frames
+
+
+def _frames(subject, name, place, splits, heads):
+  """Images of a list file: anchors, and anchors with their neighbours."""
+  info, frames = _list_of(subject, name, place, splits.classes)
+  rows = subject.rows(info, logits='online' in heads)
+  if len(rows['ids']) < len(frames.paths):
+    raise data_sources.DataError(
+      f'{name}: {len(frames.paths) - len(rows["ids"])} images of '
+      f'{place}/list.csv cannot be decoded. Replace them or take them out.'
+    )
+  mask = robustness_sets.mask_of(frames.classes, splits.classes)
+  for head, (predict, made) in heads.items():
+    found = robustness_sets.frame_scores(predict(rows, mask), frames)
+    alone = len(frames.anchors) == len(frames.paths)
+    for kind in ('anchor',) if alone else ('anchor', 'pm_k'):
+      protocol = subject.protocol(
+        Look(), **made, class_mask=robustness_sets.described(mask), kind=kind
+      )
+      at = {k: rows[k][frames.anchors] for k in ('labels', 'ids')}
+      label = head if alone else f'{kind}/{head}'
+      yield accuracy(
+        'robustness', f'{name}/{label}', info, at, found[kind], protocol
+      )
+
+
+def _images(subject, name, place, split, splits, heads):
+  """A set of labelled images: each head, among the classes that occur."""
+  info = subject.describe(place, split)
+  rows = subject.rows(info, logits='online' in heads)
+  try:
+    labels = robustness_sets.relabelled(
+      rows['labels'], info.class_names, splits.train.class_names
+    )
+  except ValueError as error:
+    raise data_sources.DataError(f'{name}: {error}') from error
+  mask = robustness_sets.mask_of(labels, splits.classes)
+  for head, (predict, made) in heads.items():
+    protocol = subject.protocol(
+      Look(),
+      **made,
+      place=place,
+      class_mask=robustness_sets.described(mask),
+      note=robustness_sets.check_classes(name, mask),
+    )
+    right = predict(rows, mask) == labels
+    # Under the name of the table, wherever it lies.
+    info = dataclasses.replace(info, name=name)
+    yield accuracy('robustness', f'{name}/{head}', info, rows, right, protocol)
+
+
+def _published_corruptions(subject, place, splits, heads):
+  """ImageNet-C as it is published: mean accuracy, and mCE against AlexNet."""
+  right = {head: {} for head in heads}
+  for key, (dataset, split) in robustness_sets.corrupted(place).items():
+    info = subject.describe(dataset, split)
+    rows = subject.rows(info, logits='online' in heads)
+    labels = robustness_sets.relabelled(
+      rows['labels'], info.class_names, splits.train.class_names
+    )
+    for head, (predict, _) in heads.items():
+      right[head][key] = (predict(rows, None) == labels).astype(np.float32)
+  whole = dataclasses.replace(info, name='imagenet_c', split='all 75')
+  for head, found in right.items():
+    protocol = subject.protocol(Look(), **heads[head][1])
+    mean = robustness_sets.mean_accuracy(found)
+    yield accuracy(
+      'robustness', f'mean_accuracy/{head}', whole, rows, mean, protocol
+    )
+    yield accuracy(
+      'robustness', f'mce/{head}', whole, rows,
+      robustness_sets.mce(found), protocol, 'mce',
+    )  # fmt: skip
+
+
+def _published(subject, splits, heads):
+  for name, place in config.robustness_places(subject.cfg).items():
+    row = variants.SETS[name]
+    place = place or row.dataset
+    try:
+      if not place:
+        raise data_sources.DataError(
+          f'{name} is not in TFDS: put list.csv beside its images and say '
+          f'where: --robustness_sets={name}=folder:PATH'
+        )
+      if name == 'imagenet_c':
+        yield from _published_corruptions(subject, place, splits, heads)
+      elif row.dataset:
+        yield from _images(subject, name, place, row.split, splits, heads)
+      else:
+        yield from _frames(subject, name, place, splits, heads)
+    except data_sources.DataError as error:
+      yield Missing('robustness', name, str(error))
+
+
+def suite(subject):
+  """Published sets, and corruptions of the evaluation split."""
+  splits = splits_of(subject)
+  if not subject.cfg.corrupt and not config.robustness_places(subject.cfg):
+    why = (
+      'nothing is asked for: --corrupt=all corrupts the evaluation split, '
+      '--robustness_sets names sets of ImageNet'
+    )
+    yield Missing('robustness', '', why)
+    return
+  heads = _heads(subject, splits)
+  yield from _corruptions(subject, splits, heads)
+  yield from _published(subject, splits, heads)

@@ -1,0 +1,109 @@
+"""Arrays that are made once and kept on the disk, under what they are made of.
+
+A folder per set of facts, named by their hash: features of a checkpoint on a
+data set under a preprocessing, a head fitted on them. Parts of rows as they
+come, facts.json last: a folder without it is not finished, and made anew.
+"""
+
+import hashlib
+import io
+import json
+import os
+import zipfile
+import zlib
+
+import numpy as np
+import tensorflow as tf
+
+_ROWS = 20_000  # In a file.
+_FACTS = 'facts.json'
+# What a file that is gone, cut or flipped ends in.
+_DAMAGE = (
+  *(tf.errors.NotFoundError, ValueError, OSError, EOFError, KeyError),
+  *(zipfile.BadZipFile, zlib.error, NotImplementedError),
+)
+
+
+def digest(facts):
+  """What JSON can hold -> 16 hexadecimal digits."""
+  text = json.dumps(facts, sort_keys=True)
+  return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def _write(path, arrays):
+  buffer = io.BytesIO()
+  np.savez(buffer, **arrays)
+  with tf.io.gfile.GFile(path, 'wb') as file:
+    file.write(buffer.getvalue())
+
+
+def _read(path):
+  with tf.io.gfile.GFile(path, 'rb') as file:
+    buffer = io.BytesIO(file.read())
+  with np.load(buffer) as arrays:
+    return dict(arrays)
+
+
+def _joined(pieces):
+  return {k: np.concatenate([p[k] for p in pieces]) for k in pieces[0]}
+
+
+class Store:
+  """Folders of arrays below one folder, local or in a bucket."""
+
+  def __init__(self, folder):
+    self.folder = folder
+
+  def _place(self, facts):
+    return os.path.join(self.folder, digest(facts))
+
+  def _finished(self, place, facts):
+    """How many files there are; None where they are not those of the facts."""
+    try:
+      with tf.io.gfile.GFile(os.path.join(place, _FACTS)) as file:
+        record = json.load(file)
+      return record['files'] if record['facts'] == facts else None
+    except (tf.errors.NotFoundError, ValueError, LookupError, TypeError):
+      return None
+
+  def _load(self, place, count):
+    """The arrays in a folder; None where a file is damaged or gone."""
+    names = [os.path.join(place, f'{i:05d}.npz') for i in range(count)]
+    try:
+      return _joined([_read(name) for name in names])
+    except _DAMAGE:
+      return None
+
+  def rows(self, facts, make):
+    """The rows {name: [n, ...]} that belong to facts, made where they are not.
+
+    make() yields them in pieces; it is called only then.
+    """
+    place = self._place(facts)
+    count = self._finished(place, facts)
+    found = self._load(place, count) if count else None
+    return found or self._make(place, facts, make())
+
+  def _make(self, place, facts, pieces):
+    tf.io.gfile.makedirs(place)
+    record = os.path.join(place, _FACTS)
+    if tf.io.gfile.exists(record):
+      tf.io.gfile.remove(record)
+    held, made = [], []
+    for piece in pieces:
+      held.append(piece)
+      if sum(len(next(iter(p.values()))) for p in held) >= _ROWS:
+        made.append(self._part(place, len(made), held))
+        held = []
+    if held:
+      made.append(self._part(place, len(made), held))
+    content = json.dumps({'facts': facts, 'files': len(made)}, sort_keys=True)
+    with tf.io.gfile.GFile(f'{record}.new', 'w') as file:
+      file.write(content)
+    tf.io.gfile.rename(f'{record}.new', record, overwrite=True)
+    return _joined(made)
+
+  def _part(self, place, number, pieces):
+    arrays = _joined(pieces)
+    _write(os.path.join(place, f'{number:05d}.npz'), arrays)
+    return arrays

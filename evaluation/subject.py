@@ -1,0 +1,166 @@
+"""What is evaluated, a checkpoint, and what it yields: rows and Numbers."""
+
+from typing import NamedTuple
+
+import numpy as np
+
+import config
+import data_sources
+import features
+from evaluation import statistics, store
+
+
+class Missing(NamedTuple):
+  """A number that could not be had, and why."""
+
+  suite: str
+  name: str
+  why: str
+
+
+class Number(NamedTuple):
+  """A number of the card. scores, ids: of each image, where it is a mean."""
+
+  suite: str
+  name: str
+  dataset: str
+  split: str
+  metric: str
+  value: float
+  protocol: dict
+  low: float | None = None
+  high: float | None = None
+  images: int | None = None
+  curve: dict | None = None
+  scores: np.ndarray | None = None
+  labels: np.ndarray | None = None
+  ids: np.ndarray | None = None
+
+  def row(self):
+    """What card.json has of it."""
+    arrays = ('scores', 'labels', 'ids', 'curve')
+    row = {k: v for k, v in self._asdict().items() if k not in arrays}
+    return row | ({'curve': self.curve} if self.curve else {})
+
+
+class Subject(NamedTuple):
+  """The checkpoint that is evaluated, and where what is made of it is kept."""
+
+  cfg: config.Config
+  strategy: object
+  state: object
+  path: str
+  model: str  # the fingerprint of the checkpoint
+  read: object  # of features.make_read
+  store: store.Store
+  say: object
+
+  def describe(self, dataset, split):
+    return data_sources.describe(
+      dataset, self.cfg.data_dir, split, download=self.cfg.download
+    )
+
+  def rows(self, info, look=features.CENTRAL, logits=False):
+    """Good rows of a split: representation, labels, ids; logits if asked."""
+    facts = data_sources.fingerprint(info) | {
+      'model': self.model,
+      'look': look._asdict(),
+      'image_size': self.cfg.image_size,
+      'normalized': config.augmentation(self.cfg).mean_std,
+      'logits': logits,
+    }
+    names = (
+      'representation',
+      'labels',
+      'ids',
+      *(('logits',) if logits else ()),
+    )
+    kind = np.float16 if look.corruption else np.float32
+
+    def make():
+      self.say(
+        f'Features of {info.num_examples:,} images of {told(info, look)}'
+      )
+      done = 0
+      for piece in self.read(info, look):
+        done += len(piece['labels'])
+        yield {
+          k: piece[k].astype(kind) if piece[k].dtype.kind == 'f' else piece[k]
+          for k in names
+        }
+      if done != info.num_examples:
+        raise data_sources.DataError(
+          f'--dataset={info.name}: {done} images of {info.split} read, '
+          f'{info.num_examples} expected. Is a file of the data set missing?'
+        )
+
+    rows = self.store.rows(facts, make)
+    good = ~np.isnan(rows['representation'][:, 0])
+    return rows if good.all() else {k: v[good] for k, v in rows.items()}
+
+  def protocol(self, look, **more):
+    """What every number tells of how it was made."""
+    crop = f'central, {look.crop:g} of the shorter side'
+    dim = self.state.method.encoder.representation_dim
+    return {
+      'crop': f'{crop}, {self.cfg.image_size} px',
+      'bn': 'moving statistics',
+      'layer': f'representation ({dim})',
+      'normalisation': 'ImageNet mean and deviation'
+      if config.augmentation(self.cfg).mean_std
+      else 'none',
+      'class_mask': None,
+      'seed': self.cfg.seed,
+      'checkpoint': self.model,
+    } | more
+
+
+def told(info, look):
+  """A split, and how it is looked at, for people."""
+  name = f'{info.name}, {info.split}'
+  if look.corruption:
+    return f'{name}: {look.corruption} {look.severity}'
+  return f'{name}: random crops, {look.random}' if look.random else name
+
+
+def accuracy(suite, name, info, rows, scores, protocol, metric='top_1', seed=0):
+  """The Number that per-image scores of a split come to."""
+  labels = rows['labels']
+  per_class = labels if metric == 'mean_per_class' else None
+  return Number(
+    suite,
+    name,
+    info.name,
+    info.split,
+    metric,
+    protocol=protocol,
+    **statistics.interval(scores, per_class, seed),
+    scores=scores,
+    labels=labels,
+    ids=rows['ids'],
+  )
+
+
+class Splits(NamedTuple):
+  """The main data set: its training and evaluation splits, their rows."""
+
+  train: data_sources.DatasetInfo
+  test: data_sources.DatasetInfo
+
+  @property
+  def classes(self):
+    return len(self.train.class_names)
+
+  def tested(self, subject):
+    """Rows of the evaluation split: one pass has all that suites ask for."""
+    return subject.rows(self.test, logits=True)
+
+
+def splits_of(subject):
+  cfg = subject.cfg
+  train = subject.describe(cfg.dataset, cfg.train_split)
+  if not train.class_names:
+    raise config.ConfigError(
+      f'--dataset={cfg.dataset} has no labels, which --mode=evaluate needs.'
+    )
+  return Splits(train, subject.describe(cfg.dataset, cfg.eval_split))
