@@ -58,7 +58,11 @@ def folder(method, seed):
 
 def settings(method, seed):
   """The flags of a run, beside those of scripts/families.py."""
-  return families.METHODS[method] | {
+  # LARS makes up for the scale of a loss, but not for batch norm: both of a
+  # pair have the same.
+  twin = families.METHODS[PAIRS.get(method, method)]
+  same = {k: v for k, v in twin.items() if k == 'byol_loss_weight'}
+  return families.METHODS[method] | same | {
     'pretrain_loss': method,
     'train_steps': STEPS,
     'seed': seed,

@@ -253,3 +253,64 @@ def test_the_page(cards):
   assert '(sign flips, 400 images)' in text
   assert 'p < 0.0001 (sign flips' in text
   assert 'compression/rate on imagenet2012, ' in text
+
+
+# From files -------------------------------------------------------------------
+
+
+@pytest.fixture
+def paths(cards, tmp_path):
+  found = []
+  for name, (content, scores) in zip('AB', cards, strict=True):
+    card.write(f'{tmp_path}/{name}', content, scores)
+    found.append(f'{tmp_path}/{name}/card.json')
+  return found
+
+
+def test_two_cards_are_shown_number_by_number(paths, cards, tmp_path):
+  said = []
+  comparison.report(paths, f'{tmp_path}/out', said.append)
+  page = '\n'.join(comparison.markdown(compare(*cards)))
+  assert said[0] == page and 'Written: comparison.json' in said[1]
+  with open(f'{tmp_path}/out/comparison.md') as file:
+    assert page in file.read()
+  with open(f'{tmp_path}/out/comparison.json') as file:
+    (result,) = json.load(file)['results']
+  assert result == json.loads(json.dumps(compare(*cards)))
+
+
+def point(rate, accuracy, **settings):
+  """A card of one checkpoint of a sweep."""
+  rows = [('compression', 'residual_information/projections', 'nats', rate)]
+  rows += [('linear', 'lbfgs', 'top_1', accuracy)]
+  return {
+    'version': 1,
+    'checkpoint': {'settings': {'pretrain_loss': 'contrastive_ceb'} | settings},
+    'numbers': [
+      {'suite': suite, 'name': name, 'dataset': 'd', 'split': 'test',
+       'metric': metric, 'value': value, 'low': None, 'high': None}
+      for suite, name, metric, value in rows
+    ],
+  }  # fmt: skip
+
+
+def test_of_several_cards_rate_and_accuracy_are_shown(tmp_path):
+  paths = []
+  for beta, rate, accuracy in (
+    (0.0, 2.0, 0.5),
+    (0.1, 1.5, 0.625),
+    (1, 0.5, 0.25),
+  ):
+    content = point(rate, accuracy, ceb_beta=beta, kappa_e=1024.0)
+    card.write(f'{tmp_path}/{beta}', content, {})
+    paths.append(f'{tmp_path}/{beta}/card.json')
+  said = []
+  comparison.report(paths, f'{tmp_path}/out', said.append)
+  rows = [line for line in said[0].splitlines() if line.startswith('|')]
+  # Only what differs stands beside the numbers.
+  assert rows[0].startswith('| ceb beta | I(X;Z')
+  assert rows[2:] == [
+    '| 0 | 2 |  | 50.0 |', '| 0.1 | 1.5 |  | 62.5 |', '| 1 | 0.5 |  | 25.0 |'
+  ]  # fmt: skip
+  with open(f'{tmp_path}/out/rate_accuracy.png', 'rb') as file:
+    assert file.read(4) == b'\x89PNG'
