@@ -62,12 +62,16 @@ def settings(method, seed):
   # pair have the same.
   twin = families.METHODS[PAIRS.get(method, method)]
   same = {k: v for k, v in twin.items() if k == 'byol_loss_weight'}
-  return families.METHODS[method] | same | {
-    'pretrain_loss': method,
-    'train_steps': STEPS,
-    'seed': seed,
-    'checkpoint_steps': STEPS,
-  }
+  return (
+    families.METHODS[method]
+    | same
+    | {
+      'pretrain_loss': method,
+      'train_steps': STEPS,
+      'seed': seed,
+      'checkpoint_steps': STEPS,
+    }
+  )
 
 
 def evaluate(model_dir):

@@ -1,0 +1,129 @@
+"""The compression suite on pairs of views of which all is known."""
+
+import types
+
+import numpy as np
+import pytest
+
+from config import Config
+from evaluation import rates
+
+D, N = 256, 40
+# Spec constants at d = 256, kappa_e 1024, kappa_b 10: KL of equal means, and
+# kappa_b A(kappa_e).
+FLOOR, SLOPE = 184.684083, 8.83157127
+
+
+def make_pairs(cosines, pixels, scale=3.0):
+  """Projections of given cosines, of any length; representations like them."""
+  random = np.random.default_rng(0)
+  a = random.normal(size=[len(cosines), D])
+  a /= np.linalg.norm(a, axis=1, keepdims=True)
+  b = random.normal(size=a.shape)
+  b -= np.sum(a * b, 1, keepdims=True) * a
+  b /= np.linalg.norm(b, axis=1, keepdims=True)
+  c = np.asarray(cosines)[:, None]
+  z = scale * np.stack([a, c * a + np.sqrt(1 - c**2) * b], 1)
+  return {'z': z, 'h': 7 * z, 'pixels': np.asarray(pixels, float)}
+
+
+def number(name, metric, own, value, low=None, high=None, curve=None, **_):
+  return types.SimpleNamespace(
+    name=name, metric=metric, own=own, value=value, low=low, high=high,
+    curve=curve,
+  )  # fmt: skip
+
+
+def named(numbers):
+  return {n.name: n for n in numbers}
+
+
+CEB = {'pretrain_loss': 'contrastive_ceb', 'kappa_e': 1024.0, 'kappa_b': 10.0}
+COSINES = np.linspace(-0.5, 0.99, N)
+
+
+def test_rate_and_its_floor():
+  pairs = make_pairs(COSINES, np.ones(N))
+  plain = named(rates._informations(number, Config(), pairs))
+  expected = SLOPE * np.mean(1 - COSINES)
+  found = plain['residual_information/projections']
+  assert found.value == pytest.approx(expected, rel=1e-8)
+  half = 1.96 * SLOPE * np.std(COSINES, ddof=1) / np.sqrt(N)
+  assert found.high - found.low == pytest.approx(2 * half, rel=1e-8)
+  assert 'residual_information/method' not in plain
+  # The method's own is what the method says, with the floor beside it.
+  own = named(
+    rates._informations(
+      number, Config(**CEB), pairs | {'rate': np.full(N, 190.0)}
+    )
+  )['residual_information/method']
+  assert own.value == 190 and own.own['floor'] == pytest.approx(FLOOR, rel=1e-8)
+  # Of equal views nothing is left, whatever their length.
+  same = named(
+    rates._informations(number, Config(), make_pairs([1.0] * N, [1]))
+  )
+  assert same['residual_information/projections'].value == pytest.approx(0)
+
+
+def test_relevant_information_ends_at_its_ceiling():
+  near = named(
+    rates._informations(number, Config(), make_pairs([1.0] * N, [1]))
+  )
+  found = near['relevant_information']
+  # N views of which each is like itself alone, at 1/temperature 10.
+  z = make_pairs([1.0] * N, [1])['z'][:, 0] / 3
+  scores = 10 * z @ z.T
+  infonce = np.mean(np.diag(scores) - np.log(np.exp(scores).mean(1)))
+  assert found.value == pytest.approx(infonce, rel=1e-6)
+  assert found.value <= found.own['at_most'] == pytest.approx(np.log(N))
+
+
+@pytest.mark.parametrize('distribution', ['vmf', 'gaussian'])
+def test_the_rate_gives_the_distance_of_views(distribution):
+  pixels = np.linspace(1, 4, N)
+  pairs = make_pairs(COSINES, pixels)
+  cfg = Config(**CEB, ceb_distribution=distribution, sigma_e=0.5, sigma_b=2.0)
+  apart = np.sqrt(2 * (1 - COSINES))
+  if distribution == 'gaussian':
+    # KL of N(mu, .25) and N(nu, 4), mu and nu as they are: of length 3.
+    squares = (3 * apart) ** 2
+    pairs['rate'] = D * ((1 / 16 - 1) / 2 + np.log(4)) + squares / 8
+    apart = np.sqrt(squares)
+  found = named(rates._lipschitz(number, cfg, pairs))
+  ratios = apart / pixels
+  assert found['lipschitz_max/rate'].value == pytest.approx(ratios.max())
+  assert found['lipschitz_mean/rate'].value == pytest.approx(ratios.mean())
+  unit = np.sqrt(2 * (1 - COSINES)) / pixels
+  for of in ('representation', 'projection'):
+    assert found[f'lipschitz_max/{of}'].value == pytest.approx(unit.max())
+  assert sum(found['lipschitz_max/rate'].curve['y']) == N
+
+
+@pytest.mark.parametrize(
+  'settings',
+  [
+    {'pretrain_loss': 'byol_ceb'},  # e and b are different maps.
+    {'pretrain_loss': 'contrastive'},
+    CEB | {'ceb_distribution': 'gaussian', 'gaussian_scale': 'learned'},
+  ],
+)
+def test_where_the_rate_is_no_distance(settings):
+  pairs = make_pairs(COSINES, np.ones(N)) | {'rate': np.ones(N)}
+  names = named(rates._lipschitz(number, Config(**settings), pairs))
+  assert set(names) == {
+    f'lipschitz_{which}/{of}'
+    for which in ('max', 'mean')
+    for of in ('representation', 'projection')
+  }
+
+
+def test_pairs_of_one_image_are_left_out_and_may_be_all():
+  pixels = np.ones(N)
+  pixels[0] = 0
+  found = named(rates._lipschitz(number, Config(), make_pairs(COSINES, pixels)))
+  row = found['lipschitz_max/projection']
+  assert (row.own['pairs'], row.own['left_out']) == (N - 1, 1)
+  none = list(
+    rates._lipschitz(number, Config(), make_pairs(COSINES, [0.0] * N))
+  )
+  assert [type(n).__name__ for n in none] == ['Missing'] * 2
