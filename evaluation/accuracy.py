@@ -47,7 +47,7 @@ def _kept(subject, facts, make):
       'facts': np.array([json.dumps(found)]),
     }
 
-  rows = subject.store.rows(facts | {'model': subject.model}, pieces)
+  rows = subject.store.rows(subject.facts(head=facts), pieces)
   head = linear.Head(rows['kernel'], rows['bias'])
   return head, json.loads(str(rows['facts'][0]))
 
@@ -59,7 +59,6 @@ def sgd_head(subject, splits, name):
     'head': name,
     'passes': cfg.linear_passes,
     'seed': cfg.seed,
-    'image_size': cfg.image_size,
   }
 
   def make():
@@ -104,7 +103,6 @@ def _logistic_of_split(subject, info, rows, classes, metric, look, count):
   rest, held = subsets.held_out(rows['labels'], count, seed)
   facts = data_sources.fingerprint(info) | {
     'look': look._asdict(),
-    'image_size': subject.cfg.image_size,
     'held_out': count,
     'seed': seed,
   }
@@ -192,23 +190,22 @@ def knn_suite(subject):
 def _semi_split(subject, splits, share):
   """A share of the training labels -> (its split, held-out images' split).
 
-  ImageNet's is published (imagenet2012_subset), others are drawn by the seed;
-  images to choose on are from the rest of the training split.
+  ImageNet's is published (imagenet2012_subset); images to choose on are then
+  the last ones of its training files, of which a few may be in the share.
+  Others are drawn by the seed, and images to choose on from the rest.
   """
-  cfg, labels = subject.cfg, data.labels_of(splits.train)
-  few = data.share_of(splits.train, share, cfg.seed)
+  cfg = subject.cfg
   if cfg.dataset.split(':')[0] == 'imagenet2012':
     name = f'imagenet2012_subset/{round(100 * share)}pct'
-    few = subject.describe(name, 'train')
-    # Which of the training split these are is told by no index.
-    return few, data.kept(
-      splits.train, subsets.held_out(labels, _HELD_OUT, cfg.seed)[1]
-    )
+    held = subject.describe(cfg.dataset, f'train[-{_HELD_OUT}:]')
+    return subject.describe(name, 'train'), held
+  labels = data.labels_of(splits.train)
   used = subsets.stratified(labels, share, cfg.seed)
   rest = np.setdiff1d(np.arange(len(labels)), used)
   count = min(_held_out_count(len(labels)), len(rest))
   picked = subsets.held_out(labels[rest], count, cfg.seed)[1]
-  return few, data.kept(splits.train, rest[picked])
+  few, held = (data.kept(splits.train, at) for at in (used, rest[picked]))
+  return few, held
 
 
 def semi_suite(subject):

@@ -172,13 +172,12 @@ def outcome(subject, trial, fitted, others):
   subject: of evaluation.subject; fitted: the split to train on; others: {name:
   DatasetInfo}. Made once.
   """
-  facts = {
-    'finetuned': trial._asdict(),
-    'model': subject.model,
-    'seed': subject.cfg.seed,
-    'fitted': data_sources.fingerprint(fitted),
-    'others': {k: data_sources.fingerprint(v) for k, v in others.items()},
-  }
+  facts = subject.facts(
+    finetuned=trial._asdict(),
+    seed=subject.cfg.seed,
+    fitted=data_sources.fingerprint(fitted),
+    others={k: data_sources.fingerprint(v) for k, v in others.items()},
+  )
   folder = os.path.join(subject.store.folder, f'run-{store.digest(facts)}')
 
   def make():

@@ -9,6 +9,9 @@ import data_sources
 import features
 from evaluation import statistics, store
 
+# Another one where what is in a store would come out otherwise now.
+_VERSION = 1
+
 
 class Missing(NamedTuple):
   """A number that could not be had, and why."""
@@ -60,15 +63,21 @@ class Subject(NamedTuple):
       dataset, self.cfg.data_dir, split, download=self.cfg.download
     )
 
-  def rows(self, info, look=features.CENTRAL, logits=False):
-    """Good rows of a split: representation, labels, ids; logits if asked."""
-    facts = data_sources.fingerprint(info) | {
+  def facts(self, **more):
+    """What everything in the store depends on, and what it is."""
+    return {
+      'version': _VERSION,
       'model': self.model,
-      'look': look._asdict(),
       'image_size': self.cfg.image_size,
       'normalized': config.augmentation(self.cfg).mean_std,
-      'logits': logits,
-    }
+      'precision': self.cfg.precision,
+    } | more
+
+  def rows(self, info, look=features.CENTRAL, logits=False):
+    """Good rows of a split: representation, labels, ids; logits if asked."""
+    facts = self.facts(
+      images=data_sources.fingerprint(info), look=look._asdict(), logits=logits
+    )
     names = (
       'representation',
       'labels',
