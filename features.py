@@ -60,8 +60,15 @@ def batches(info, image_size, batch_size, look=CENTRAL):
       return _random_crop(image, seed, image_size)
     return data_util.eval_image(image, image_size, look.crop)
 
+  def corrupted(batch):
+    (images,) = batch['views']
+    images = corruptions.corrupt(
+      look.corruption, look.severity, images, batch['index']
+    )
+    return batch | {'views': (images,)}
+
   def of_context(context):
-    return data.eval_batches(
+    dataset = data.eval_batches(
       info,
       preprocess,
       global_batch=batch_size,
@@ -69,6 +76,11 @@ def batches(info, image_size, batch_size, look=CENTRAL):
       num_hosts=context.num_input_pipelines,
       host=context.input_pipeline_id,
     )
+    if not look.corruption:
+      return dataset
+    # Here on the host: no accelerator writes JPEGs, and all get the same.
+    dataset = dataset.map(corrupted, tf.data.AUTOTUNE, deterministic=True)
+    return dataset.prefetch(tf.data.AUTOTUNE)
 
   return of_context
 
@@ -94,19 +106,6 @@ def make_embed_step(method, probe, mean_std):
   return step
 
 
-def _corrupting(look):
-  """-> a function of a replica's batch, which is then a corrupted one."""
-
-  def corrupted(batch):
-    (images,) = batch['views']
-    images = corruptions.corrupt(
-      look.corruption, look.severity, images, batch['index']
-    )
-    return batch | {'views': (images,)}
-
-  return corrupted
-
-
 def make_read(cfg, strategy, state):
   """-> read(info, look) -> {name: rows} of a split, batch by batch, in order.
 
@@ -127,11 +126,8 @@ def make_read(cfg, strategy, state):
 
   def read(info, look=CENTRAL):
     source = batches(info, cfg.image_size, cfg.eval_batch_size, look)
-    corrupt = _corrupting(look)
-    change = tf.function(lambda batch: strategy.run(corrupt, args=(batch,)))
     with data_sources.explained(info):
       for batch in strategy.distribute_datasets_from_function(source):
-        batch = change(batch) if look.corruption else batch
         rows = {name: numbers(value) for name, value in embed(batch).items()}
         yield _in_order(info, rows)
 
