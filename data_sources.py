@@ -134,6 +134,20 @@ def example_id(info, index):
   return f'{os.path.basename(shard.path)}__{number}'
 
 
+def overlap(info, other):
+  """How many examples two splits share."""
+  if info.paths:
+    return len({*info.paths} & {*other.paths})
+  if info.keep or other.keep:
+    raise ValueError('of parts of a split nobody has asked this')
+  shared = 0
+  for a in info.shards:
+    for b in other.shards:
+      first, last = max(a.skip, b.skip), min(a.skip + a.take, b.skip + b.take)
+      shared += max(0, last - first) if a.path == b.path else 0
+  return shared
+
+
 def fingerprint(info):
   """What JSON can hold, another one where the examples are others."""
   files = info.paths or [os.fspath(shard.path) for shard in info.shards]

@@ -108,6 +108,10 @@ class CBYOL(BYOL):
   def predict_mean(self, projection):
     return self.predictor(projection)['prediction']
 
+  def forward_mean(self, projection):
+    """Where a view's e(z|x) lies, at evaluation."""
+    return self.predictor(projection)['mu']
+
   def backward(self, target, training):
     """A view's target -> where its b(z|y) lies."""
     y = self.backward_encoder(target, training=training)[-1]
@@ -119,7 +123,7 @@ class CBYOL(BYOL):
 
   def rate(self, embedded, views):
     """[b] I(X;Z|Y), the mean of both directions."""
-    mu1, mu2 = (self.predictor(e['projection'])['mu'] for e in embedded)
+    mu1, mu2 = (self.forward_mean(e['projection']) for e in embedded)
     b1, b2 = self.ordered(
       [self.backward(self.target(view, False), False) for view in views]
     )

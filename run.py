@@ -10,6 +10,7 @@ and every typing error answer at once.
 import contextlib
 import dataclasses
 import errno
+import hashlib
 import json
 import logging
 import os
@@ -415,6 +416,10 @@ def main(argv):
     return 0
   if not cfg.model_dir and cfg.mode not in ('doctor', 'compare'):
     name = f'{cfg.pretrain_loss}_{time.strftime("%Y%m%d_%H%M%S")}'
+    if cfg.mode == 'evaluate':
+      # The same command goes on with what is there.
+      place = os.path.abspath(cfg.checkpoint).encode()
+      name = f'card_{hashlib.sha256(place).hexdigest()[:8]}'
     cfg = dataclasses.replace(cfg, model_dir=os.path.join('runs', name))
   quiet_start()
   # Outside of the training loop, which writes a checkpoint first.

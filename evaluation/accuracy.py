@@ -15,18 +15,28 @@ from evaluation import (
   subsets,
   transfer_sets,
 )
-from evaluation.subject import Missing, accuracy, splits_of
+from evaluation.subject import Missing, accuracy, knows, splits_of
 from features import Look
 
 # Images that hyper-parameters are chosen on: at most, and at most this share.
 _HELD_OUT, _HELD_SHARE = 10_009, 0.1
+# L-BFGS takes at most so many images.
+_MOST = 50_000
 _KS, _TEMPERATURES = (10, 20, 100, 200), (0.07, 0.1)
 # No augmentation and nothing cut off, as transfer is published.
 _WHOLE = Look(crop=1.0)
 
 
-def _held_out_count(images):
-  return max(1, min(_HELD_OUT, round(_HELD_SHARE * images)))
+def _held_out_count(labels):
+  """How many images to choose on; each class keeps one to be fitted to."""
+  most = len(labels) - len(np.unique(labels))
+  count = min(_HELD_OUT, max(1, round(_HELD_SHARE * len(labels))), most)
+  if not count:
+    raise data_sources.DataError(
+      f'{len(labels)} labelled images leave none to choose settings on: more '
+      'than one of a class are needed.'
+    )
+  return count
 
 
 def _part(rows, at):
@@ -76,10 +86,10 @@ def sgd_head(subject, splits, name):
   return _kept(subject, facts, make)
 
 
-def logistic_head(subject, train, held, classes, metric, facts):
+def logistic_head(subject, train, held, classes, metric, facts, refit=True):
   """L-BFGS with the l2 that is best on held rows -> (Head, facts).
 
-  facts: what the rows are of.
+  facts: what the rows are of. refit: whether the head is of both in the end.
   """
 
   def make():
@@ -92,9 +102,11 @@ def logistic_head(subject, train, held, classes, metric, facts):
       (held['representation'], held['labels']),
       metric,
       classes,
+      refit,
     )
 
-  return _kept(subject, facts | {'head': 'lbfgs', 'metric': metric}, make)
+  own = {'head': 'lbfgs', 'metric': metric, 'refit': refit}
+  return _kept(subject, facts | own, make)
 
 
 def _logistic_of_split(subject, info, rows, classes, metric, look, count):
@@ -112,9 +124,15 @@ def _logistic_of_split(subject, info, rows, classes, metric, look, count):
 
 
 def lbfgs_head(subject, splits):
-  """That of the main data set's training split -> (Head, facts)."""
+  """That of the main data set's training split -> (Head, facts).
+
+  Of more images than _MOST, which would take days, of a stratified part.
+  """
   rows = subject.rows(splits.train)
-  count = _held_out_count(len(rows['labels']))
+  if len(rows['labels']) > _MOST:
+    part = subsets.stratified(rows['labels'], _MOST, subject.cfg.seed)
+    rows = _part(rows, part)
+  count = _held_out_count(rows['labels'])
   return _logistic_of_split(
     subject, splits.train, rows, splits.classes, 'top_1', Look(), count
   )
@@ -133,15 +151,15 @@ def linear_suite(subject):
       'linear', name, splits.test, test, correct, protocol, metric
     )
 
-  online = subject.protocol(Look(), trained='beside the pretraining (A)')
-  if 'logits' in test and test['logits'].shape[1] == splits.classes:
+  why = knows(subject, splits.train.class_names)
+  if why:
+    yield Missing('linear', 'online', why)
+  else:
+    online = subject.protocol(Look(), **subject.probe_facts())
     order = np.argsort(-test['logits'], 1, kind='stable')
     hit = order == test['labels'][:, None]
     yield number('online', hit[:, 0], online)
     yield number('online_5', hit[:, :5].any(1), online, 'top_5')
-  else:
-    why = 'the checkpoint has no probe of these classes'
-    yield Missing('linear', 'online', why)
   train = {
     'train_split': splits.train.split,
     'train_images': splits.train.num_examples,
@@ -202,7 +220,7 @@ def _semi_split(subject, splits, share):
   labels = data.labels_of(splits.train)
   used = subsets.stratified(labels, share, cfg.seed)
   rest = np.setdiff1d(np.arange(len(labels)), used)
-  count = min(_held_out_count(len(labels)), len(rest))
+  count = _held_out_count(labels[rest])
   picked = subsets.held_out(labels[rest], count, cfg.seed)[1]
   few, held = (data.kept(splits.train, at) for at in (used, rest[picked]))
   return few, held
@@ -213,27 +231,33 @@ def semi_suite(subject):
   splits = splits_of(subject)
   test = splits.tested(subject)
   for share, papers in finetuning.SEMI.items():
-    few, held = _semi_split(subject, splits, share)
     of = f'{round(100 * share)}pct'
-    common = subject.protocol(
-      Look(), train_split=f'{few.name}, {few.split}', share=share,
-      train_images=few.num_examples,
-    )  # fmt: skip
-    rows, held_rows = subject.rows(few), subject.rows(held)
-    head, found = logistic_head(
-      subject, rows, held_rows, splits.classes, 'top_1',
-      {'few': data_sources.fingerprint(few),
-       'held': data_sources.fingerprint(held)},
-    )  # fmt: skip
-    right = linear.predict(head, test['representation']) == test['labels']
-    yield accuracy(
-      'semi', f'frozen_lbfgs_{of}', splits.test, test, right, common | found
-    )
-    for paper, grid in papers.items():
-      number = functools.partial(accuracy, 'semi', f'finetuned_{paper}_{of}')
-      yield _finetuned(
-        subject, number, grid, few, held, few, splits.test, common
-      )
+    try:
+      yield from _semi(subject, splits, test, share, of, papers)
+    except data_sources.DataError as error:
+      yield Missing('semi', of, str(error))
+
+
+def _semi(subject, splits, test, share, of, papers):
+  few, held = _semi_split(subject, splits, share)
+  common = subject.protocol(
+    Look(), train_split=f'{few.name}, {few.split}',
+    share=few.num_examples / splits.train.num_examples,
+    train_images=few.num_examples,
+  )  # fmt: skip
+  rows, held_rows = subject.rows(few), subject.rows(held)
+  facts = [data_sources.fingerprint(info) for info in (few, held)]
+  # Of the few labels alone: the others are only there to choose by.
+  head, found = logistic_head(
+    subject, rows, held_rows, splits.classes, 'top_1', {'few': facts}, False
+  )
+  right = linear.predict(head, test['representation']) == test['labels']
+  yield accuracy(
+    'semi', f'frozen_lbfgs_{of}', splits.test, test, right, common | found
+  )
+  for paper, grid in papers.items():
+    number = functools.partial(accuracy, 'semi', f'finetuned_{paper}_{of}')
+    yield _finetuned(subject, number, grid, few, held, few, splits.test, common)
 
 
 def _finetuned(
@@ -244,7 +268,8 @@ def _finetuned(
   def measure(predicted, labels):
     return linear.METRICS[metric](predicted == labels, labels)
 
-  grid = [trial.fitted(fitted.num_examples) for trial in grid]
+  replicas = subject.strategy.num_replicas_in_sync
+  grid = [trial.fitted(fitted.num_examples, replicas) for trial in grid]
   others = {'held': held}
   if refitted is fitted:
     others['test'] = test  # The chosen one need not be trained again.
@@ -276,19 +301,22 @@ def _transfer_splits(subject, name, place):
       f'{name} is not in TFDS: say where it lies with '
       f'--transfer_sets={name}=folder:PATH'
     )
-  return [
+  found = [
     subject.describe(place, split) if split else None
     for split in transfer_sets.splits(name, place)
   ]
+  if any(info and not info.class_names for info in found):
+    raise data_sources.DataError(f'{name}: {place} has a split without labels.')
+  return found
 
 
-def _transfer(subject, measure):
+def _transfer(subject, suite, measure):
   """measure(name, splits) -> a Number, of every set that can be had."""
   for name, place in transfer_sets.parse(subject.cfg.transfer_sets).items():
     try:
       yield measure(name, _transfer_splits(subject, name, place))
     except data_sources.DataError as error:
-      yield Missing('transfer', name, str(error))
+      yield Missing(suite, name, str(error))
 
 
 def transfer_suite(subject):
@@ -329,7 +357,19 @@ def transfer_suite(subject):
     test = dataclasses.replace(test, name=name)
     return accuracy('transfer', name, test, rows, right, protocol, row.metric)
 
-  yield from _transfer(subject, measure)
+  yield from _transfer(subject, 'transfer', measure)
+
+
+def _joined(subject, train, validation):
+  """Both splits of a transfer set as one, to train on."""
+  if not train.paths:
+    return subject.describe(train.name, f'{train.split}+{validation.split}')
+  return dataclasses.replace(
+    train,
+    num_examples=train.num_examples + validation.num_examples,
+    paths=train.paths + validation.paths,
+    labels=train.labels + validation.labels,
+  )
 
 
 def transfer_finetune_suite(subject):
@@ -339,7 +379,9 @@ def transfer_finetune_suite(subject):
     train, held, test = splits
     row = transfer_sets.SETS[name]
     fitted, both = train, train
-    if held is None:
+    if held:
+      both = _joined(subject, train, held)
+    else:
       labels = data.labels_of(train)
       count = transfer_sets.held_out(name, len(labels))
       rest, picked = subsets.held_out(labels, count, subject.cfg.seed)
@@ -351,4 +393,4 @@ def transfer_finetune_suite(subject):
       subject, number, grid, fitted, held, both, test, protocol, row.metric
     )
 
-  yield from _transfer(subject, measure)
+  yield from _transfer(subject, 'transfer_finetune', measure)

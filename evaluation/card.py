@@ -63,6 +63,13 @@ def _problem(card):
     return f'it is of version {card.get("version")!r}, not {VERSION}'
   if not isinstance(card.get('checkpoint'), dict):
     return 'it names no checkpoint'
+  if not isinstance(card['checkpoint'].get('settings', {}), dict):
+    return 'the settings of its checkpoint are no dict'
+  missing = card.get('missing', [])
+  if not isinstance(missing, list) or not all(
+    isinstance(m, dict) and {'suite', 'name', 'why'} <= {*m} for m in missing
+  ):
+    return 'what is missing is no list of suite, name and why'
   problem = next(filter(None, map(_problem_of_row, card['numbers'])), '')
   if problem:
     return problem

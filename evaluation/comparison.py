@@ -9,8 +9,10 @@ import tensorflow as tf
 
 from evaluation import card, plots, statistics
 
-# What makes two numbers hard to compare where it differs.
-_PROTOCOL = ('crop', 'bn', 'layer', 'normalisation', 'class_mask', 'grid')
+# Parts of a protocol that are found, not set: they may differ.
+_FOUND = """chosen seed checkpoint validation_accuracy iterations not_converged
+  refit learning_rate_used floor_taken_off concentration pairs left_out mean max
+  median place""".split()
 # Scores are float32; a value that is further away is no mean of them.
 _ROUNDING = 1e-4
 
@@ -25,8 +27,8 @@ def _alike(row_a, row_b):
   return [
     f'{name.replace("_", " ")} differs: {card.spelled(a.get(name))} in A,'
     f' {card.spelled(b.get(name))} in B'
-    for name in _PROTOCOL
-    if a.get(name) != b.get(name)
+    for name in {**a, **b}
+    if name not in _FOUND and a.get(name) != b.get(name)
   ]
 
 
@@ -144,11 +146,12 @@ def _sentence(row):
   side = 'below' if difference.startswith('-') else 'above'
   how = f'{difference.lstrip("-")} points {side}'
   p = _p(row['p_value'])
+  p = p if p.startswith('<') else f'= {p}'
+  interval = f'95% interval {low} to {high}, ' if low else ''
   return (
     f'- B is {how if float(difference) else "level with"} A on'
-    f' {row["dataset"]} ({row["suite"]}/{row["name"]}): 95% interval {low} to'
-    f' {high}, p {p if p.startswith("<") else f"= {p}"} ({row["test"]},'
-    f' {row["images"]:,} images).'
+    f' {row["dataset"]} ({row["suite"]}/{row["name"]}): {interval}p {p}'
+    f' ({row["test"]}, {row["images"]:,} images).'
   )
 
 

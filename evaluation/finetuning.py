@@ -48,6 +48,13 @@ _COMMON = {
   'train_share': 1.0,
   'keep_checkpoint_max': 1,
 }
+# Settings that change nothing of what a trial learns.
+_OF_THE_CALL = (
+  *('suite', 'eval_name', 'feature_cache', 'download', 'data_dir', 'corrupt'),
+  *('transfer_sets', 'robustness_sets', 'linear_passes', 'eval_batch_size'),
+  *('output', 'cards', 'tpu_name', 'tpu_zone', 'gcp_project', 'master'),
+  *('use_tpu', 'train_split', 'eval_split', 'dataset'),
+)
 
 
 class Trial(NamedTuple):
@@ -60,12 +67,17 @@ class Trial(NamedTuple):
   decay: float = 0.0
   bn_decay: float | None = None  # None: as in the pretraining.
 
-  def fitted(self, images):
-    """The same where a batch has no more images than there are.
+  def fitted(self, images, replicas=1):
+    """The same with a batch of no more images than there are.
 
-    Their rate is for a batch of 256, and goes along with the batch.
+    All replicas get as many. The rate is for a batch of 256, and goes along.
     """
-    return self._replace(batch=min(self.batch, images))
+    batch = min(self.batch, images) // replicas * replicas
+    if not batch:
+      raise data_sources.DataError(
+        f'{images} images are too few for {replicas} replicas.'
+      )
+    return self._replace(batch=batch)
 
 
 def _per_256(rate, batch):
@@ -172,9 +184,9 @@ def outcome(subject, trial, fitted, others):
   subject: of evaluation.subject; fitted: the split to train on; others: {name:
   DatasetInfo}. Made once.
   """
+  settings = config.to_dict(settings_of(subject.cfg, trial, '', ''))
   facts = subject.facts(
-    finetuned=trial._asdict(),
-    seed=subject.cfg.seed,
+    finetuned={k: v for k, v in settings.items() if k not in _OF_THE_CALL},
     fitted=data_sources.fingerprint(fitted),
     others={k: data_sources.fingerprint(v) for k, v in others.items()},
   )

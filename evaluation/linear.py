@@ -22,6 +22,7 @@ _FEWEST_STEPS = 8  # In an epoch, whatever the protocol's batch.
 L2_GRID = tuple(np.logspace(5, -6, 45).tolist())
 _TOLERANCE = 1e-5  # The largest entry of the gradient of the mean objective.
 _MAX_ITERATIONS = 1000
+_NARROW = 200  # Classes.
 
 
 class Head(NamedTuple):
@@ -258,9 +259,10 @@ def _solve(features, labels, l2, start):
 
   # OpenBLAS on two threads is up to six times slower than on one for the
   # product of a narrow matrix, transposed, and a large one.
+  threads = 1 if len(classes) <= _NARROW else None
   with (
     warnings.catch_warnings(record=True) as caught,
-    threadpool_limits(1, 'blas'),
+    threadpool_limits(threads, 'blas'),
   ):
     warnings.simplefilter('always')
     model.fit(features, labels)
@@ -275,13 +277,13 @@ def _solve(features, labels, l2, start):
   return Head(kernel, bias), {'iterations': iterations, 'converged': not failed}
 
 
-def logistic_path(train, validation, metric, num_classes):
+def logistic_path(train, validation, metric, num_classes, refit=True):
   """Multinomial logistic regression, l2 chosen on validation -> (Head, facts).
 
   train, validation: (features, labels); metric: 'top_1' or 'mean_per_class'.
   45 values of l2, each from the head before; of equally good ones the
-  strongest. Then a fit on both sets. Objective: sum of losses + l2 / 2
-  ||kernel||^2; features are taken as they are (SimCLR, B.8.1; BYOL, D.2).
+  strongest. Then, with refit, a fit on both sets. Objective: sum of losses +
+  l2 / 2 ||kernel||^2, of features as they are (SimCLR, B.8.1; BYOL, D.2).
   """
   features = np.concatenate([train[0], validation[0]])
   labels = np.concatenate([train[1], validation[1]])
@@ -297,17 +299,19 @@ def logistic_path(train, validation, metric, num_classes):
     if best is None or values[-1] > best[0]:
       best = values[-1], l2, head
   _, l2, head = best
-  head, refit = _solve(features, labels, l2, head)
+  last = None
+  if refit:
+    head, last = _solve(features, labels, l2, head)
   return head, {
     'chosen': {'l2': l2},
     'grid': {'l2': list(L2_GRID)},
     'validation_metric': metric,
     'validation_accuracy': values,
     'held_out': len(labels) - n,
-    'images': len(labels),
+    'images': len(labels) if refit else n,
     'iterations': [how['iterations'] for how in told],
     'not_converged': sum(not how['converged'] for how in told),
-    'refit': refit,
+    'refit': last,
     'tolerance': _TOLERANCE,
     'max_iterations': _MAX_ITERATIONS,
   }

@@ -13,7 +13,7 @@ import config
 import data_sources
 from evaluation import linear, robustness_sets, variants
 from evaluation.accuracy import sgd_head
-from evaluation.subject import Missing, accuracy, splits_of
+from evaluation.subject import Missing, accuracy, knows, splits_of
 from features import Look
 
 _FROZEN = 'sgd_byol'
@@ -33,9 +33,8 @@ def _heads(subject, splits):
     return masked.argmax(1)
 
   heads = {_FROZEN: (frozen, {'head': _FROZEN} | found)}
-  probe = subject.state.probe
-  if probe and probe.dense.units == splits.classes:
-    heads['online'] = (online, {'head': 'the stored probe (A)'})
+  if not knows(subject, splits.train.class_names):
+    heads['online'] = (online, subject.probe_facts())
   return heads
 
 
@@ -44,7 +43,7 @@ def _corrupted(subject, info, heads, name):
   right = {head: [] for head in heads}
   for severity in variants.SEVERITIES:
     look = Look(corruption=name, severity=severity)
-    rows = subject.rows(info, look, logits='online' in heads)
+    rows = subject.rows(info, look, logits=bool(subject.state.probe))
     for head, (predict, _) in heads.items():
       right[head].append(predict(rows, None) == rows['labels'])
   return {head: np.array(rows) for head, rows in right.items()}, rows
@@ -108,7 +107,7 @@ def _list_of(subject, name, place, classes):
 def _frames(subject, name, place, splits, heads):
   """Images of a list file: anchors, and anchors with their neighbours."""
   info, frames = _list_of(subject, name, place, splits.classes)
-  rows = subject.rows(info, logits='online' in heads)
+  rows = subject.rows(info, logits=bool(subject.state.probe))
   if len(rows['ids']) < len(frames.paths):
     raise data_sources.DataError(
       f'{name}: {len(frames.paths) - len(rows["ids"])} images of '
@@ -129,16 +128,21 @@ def _frames(subject, name, place, splits, heads):
       )
 
 
-def _images(subject, name, place, split, splits, heads):
-  """A set of labelled images: each head, among the classes that occur."""
-  info = subject.describe(place, split)
-  rows = subject.rows(info, logits='online' in heads)
+def _relabelled(name, rows, info, splits):
+  """Labels of a set as the classifier has them, by the classes' names."""
   try:
-    labels = robustness_sets.relabelled(
+    return robustness_sets.relabelled(
       rows['labels'], info.class_names, splits.train.class_names
     )
   except ValueError as error:
     raise data_sources.DataError(f'{name}: {error}') from error
+
+
+def _images(subject, name, place, split, splits, heads):
+  """A set of labelled images: each head, among the classes that occur."""
+  info = subject.describe(place, split)
+  rows = subject.rows(info, logits=bool(subject.state.probe))
+  labels = _relabelled(name, rows, info, splits)
   mask = robustness_sets.mask_of(labels, splits.classes)
   for head, (predict, made) in heads.items():
     protocol = subject.protocol(
@@ -156,13 +160,17 @@ def _images(subject, name, place, split, splits, heads):
 
 def _published_corruptions(subject, place, splits, heads):
   """ImageNet-C as it is published: mean accuracy, and mCE against AlexNet."""
-  right = {head: {} for head in heads}
+  right, seen = {head: {} for head in heads}, None
   for key, (dataset, split) in robustness_sets.corrupted(place).items():
     info = subject.describe(dataset, split)
-    rows = subject.rows(info, logits='online' in heads)
-    labels = robustness_sets.relabelled(
-      rows['labels'], info.class_names, splits.train.class_names
-    )
+    rows = subject.rows(info, logits=bool(subject.state.probe))
+    labels = _relabelled('imagenet_c', rows, info, splits)
+    seen = rows['labels'] if seen is None else seen
+    if len(rows['labels']) != len(seen) or (rows['labels'] != seen).any():
+      raise data_sources.DataError(
+        f'imagenet_c: {dataset}, {split} has other images than the first of '
+        'its 75 sets, or some of its images cannot be decoded.'
+      )
     for head, (predict, _) in heads.items():
       right[head][key] = (predict(rows, None) == labels).astype(np.float32)
   whole = dataclasses.replace(info, name='imagenet_c', split='all 75')

@@ -54,11 +54,17 @@ def _resampled(group, random):
 
 
 def _percentiles(scores, labels, seed):
-  """[n] -> low, high: the 95% percentile bootstrap of the mean."""
+  """[n] -> low, high: the 95% percentile bootstrap of the mean.
+
+  (None, None) where all resamples are alike, as they are of equal scores: that
+  there is no spread among so few is no certainty.
+  """
   random = np.random.default_rng(seed)
   groups = _groups(scores, labels)
   means = sum(_resampled(group, random) for group in groups) / len(groups)
-  return np.quantile(means, _TAILS)
+  low, high = np.quantile(means, _TAILS)
+  # Sums of the same numbers in another order differ in their last digits.
+  return (float(low), float(high)) if high - low > 1e-12 else (None, None)
 
 
 def interval(scores, labels=None, seed=0):
@@ -72,7 +78,7 @@ def interval(scores, labels=None, seed=0):
   value, n = mean(scores, labels), len(scores)
   low = high = None
   if np.ptp(scores) > 0:
-    low, high = map(float, _percentiles(scores, labels, seed))
+    low, high = _percentiles(scores, labels, seed)
   elif labels is None and scores[0] in (0, 1):
     edge = _TAILS[0] ** (1 / n)
     low, high = (edge, 1.0) if scores[0] else (0.0, 1 - edge)
@@ -127,7 +133,7 @@ def paired(a, b, labels=None, seed=0):
   # Drawn for the better one's side: B against A is A against B, mirrored.
   side = -1 if mean(apart, labels) < 0 else 1
   difference = side * mean(side * apart, labels)
-  low, high = side * _percentiles(side * apart, labels, seed)[::side]
+  low, high = _percentiles(side * apart, labels, seed)[::side]
   only_a, only_b = int(np.sum(apart < 0)), int(np.sum(apart > 0))
   exact = labels is None and np.isin([a, b], (0, 1)).all()
   if exact:
@@ -136,8 +142,8 @@ def paired(a, b, labels=None, seed=0):
     p_value = sign_flips(apart * _weights(len(a), labels), seed)
   return {
     'difference': difference,
-    'low': float(low),
-    'high': float(high),
+    'low': None if low is None else side * low,
+    'high': None if high is None else side * high,
     'p_value': p_value,
     'test': 'exact McNemar' if exact else 'sign flips',
     'images': len(a),

@@ -5,12 +5,14 @@ from typing import NamedTuple
 import numpy as np
 
 import config
+import data
 import data_sources
 import features
 from evaluation import statistics, store
 
 # Another one where what is in a store would come out otherwise now.
 _VERSION = 1
+_FORWARD = ('stem', 'view_pairs', 'ft_proj_selector', 'probe_latent')
 
 
 class Missing(NamedTuple):
@@ -57,6 +59,8 @@ class Subject(NamedTuple):
   read: object  # of features.make_read
   store: store.Store
   say: object
+  # Of its probe, in order; () where nobody knows.
+  class_names: tuple = ()
 
   def describe(self, dataset, split):
     return data_sources.describe(
@@ -71,6 +75,8 @@ class Subject(NamedTuple):
       'image_size': self.cfg.image_size,
       'normalized': config.augmentation(self.cfg).mean_std,
       'precision': self.cfg.precision,
+      # What the weights alone do not tell of the network.
+      'forward': [getattr(self.cfg, name) for name in _FORWARD],
     } | more
 
   def rows(self, info, look=features.CENTRAL, logits=False):
@@ -104,8 +110,20 @@ class Subject(NamedTuple):
         )
 
     rows = self.store.rows(facts, make)
-    good = ~np.isnan(rows['representation'][:, 0])
-    return rows if good.all() else {k: v[good] for k, v in rows.items()}
+    # What cannot be decoded has no label; what has one has to have features.
+    good = rows['labels'] >= 0
+    if not good.any():
+      raise data_sources.DataError(
+        f'{told(info, look)}: no image that can be decoded has a label.'
+      )
+    rows = {k: v[good] for k, v in rows.items()} if not good.all() else rows
+    if not np.isfinite(rows['representation']).all():
+      raise data_sources.DataError(
+        f'{told(info, look)}: the features of some images are no numbers, so '
+        'no accuracy means anything. Is the checkpoint from before the loss '
+        'became NaN? --precision=fp32 if it was trained in half precision.'
+      )
+    return rows
 
   def protocol(self, look, **more):
     """What every number tells of how it was made."""
@@ -122,6 +140,18 @@ class Subject(NamedTuple):
       'seed': self.cfg.seed,
       'checkpoint': self.model,
     } | more
+
+  def probe_facts(self):
+    """What the numbers of the stored probe tell of it."""
+    finetuned = self.cfg.train_mode == 'finetune'
+    trained = 'finetuned' if finetuned else 'beside the pretraining (A)'
+    layer = {0: 'representation'}.get(
+      self.cfg.ft_proj_selector,
+      f'projection head, layer {self.cfg.ft_proj_selector}',
+    )
+    layer = 'latent' if self.cfg.probe_latent else layer
+    order = 'of the run' if self.class_names else 'assumed, none is stored'
+    return {'trained': trained, 'layer': layer, 'order_of_classes': order}
 
 
 def told(info, look):
@@ -162,14 +192,37 @@ class Splits(NamedTuple):
 
   def tested(self, subject):
     """Rows of the evaluation split: one pass has all that suites ask for."""
-    return subject.rows(self.test, logits=True)
+    return subject.rows(self.test, logits=bool(subject.state.probe))
 
 
 def splits_of(subject):
+  """The Splits of --dataset, if numbers on them can mean anything."""
   cfg = subject.cfg
   train = subject.describe(cfg.dataset, cfg.train_split)
-  if not train.class_names:
+  test = subject.describe(cfg.dataset, cfg.eval_split)
+  for info in (train, test):
+    if not info.class_names:
+      raise config.ConfigError(
+        f'--dataset={cfg.dataset}: {info.split} has no labels, which '
+        '--mode=evaluate needs.'
+      )
+  shared = data_sources.overlap(train, test)
+  if shared:
     raise config.ConfigError(
-      f'--dataset={cfg.dataset} has no labels, which --mode=evaluate needs.'
+      f'--eval_split={cfg.eval_split}: {shared:,} of its images are in '
+      f'--train_split={cfg.train_split} too. Name splits that share none.'
     )
-  return Splits(train, subject.describe(cfg.dataset, cfg.eval_split))
+  if cfg.train_share < 1:
+    train = data.share_of(train, cfg.train_share, cfg.seed)
+  return Splits(train, test)
+
+
+def knows(subject, names):
+  """'' or why the stored probe's classes are not those of these names."""
+  probe = subject.state.probe
+  if not probe:
+    return 'the checkpoint has no probe'
+  own = subject.class_names
+  if probe.dense.units != len(names) or (own and tuple(own) != tuple(names)):
+    return 'the probe of the checkpoint has other classes'
+  return ''

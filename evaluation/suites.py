@@ -12,6 +12,7 @@ import time
 import tensorflow as tf
 
 import config
+import data_sources
 import features
 import pretrained
 from evaluation import accuracy, card, rates, robustness, store
@@ -29,13 +30,17 @@ _SUITES = {
 
 
 def _blank(cfg, found, model):
+  method = cfg.pretrain_loss
+  if cfg.train_mode == 'finetune':
+    # No longer what the papers' numbers of a method are of.
+    method = f'a finetuned network ({method})'
   return {
     'version': 1,
     'checkpoint': {
       'path': found.path,
       'hash': model,
       'step': found.step,
-      'method': cfg.pretrain_loss,
+      'method': method,
       'settings': config.to_dict(cfg),
     },
     'created': time.strftime('%Y-%m-%dT%H:%M:%S%z'),
@@ -48,23 +53,25 @@ def _blank(cfg, found, model):
   }
 
 
-def _others(folder, names, content):
-  """Adds what a folder's card has of other suites of the same checkpoint.
+def _earlier(folder, model, say):
+  """What a folder's card has of the same checkpoint -> (numbers, scores).
 
-  -> its scores.
+  Another one's card is kept beside the new one.
   """
+  path = os.path.join(folder, 'card.json')
+  if not tf.io.gfile.exists(path):
+    return [], {}
   try:
-    old, scores = card.read(folder)
-  except card.CardError:
-    return {}
-  if old['checkpoint'].get('hash') != content['checkpoint']['hash']:
-    return {}
-  for part in ('numbers', 'missing'):
-    rows = [row for row in old.get(part, []) if row['suite'] not in names]
-    content[part] += rows
-  kept = {card.key(row) for row in content['numbers']}
-  images = ('ids/', 'labels/')
-  return {k: v for k, v in scores.items() if k in kept or k.startswith(images)}
+    old, scores = card.read(path)
+    if old['checkpoint'].get('hash') == model:
+      return old['numbers'], scores
+    why = 'is of another checkpoint'
+  except card.CardError as error:
+    why = f'cannot be gone on with ({error})'
+  kept = os.path.join(folder, 'old-card.json')
+  tf.io.gfile.rename(path, kept, overwrite=True)
+  say(f'{path} {why}: it is {kept} now')
+  return [], {}
 
 
 def _add(content, scores, found):
@@ -81,8 +88,19 @@ def _add(content, scores, found):
     scores[f'labels/{split}'] = found.labels
 
 
+def _measured(suite, subject):
+  """The Numbers of a suite, until its data set ends it."""
+  try:
+    yield from _SUITES[suite](subject)
+  except data_sources.DataError as error:
+    yield Missing(suite, '', str(error))
+
+
 def evaluate(cfg, strategy, state, found, folder, say):
-  """Writes card.json, card_rows.npz, card.md and plots to a folder."""
+  """Writes card.json, card_rows.npz, card.md and plots to a folder.
+
+  Numbers of an earlier call stay on the card until they are measured again.
+  """
   model = pretrained.fingerprint(found.path)
   kept = cfg.feature_cache or os.path.join(folder, 'features')
   subject = Subject(
@@ -94,14 +112,16 @@ def evaluate(cfg, strategy, state, found, folder, say):
     features.make_read(cfg, strategy, state),
     store.Store(kept),
     say,
+    tuple(found.record.get('class_names', ())),
   )
-  names, content = config.suites(cfg), _blank(cfg, found, model)
-  scores = _others(folder, names, content)
-  for name in names:
-    say(f'{name} ...')
-    for number in _SUITES[name](subject):
+  content = _blank(cfg, found, model)
+  earlier, scores = _earlier(folder, model, say)
+  for suite in config.suites(cfg):
+    say(f'{suite} ...')
+    for number in _measured(suite, subject):
       _add(content, scores, number)
-    card.write(folder, content, scores)
+    new = {card.key(row) for row in content['numbers']}
+    rest = [row for row in earlier if card.key(row) not in new]
+    card.write(folder, content | {'numbers': content['numbers'] + rest}, scores)
   say('\n'.join(card.brief(content)))
   say(f'Written: card.json, card.md and plots in {folder}')
-  return content

@@ -13,6 +13,8 @@ import sys
 
 import families  # Puts the project on the path.
 
+from evaluation import card, comparison
+
 ROOT = os.path.join('runs', 'sweep')
 BETAS = (0.0, 0.03, 0.1, 0.3, 1.0)
 KAPPAS = (256.0, 1024.0, 16384.0)
@@ -39,12 +41,22 @@ def run(*flags):
     sys.exit('See above. The same command goes on.')
 
 
+def measured(model_dir):
+  """Whether a run's card has all, or only what came before an interruption."""
+  try:
+    found, _ = card.read(os.path.join(model_dir, 'eval'))
+  except card.CardError:
+    return False
+  (point,) = comparison.points([found])
+  return all(point[name] for name in ('rate', 'relevant', 'accuracy'))
+
+
 def main():
   for beta, kappa_e in SWEEP:
     print(f'\nbeta {beta:g}, kappa_e {kappa_e:g}', flush=True)
     model_dir = folder(beta, kappa_e)
     families.train(model_dir, settings(beta, kappa_e))
-    if not os.path.exists(os.path.join(model_dir, 'eval', 'card.json')):
+    if not measured(model_dir):
       run(
         *('--mode=evaluate', '--suite=linear,compression', '--use_tpu=false'),
         f'--model_dir={model_dir}',

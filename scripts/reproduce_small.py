@@ -102,6 +102,8 @@ def _of_seeds(found):
 
 
 def _interval(found, unit=1):
+  if found['low'] is None:
+    return ''
   low, high = (unit * found[end] for end in ('low', 'high'))
   return f'{low:+.2f} to {high:+.2f}, p = {found["p_value"]:.2g}'
 

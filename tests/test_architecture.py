@@ -60,8 +60,8 @@ ROOMS = dict.fromkeys(LEAVES.split(), '') | {
   'evaluation.card': 'evaluation.plots evaluation.references',
   'evaluation.comparison': """evaluation.card evaluation.plots
     evaluation.statistics""",
-  'evaluation.subject': """config data_sources features evaluation.statistics
-    evaluation.store""",
+  'evaluation.subject': """config data data_sources evaluation.statistics
+    evaluation.store features""",
   'evaluation.finetuning': """config data data_sources evaluation.store features
     loop monitor train""",
   'evaluation.accuracy': """data data_sources evaluation.finetuning
@@ -72,10 +72,10 @@ ROOMS = dict.fromkeys(LEAVES.split(), '') | {
     evaluation.variants features""",
   'evaluation.rates': """config distributions evaluation.accuracy
     evaluation.compression evaluation.linear evaluation.subject features health
-    watch""",
-  'evaluation.suites': """config evaluation.accuracy evaluation.card
-    evaluation.rates evaluation.robustness evaluation.store evaluation.subject
-    features pretrained""",
+    information watch""",
+  'evaluation.suites': """config data_sources evaluation.accuracy
+    evaluation.card evaluation.rates evaluation.robustness evaluation.store
+    evaluation.subject features pretrained""",
   'latent_study': 'config data_sources features latent_report',
   'search': 'config data data_sources data_util features hamming pretrained',
   'evaluate': """checkpoint_files config data_sources features objectives

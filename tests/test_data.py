@@ -346,6 +346,23 @@ def test_a_share_is_of_every_class_and_of_the_seed(sources):
   assert any(data.share_of(info, 0.25, s) != few for s in (1, 2))
 
 
+@pytest.mark.parametrize('kind', ['folder', 'records'])
+def test_what_two_splits_share(sources, kind):
+  info = sources[kind][0]
+  assert data_sources.overlap(info, info) == info.num_examples
+  few = data_sources.a_few(info, 5)
+  assert data_sources.overlap(info, few) == 5
+  if kind == 'records':
+    # Two slices of one file that touch, and two that do not.
+    (a, b) = (
+      dataclasses.replace(info, shards=(Shard('f', skip, 6, 0),))
+      for skip in (0, 4)
+    )
+    assert data_sources.overlap(a, b) == data_sources.overlap(b, a) == 2
+    b = dataclasses.replace(info, shards=(Shard('f', 6, 6, 0),))
+    assert data_sources.overlap(a, b) == 0
+
+
 # What cannot be decoded.
 
 JPEG = encoded(9, tf.io.encode_jpeg, side=40)

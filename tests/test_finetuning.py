@@ -7,8 +7,9 @@ import numpy as np
 import pytest
 
 import config
+import data_sources
 import loop
-from evaluation import finetuning
+from evaluation import finetuning, suites
 from evaluation.finetuning import SEMI, Trial, settings_of, transfer_grid
 from test_search import call, trained
 
@@ -60,6 +61,11 @@ def test_a_trial_is_the_protocol_whatever_the_pretraining_was():
   }  # fmt: skip
   assert not config.augmentation(found).jitter_prob
   assert Trial(4096, 0.05).fitted(100) == Trial(100, 0.05)
+  assert Trial(4096, 0.05).fitted(101, replicas=4) == Trial(100, 0.05)
+  with pytest.raises(
+    data_sources.DataError, match='3 images are too few for 4'
+  ):
+    Trial(4096, 0.05).fitted(3, replicas=4)
 
 
 def test_of_a_grid_the_best_on_held_out_images_is_chosen(monkeypatch):
@@ -154,9 +160,9 @@ def test_suites_share_features_and_a_card_keeps_what_was_done(
   flags = ['--mode=evaluate', f'--model_dir={model_dir}', '--linear_passes=1']
   assert call(*flags, '--suite=linear,knn') == 143
   with open(f'{model_dir}/eval/card.json') as file:
-    suites = {n['suite'] for n in json.load(file)['numbers']}
-  # What was not asked for this time is still there.
-  assert suites == {'linear', 'compression'}
+    names = {n['suite'] for n in json.load(file)['numbers']}
+  # What was not measured this time is still there.
+  assert names == {'linear', 'knn', 'compression'}
 
 
 def test_semi_supervised_trials_are_made_once_and_go(
@@ -174,6 +180,7 @@ def test_semi_supervised_trials_are_made_once_and_go(
   ]
   protocol = number['protocol']
   assert protocol['chosen']['rate'] == 0.01 and protocol['train_images'] == 7
+  assert protocol['share'] == pytest.approx(7 / 22)
   assert protocol['validation_accuracy'][1] == 0.0
   assert not [
     n for n in os.listdir(f'{model_dir}/eval/features') if 'run-' in n
@@ -202,3 +209,45 @@ def test_a_trial_that_was_stopped_goes_on(run_of, monkeypatch, capsys):
   assert call(*flags) == 143
   evaluated(model_dir, '--suite=semi')
   assert calls == [0, 2]
+
+
+def test_what_cannot_be_had_ends_its_suite_alone(run_of, monkeypatch):
+  model_dir, _ = run_of
+
+  def lost(subject):
+    raise data_sources.DataError('no such split')
+    yield
+
+  monkeypatch.setitem(suites._SUITES, 'semi', lost)
+  card, _ = evaluated(model_dir, '--suite=semi,knn')
+  assert card['missing'] == [
+    {'suite': 'semi', 'name': '', 'why': 'no such split'}
+  ]
+  assert {n['suite'] for n in card['numbers']} == {'knn'}
+
+
+def test_the_card_of_another_checkpoint_is_kept(run_of, capsys):
+  model_dir, _ = run_of
+  evaluated(model_dir, '--suite=knn')
+  path = f'{model_dir}/eval/card.json'
+  with open(path) as file:
+    other = file.read().replace('"hash": "', '"hash": "x')
+  with open(path, 'w') as file:
+    file.write(other)
+  evaluated(model_dir, '--suite=knn')
+  assert 'is of another checkpoint' in capsys.readouterr().out
+  with open(f'{model_dir}/eval/old-card.json') as file:
+    assert file.read() == other
+
+
+def test_a_checkpoint_alone_has_a_folder_to_go_on_in(
+  run_of, tmp_path, monkeypatch, capsys
+):
+  model_dir, _ = run_of
+  monkeypatch.chdir(tmp_path)
+  flags = ['--mode=evaluate', f'--checkpoint={model_dir}', '--suite=knn']
+  assert call(*flags) == 0
+  assert 'Features of' in capsys.readouterr().out
+  assert call(*flags) == 0
+  assert 'Features of' not in capsys.readouterr().out
+  assert len(os.listdir(tmp_path / 'runs')) == 1

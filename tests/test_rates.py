@@ -57,7 +57,8 @@ def test_rate_and_its_floor():
       number, Config(**CEB), pairs | {'rate': np.full(N, 190.0)}
     )
   )['residual_information/method']
-  assert own.value == 190 and own.own['floor'] == pytest.approx(FLOOR, rel=1e-8)
+  assert own.value == pytest.approx(190 - FLOOR, abs=1e-6)
+  assert own.own['floor_taken_off'] == pytest.approx(FLOOR, rel=1e-8)
   # Of equal views nothing is left, whatever their length.
   same = named(
     rates._informations(number, Config(), make_pairs([1.0] * N, [1]))
@@ -65,17 +66,32 @@ def test_rate_and_its_floor():
   assert same['residual_information/projections'].value == pytest.approx(0)
 
 
-def test_relevant_information_ends_at_its_ceiling():
-  near = named(
+def infonce(z, kappa):
+  """Two views of unit rows [n, 2, d], by loops."""
+  total = 0
+  for x, y in ((0, 1), (1, 0)):
+    for i in range(len(z)):
+      scores = [kappa * z[i, x] @ row[y] for row in z]
+      total += scores[i] - np.log(np.mean(np.exp(scores)))
+  return total / (2 * len(z))
+
+
+def test_relevant_information_is_at_the_concentration_of_the_other_half():
+  pairs = make_pairs(np.linspace(-0.4, 0.6, N), [1])
+  found = named(rates._informations(number, Config(), pairs))
+  found = found['relevant_information']
+  z = pairs['z'] / 3
+  best = max(rates._KAPPAS, key=lambda kappa: infonce(z[::2], kappa))
+  assert rates._KAPPAS[0] < best < rates._KAPPAS[-1]
+  assert found.own['concentration'] == best
+  assert found.value == pytest.approx(infonce(z[1::2], best), rel=1e-9)
+  # Views that are the same tell all that n / 2 pairs can.
+  same = named(
     rates._informations(number, Config(), make_pairs([1.0] * N, [1]))
   )
-  found = near['relevant_information']
-  # N views of which each is like itself alone, at 1/temperature 10.
-  z = make_pairs([1.0] * N, [1])['z'][:, 0] / 3
-  scores = 10 * z @ z.T
-  infonce = np.mean(np.diag(scores) - np.log(np.exp(scores).mean(1)))
-  assert found.value == pytest.approx(infonce, rel=1e-6)
-  assert found.value <= found.own['at_most'] == pytest.approx(np.log(N))
+  same = same['relevant_information']
+  assert same.value == pytest.approx(np.log(N // 2), rel=1e-6)
+  assert same.own['at_most'] == pytest.approx(np.log(N // 2))
 
 
 @pytest.mark.parametrize('distribution', ['vmf', 'gaussian'])

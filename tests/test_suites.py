@@ -1,9 +1,11 @@
 """Suites on features of which the right answer is known."""
 
+import dataclasses
 import types
 
 import numpy as np
 import pytest
+import tensorflow as tf
 
 import config
 import data_sources
@@ -71,7 +73,7 @@ def make(tmp_path):
     state = types.SimpleNamespace(method=method, probe=probe)
     said = []
     made = Subject(
-      cfg, None, state, 'ckpt-1', 'abc', encoder,
+      cfg, tf.distribute.get_strategy(), state, 'ckpt-1', 'abc', encoder,
       store.Store(f'{tmp_path}/features'), said.append,
     )  # fmt: skip
     return made, said
@@ -173,10 +175,12 @@ def test_semi_supervision_sees_few_labels_and_chooses_on_others(
   splits = accuracy.splits_of(subject)
   few, held = accuracy._semi_split(subject, splits, 0.1)
   assert [few.labels.count(c) for c in range(3)] == [4, 4, 4]
-  assert held.num_examples == 12 and not set(few.paths) & set(held.paths)
+  assert held.num_examples == 11 and not set(few.paths) & set(held.paths)
   (number,) = accuracy.semi_suite(subject)
   assert number.value == 1.0 and number.images == 60
-  assert number.protocol['train_images'] == 12
+  # The others are there to choose by, and are not fitted to.
+  assert number.protocol['train_images'] == number.protocol['images'] == 12
+  assert number.protocol['held_out'] == 11
   other, _ = make(encoder, seed=1)
   assert accuracy._semi_split(other, splits, 0.1)[0].paths != few.paths
 
@@ -198,6 +202,96 @@ def test_transfer_reports_what_is_missing_and_goes_on(make, tmp_path):
   assert craft.protocol['held_out'] == 30
   assert all(look == Look(crop=1.0) for _, look in encoder.seen)
   assert 'not 42,405' in bird.protocol['note']
+
+
+def test_numbers_that_would_mean_nothing_are_refused(make, tmp_path):
+  class Broken(Encoder):
+    """No numbers for one class, as after a loss that became NaN."""
+
+    def __call__(self, info, look=Look()):  # noqa: B008
+      for rows in super().__call__(info, look):
+        rows['representation'][rows['labels'] == 2] = np.nan
+        yield rows
+
+  subject, _ = make(Broken())
+  with pytest.raises(data_sources.DataError, match='are no numbers'):
+    list(accuracy.knn_suite(subject))
+  subject, _ = make(Encoder(), eval_split='train')
+  with pytest.raises(config.ConfigError, match='120 of its images are in'):
+    list(accuracy.knn_suite(subject))
+  write(f'{tmp_path}/loose/train/a/1.png', encoded(1))
+  write(f'{tmp_path}/loose/val/1.png', encoded(1))
+  subject, _ = make(Encoder(), images=f'folder:{tmp_path}/loose')
+  with pytest.raises(config.ConfigError, match='validation|val has no labels'):
+    list(accuracy.knn_suite(subject))
+
+
+def test_a_probe_is_asked_for_its_own_classes_alone(make):
+  subject, _ = make(Encoder())
+  for names in (CLASSES, ()):  # Of released checkpoints nobody knows them.
+    own = subject._replace(class_names=names)
+    assert 'online' in values(accuracy.linear_suite(own))
+  for names in (CLASSES[::-1], CLASSES[:2], ('x', 'y', 'z')):
+    other = subject._replace(class_names=names)
+    first = next(accuracy.linear_suite(other))
+    assert isinstance(first, Missing) and 'other classes' in first.why
+    heads = robustness._heads(other, accuracy.splits_of(other))
+    assert list(heads) == ['sgd_byol']
+
+
+def test_without_a_probe_all_else_is_measured(make):
+  class Unlabelled(Encoder):
+    def __call__(self, info, look=Look()):  # noqa: B008
+      for rows in super().__call__(info, look):
+        del rows['logits']
+        yield rows
+
+  subject, _ = make(Unlabelled(), corrupt='fog')
+  state = types.SimpleNamespace(method=subject.state.method, probe=None)
+  subject = subject._replace(state=state)
+  first, *rest = accuracy.linear_suite(subject)
+  assert first.why == 'the checkpoint has no probe'
+  assert {n.name for n in rest} == {'sgd_simclr', 'sgd_byol', 'lbfgs'}
+  assert [n.name for n in robustness.suite(subject)] == ['fog/sgd_byol']
+
+
+def test_what_depends_on_the_settings_is_made_anew(make):
+  encoder = Encoder()
+  subject, said = make(encoder)
+  list(accuracy.linear_suite(subject))
+  fits = [line for line in said if 'Linear' in line or 'Logistic' in line]
+  assert len(fits) == 3
+  for change in ({'image_size': 24}, {'precision': 'bf16'}, {'stem': 'small'}):
+    count, made = len(encoder.seen), len(said)
+    other = subject._replace(cfg=dataclasses.replace(subject.cfg, **change))
+    list(accuracy.linear_suite(other))
+    assert len(encoder.seen) == count + 4
+    fits = [x for x in said[made:] if 'Linear' in x or 'Logistic' in x]
+    assert len(fits) == 3, change
+
+
+def test_too_few_images_to_choose_on(make, tmp_path):
+  images = make_images(tmp_path / 'one', {'train': 1, 'val': 4})
+  subject, _ = make(Encoder(), images=images)
+  with pytest.raises(data_sources.DataError, match='leave none to choose'):
+    list(accuracy.linear_suite(subject))
+  images = make_images(tmp_path / 'two', {'train': 2, 'val': 4})
+  subject, _ = make(Encoder(), images=images)
+  first, second = accuracy.semi_suite(subject)
+  for missing, of in ((first, '1pct'), (second, '10pct')):
+    assert isinstance(missing, Missing) and missing.name == of
+
+
+def test_imagenet_has_subsets_of_its_own(make, monkeypatch):
+  asked = []
+  monkeypatch.setattr(
+    Subject, 'describe', lambda _, *place: asked.append(place) or place
+  )
+  subject, _ = make(Encoder())
+  cfg = dataclasses.replace(subject.cfg, dataset='imagenet2012')
+  few, held = accuracy._semi_split(subject._replace(cfg=cfg), None, 0.01)
+  assert few == ('imagenet2012_subset/1pct', 'train')
+  assert held == ('imagenet2012', 'train[-10009:]')
 
 
 # Robustness -------------------------------------------------------------------
