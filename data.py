@@ -341,7 +341,8 @@ def kept(info, places):
   places = sorted(int(i) for i in places)
   fewer = {'num_examples': len(places)}
   if not info.paths:
-    return dataclasses.replace(info, keep=tuple(places), **fewer)
+    keep = tuple(info.keep[i] for i in places) if info.keep else tuple(places)
+    return dataclasses.replace(info, keep=keep, **fewer)
   paths = tuple(info.paths[i] for i in places)
   labels = tuple(info.labels[i] for i in places)
   return dataclasses.replace(info, paths=paths, labels=labels, **fewer)

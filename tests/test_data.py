@@ -301,6 +301,10 @@ def test_labels_and_parts_of_a_split(sources, kind):
   np.testing.assert_array_equal(data.labels_of(part), labels[[3, 9, 20]])
   ids = [data_sources.example_id(part, i) for i in range(3)]
   assert ids == [data_sources.example_id(info, i) for i in (3, 9, 20)]
+  # A part of a part.
+  again = data.kept(part, [0, 2])
+  assert [data_sources.example_id(again, i) for i in range(2)] == ids[::2]
+  np.testing.assert_array_equal(data.labels_of(again), labels[[3, 20]])
   prints = [data_sources.fingerprint(i)['files'] for i in (info, part)]
   assert prints[0] != prints[1] == data_sources.fingerprint(part)['files']
 
