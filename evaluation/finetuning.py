@@ -86,22 +86,15 @@ def _per_256(rate, batch):
 
 # Share of the labels -> SimCLR's trial (B.5), and BYOL's grid (C.1).
 SEMI = {
-  0.01: {
-    'simclr': [Trial(4096, 0.05, 60)],
+  share: {
+    'simclr': [Trial(4096, 0.05, simclr_epochs)],
     'byol': [
       Trial(1024, _per_256(rate, 1024), epochs)
       for epochs in (30, 50)
       for rate in (0.01, 0.02, 0.05, 0.1, 0.005)
     ],
-  },
-  0.1: {
-    'simclr': [Trial(4096, 0.05, 30)],
-    'byol': [
-      Trial(1024, _per_256(rate, 1024), epochs)
-      for epochs in (30, 50)
-      for rate in (0.01, 0.02, 0.05, 0.1, 0.005)
-    ],
-  },
+  }
+  for share, simclr_epochs in ((0.01, 60), (0.1, 30))
 }
 
 
