@@ -113,7 +113,7 @@ def write(folder, card, scores):
   """Writes a card over the one in a folder, which may be gs://.
 
   card: a dict of JSON; scores: {key: array}. Files are whole or the old ones,
-  and scores come first: what card.json names is there.
+  and scores come first: what card.json names is there. -> their names.
   """
   problem = _problem(card)
   if problem:
@@ -137,6 +137,7 @@ def write(folder, card, scores):
   for name, picture in pictures.items():
     _replace(folder, name, picture)
   _replace(folder, 'card.md', '\n'.join(markdown(card, pictures)).encode())
+  return ['card.json', 'card_rows.npz', 'card.md', *pictures]
 
 
 def read(path):

@@ -122,6 +122,9 @@ def evaluate(cfg, strategy, state, found, folder, say):
       _add(content, scores, number)
     new = {card.key(row) for row in content['numbers']}
     rest = [row for row in earlier if card.key(row) not in new]
-    card.write(folder, content | {'numbers': content['numbers'] + rest}, scores)
+    whole = content | {'numbers': content['numbers'] + rest}
+    files = card.write(folder, whole, scores)
   say('\n'.join(card.brief(content)))
-  say(f'Written: card.json, card.md and plots in {folder}')
+  say(f'Written: {", ".join(files)} in {folder}')
+  if not any(name.endswith('.png') for name in files):
+    say("Plots need matplotlib: pip install -e '.[plot]'")
