@@ -2,6 +2,7 @@
 
 import copy
 import json
+import os
 import pathlib
 import sys
 
@@ -35,7 +36,8 @@ def same(one, other):
 
 def test_a_card_comes_back(tmp_path, no_plots):
   made, scores = sample_card.make(images=50)
-  card.write(f'{tmp_path}/eval', made, scores)
+  files = card.write(f'{tmp_path}/eval', made, scores)
+  assert sorted(files) == sorted(os.listdir(f'{tmp_path}/eval'))
   for path in (f'{tmp_path}/eval', f'{tmp_path}/eval/card.json'):
     assert same(card.read(path), (made, scores))
   assert sorted(path.name for path in (tmp_path / 'eval').iterdir()) == [
