@@ -88,6 +88,11 @@ def _add(content, scores, found):
     scores[f'labels/{split}'] = found.labels
 
 
+def _place(row):
+  order = [*_SUITES]
+  return order.index(row['suite']) if row['suite'] in order else len(order)
+
+
 def _measured(suite, subject):
   """The Numbers of a suite, until its data set ends it."""
   try:
@@ -122,8 +127,9 @@ def evaluate(cfg, strategy, state, found, folder, say):
       _add(content, scores, number)
     new = {card.key(row) for row in content['numbers']}
     rest = [row for row in earlier if card.key(row) not in new]
-    whole = content | {'numbers': content['numbers'] + rest}
-    files = card.write(folder, whole, scores)
+    # In the order of the suites, whichever was measured last.
+    numbers = sorted(content['numbers'] + rest, key=_place)
+    files = card.write(folder, content | {'numbers': numbers}, scores)
   say('\n'.join(card.brief(content)))
   say(f'Written: {", ".join(files)} in {folder}')
   if not any(name.endswith('.png') for name in files):
