@@ -73,23 +73,6 @@ def predict(head, features, mask=None):
   return said
 
 
-def top_k(head, features, labels, k, mask=None):
-  """[n, D], [n] -> float32 [n]: 1 where the label is among the k likeliest.
-
-  Of equal logits the first class is the likelier one, as for predict.
-  """
-  if mask is not None:
-    head = Head(head.kernel, np.where(mask, head.bias, -np.inf))
-  right = np.zeros(len(features), np.float32)
-  classes = np.arange(len(head.bias))
-  for rows, logits in _chunks(head, features):
-    label = np.asarray(labels)[rows, None]
-    own = np.take_along_axis(logits, label, 1)
-    ahead = (logits > own) | ((logits == own) & (classes < label))
-    right[rows] = (ahead.sum(1) < k) & (own[:, 0] > -np.inf)
-  return right
-
-
 def scores(predicted, labels):
   """[n], [n] -> float32 [n]: 1 where they agree."""
   return (np.asarray(predicted) == np.asarray(labels)).astype(np.float32)

@@ -28,9 +28,10 @@ def _heads(subject, splits):
     return linear.predict(head, features, mask)
 
   def online(rows, mask):
-    logits = rows['logits'].astype(np.float32)
-    masked = logits if mask is None else np.where(mask, logits, -np.inf)
-    return masked.argmax(1)
+    all_classes = np.ones(splits.classes, bool)
+    return robustness_sets.predicted(
+      rows['logits'], all_classes if mask is None else mask
+    )
 
   heads = {_FROZEN: (frozen, {'head': _FROZEN} | found)}
   if not knows(subject, splits.train.class_names):

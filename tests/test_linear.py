@@ -69,18 +69,12 @@ def test_answers_are_those_of_a_loop(monkeypatch, chunk):
   monkeypatch.setattr(linear, '_CHUNK', chunk)
   head, features = some_head(), random(4).normal(size=[40, 3])
   head.bias[3] = -np.inf
-  labels = random(5).integers(5, size=40)
   everything = np.ones(5, bool)
   for mask in (None, everything, np.array([1, 0, 1, 1, 0], bool)):
     may = everything if mask is None else mask
     ranked = [loop_ranking(head, x, may) for x in features]
     said = linear.predict(head, features, mask)
     assert said.tolist() == [r[0] for r in ranked]
-    for k in (1, 2, 5):
-      right = linear.top_k(head, features, labels, k, mask)
-      pairs = zip(labels, ranked, strict=True)
-      assert right.tolist() == [float(c in r[:k]) for c, r in pairs]
-      assert right.dtype == np.float32
 
 
 def test_a_mask_changes_answers_and_keeps_them_in_it():
@@ -99,15 +93,12 @@ def test_a_mask_changes_answers_and_keeps_them_in_it():
 
 def test_of_equal_logits_the_first_class():
   head = linear.Head(np.zeros([3, 4]), np.zeros(4))
-  features, labels = np.ones([4, 3]), np.arange(4)
-  assert linear.predict(head, features).tolist() == [0, 0, 0, 0]
-  assert linear.top_k(head, features, labels, 2).tolist() == [1, 1, 0, 0]
+  assert linear.predict(head, np.ones([4, 3])).tolist() == [0, 0, 0, 0]
 
 
 def test_no_images_have_no_answers():
   empty = np.zeros([0, 3])
   assert linear.predict(some_head(), empty).shape == (0,)
-  assert linear.top_k(some_head(), empty, [], 1).shape == (0,)
 
 
 def test_scores_and_their_mean_over_classes():
