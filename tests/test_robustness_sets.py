@@ -84,7 +84,7 @@ def test_sets_that_tfds_lacks():
   assert [n for n, row in SETS.items() if not row.dataset] == [
     'objectnet', 'imagenet_vid', 'youtube_bb'
   ]  # fmt: skip
-  for word in ('objectnet', 'imagenet_vid', 'youtube_bb', 'youtube_bb'):
+  for word in ('objectnet', 'imagenet_vid', 'ytbb', 'youtube_bb'):
     assert not [base for base in known if word in base]
 
 
