@@ -27,39 +27,17 @@ from config import (
   to_dict,
 )
 from presets import PRESETS
-from settings import METHOD_SWITCHES, SECTIONS
+from settings import (
+  METHOD_SWITCHES,
+  of_one_call,
+  of_the_encoder,
+  of_the_run,
+  sections,
+)
 
 
 class Help(Exception):
   """--help was typed; str() of this is what to print."""
-
-
-def sections():
-  """-> {title: the names of its flags}, in the order of the help."""
-  grouped, title = {}, None
-  for name in FIELDS:
-    title = SECTIONS.get(name, title)
-    grouped.setdefault(title, []).append(name)
-  return grouped
-
-
-# The settings of these sections are not taken over from a stored run.
-_OF_ONE_CALL = ('This call', 'Hardware')
-
-
-def of_the_run(values):
-  """The part of a to_dict that an evaluation takes over from the training."""
-  own = [name for title in _OF_ONE_CALL for name in sections()[title]]
-  own.append('checkpoint')  # Where it began is not what it is.
-  return {name: value for name, value in values.items() if name not in own}
-
-
-def of_the_encoder(values):
-  """The part of a to_dict that another training takes over: what was built."""
-  own = [*sections()['Backbone'], *sections()['Heads']]
-  own += ['image_size', 'batch_image_augmentation_type']
-  switches = METHOD_SWITCHES['byol_ceb']
-  return {k: v for k, v in values.items() if k in own and k not in switches}
 
 
 def changes(stored, cfg):
@@ -70,15 +48,13 @@ def changes(stored, cfg):
   """
   harmless = ['data_dir', 'eval_split', 'eval_batch_size', 'cache_dataset']
   harmless += ['checkpoint', 'deterministic', 'augment_on']
-  for title in (*_OF_ONE_CALL, 'Checkpoints and summaries'):
-    harmless += sections()[title]
+  harmless += [*of_one_call(), *sections()['Checkpoints and summaries']]
   found = {
     name: f'--{name}={show(value)}, was {show(stored[name])}'
     for name, value in to_dict(cfg).items()
     if name in stored and stored[name] != value
   }
-  of_call = [name for title in _OF_ONE_CALL for name in sections()[title]]
-  lines = [line for name, line in found.items() if name not in of_call]
+  lines = [line for name, line in found.items() if name not in of_one_call()]
   return lines, [line for name, line in found.items() if name not in harmless]
 
 

@@ -468,3 +468,35 @@ class Settings:
   explicitly_watch_vars: bool = opt(False, 'Accepted, without effect: what is '
     'trained follows from the method.')
   # fmt: on
+
+
+def sections():
+  """-> {title: the names of its flags}, in the order of the help."""
+  grouped, title = {}, None
+  for field in dataclasses.fields(Settings):
+    title = SECTIONS.get(field.name, title)
+    grouped.setdefault(title, []).append(field.name)
+  return grouped
+
+
+# Parts of all settings, {name: value} ----------------------------------------
+
+
+def of_one_call():
+  """The names of settings that no call takes over from a stored run."""
+  return [*sections()['This call'], *sections()['Hardware']]
+
+
+def of_the_run(values):
+  """What an evaluation takes over from the training."""
+  # Where a run began is not what it is.
+  other = [*of_one_call(), 'checkpoint']
+  return {name: value for name, value in values.items() if name not in other}
+
+
+def of_the_encoder(values):
+  """What another training takes over: what was built."""
+  own = [*sections()['Backbone'], *sections()['Heads']]
+  own += ['image_size', 'batch_image_augmentation_type']
+  switches = METHOD_SWITCHES['byol_ceb']
+  return {k: v for k, v in values.items() if k in own and k not in switches}

@@ -18,42 +18,34 @@ import loop
 import train
 from evaluation import store
 from monitor import Monitor
+from settings import of_one_call, of_the_encoder, sections
 
 # What all protocols share: Nesterov SGD on crops and flips, a cosine, no
-# warm-up, every layer from the start.
+# warm-up, every layer from the start. All else has its default: no setting of
+# the pretraining comes in but those of the encoder, and of where this runs.
 _COMMON = {
   'mode': 'train',
   'train_mode': 'finetune',
-  'fine_tune_after_block': -1,
-  'ft_proj_selector': 0,
-  'ft_with_full_aug': False,
-  'reinit_logits_layer': True,
   'optimizer': 'momentum',
-  'momentum': 0.9,
-  'momentum_nesterov': True,
   'learning_rate_scaling': 'linear',
   'learning_rate_schedule': 'cosine',
-  'final_learning_rate': 0.0,
   'warmup_epochs': 0.0,
   'weight_decay': 0.0,
-  'final_weight_decay': 0.0,
-  'constant_predictor_rate': False,
-  'clip_norm': 0.0,
-  'grad_cache_chunk': 0,
-  'grad_accum_steps': 1,
-  'local_crops': 0,
-  'data_service': '',
-  'resume': 'auto',
-  'fresh_start': False,
   'train_share': 1.0,
   'keep_checkpoint_max': 1,
 }
+_SURROUNDINGS = (
+  *sections()['Hardware'],
+  *sections()['Data'],
+  *sections()['Numbers and chance'],
+  *sections()['Checkpoints and summaries'],
+  # Its name says which latents an encoder has.
+  *('pretrain_loss', 'augment_on', 'eval_batch_size'),
+)
 # Settings that change nothing of what a trial learns.
 _OF_THE_CALL = (
-  *('suite', 'eval_name', 'feature_cache', 'download', 'data_dir', 'corrupt'),
-  *('transfer_sets', 'robustness_sets', 'linear_passes', 'eval_batch_size'),
-  *('output', 'cards', 'tpu_name', 'tpu_zone', 'gcp_project', 'master'),
-  *('use_tpu', 'train_split', 'eval_split', 'dataset'),
+  *of_one_call(),
+  *('data_dir', 'dataset', 'train_split', 'eval_split', 'eval_batch_size'),
 )
 
 
@@ -119,6 +111,8 @@ def transfer_grid(images, steps=20_000, batch=256):
 
 def settings_of(cfg, trial, checkpoint, folder):
   """The Config of a trial, of a cfg that reads the checkpoint."""
+  now = config.to_dict(cfg)
+  around = {name: now[name] for name in _SURROUNDINGS}
   own = {
     'checkpoint': checkpoint,
     'model_dir': folder,
@@ -130,7 +124,7 @@ def settings_of(cfg, trial, checkpoint, folder):
   }
   if trial.bn_decay is not None:
     own['batch_norm_decay'] = trial.bn_decay
-  return config.from_dict(config.to_dict(cfg) | _COMMON | own)
+  return config.from_dict(of_the_encoder(now) | around | _COMMON | own)
 
 
 def _trained(cfg, strategy, info, say):

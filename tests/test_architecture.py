@@ -63,7 +63,7 @@ ROOMS = dict.fromkeys(LEAVES.split(), '') | {
   'evaluation.subject': """config data data_sources evaluation.statistics
     evaluation.store features""",
   'evaluation.finetuning': """config data data_sources evaluation.store features
-    loop monitor train""",
+    loop monitor settings train""",
   'evaluation.accuracy': """data data_sources evaluation.finetuning
     evaluation.knn evaluation.linear evaluation.statistics evaluation.subject
     evaluation.subsets evaluation.transfer_sets features""",

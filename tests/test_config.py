@@ -212,7 +212,7 @@ def test_defaults():
 
 
 def test_every_flag_has_a_section_and_a_help_text():
-  grouped = command_line.sections()
+  grouped = settings.sections()
   assert list(grouped) == list(settings.SECTIONS.values())
   names = [name for names in grouped.values() for name in names]
   assert sorted(names) == sorted(config.FIELDS)

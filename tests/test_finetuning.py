@@ -46,20 +46,39 @@ def test_a_trial_is_the_protocol_whatever_the_pretraining_was():
     mode='evaluate', model_dir='m', pretrain_loss='dino', num_prototypes=12,
     proj_head_hidden='gelu', local_crops=2, clip_norm=3.0,
     grad_accum_steps=2, final_learning_rate=0.1, optimizer='adamw',
-    final_weight_decay=0.4, ema_alpha=0.9,
+    final_weight_decay=0.4, ema_alpha=0.9, area_range_lower_bound=0.3,
+    area_range_upper_bound=0.9, no_augmentation=True, bbox_sampling='uniform',
+    zero_init_logits_layer=True, use_binary_cross_entropy=True,
+    ft_with_full_aug=True, fine_tune_after_block=3, reinit_logits_layer=False,
+    checkpoint='c', learning_rate_schedule='constant', momentum=0.5,
+    momentum_nesterov=False, warmup_learning_rate=0.1, precision='bf16',
+    stem='small', image_size=96, seed=7, data_dir='d', eval_batch_size=8,
+    train_share=0.5, health_pairs=64, batch_image_augmentation_type='simclr',
   )  # fmt: skip
   trial = Trial(64, 0.05, epochs=30, decay=0.01, bn_decay=0.95)
   found = settings_of(cfg, trial, 'ckpt-7', 'folder')
-  own = {k: v for k, v in config.to_dict(found).items() if v != cfg.__dict__[k]}
+  own = {
+    name: value
+    for name, value in config.to_dict(found).items()
+    if value != config.FIELDS[name].default
+  }
+  # The protocol's, the encoder's, and where it runs.
   assert own == {
     'mode': 'train', 'train_mode': 'finetune', 'model_dir': 'folder',
     'checkpoint': 'ckpt-7', 'optimizer': 'momentum', 'learning_rate': 0.05,
     'weight_decay': 0.01, 'warmup_epochs': 0.0, 'train_batch_size': 64,
-    'train_epochs': 30, 'batch_norm_decay': 0.95, 'clip_norm': 0.0,
-    'grad_accum_steps': 1, 'local_crops': 0, 'final_learning_rate': 0.0,
-    'final_weight_decay': 0.0, 'keep_checkpoint_max': 1,
+    'train_epochs': 30, 'batch_norm_decay': 0.95, 'keep_checkpoint_max': 1,
+    'pretrain_loss': 'dino', 'proj_head_hidden': 'gelu', 'stem': 'small',
+    'image_size': 96, 'batch_image_augmentation_type': 'simclr',
+    'precision': 'bf16', 'seed': 7, 'data_dir': 'd', 'eval_batch_size': 8,
+    'health_pairs': 64,
   }  # fmt: skip
-  assert not config.augmentation(found).jitter_prob
+  # Defaults that are the protocol's too.
+  assert (found.momentum, found.momentum_nesterov) == (0.9, True)
+  assert (found.fine_tune_after_block, found.ft_proj_selector) == (-1, 0)
+  crops = config.augmentation(found)
+  assert crops.random_crop and crops.jitter_prob == 0.0
+  assert {*crops.area_lower} == {0.08} and {*crops.area_upper} == {1.0}
   assert Trial(4096, 0.05).fitted(100) == Trial(100, 0.05)
   assert Trial(4096, 0.05).fitted(101, replicas=4) == Trial(100, 0.05)
   with pytest.raises(
