@@ -27,10 +27,14 @@ _KS, _TEMPERATURES = (10, 20, 100, 200), (0.07, 0.1)
 _WHOLE = Look(crop=1.0)
 
 
-def _held_out_count(labels):
-  """How many images to choose on; each class keeps one to be fitted to."""
-  most = len(labels) - len(np.unique(labels))
-  count = min(_HELD_OUT, max(1, round(_HELD_SHARE * len(labels))), most)
+def _held_out_count(labels, wanted=None):
+  """How many images to choose on; each class keeps one to be fitted to.
+
+  wanted: a protocol's number, by itself a tenth.
+  """
+  if wanted is None:
+    wanted = min(_HELD_OUT, max(1, round(_HELD_SHARE * len(labels))))
+  count = min(wanted, len(labels) - len(np.unique(labels)))
   if not count:
     raise data_sources.DataError(
       f'{len(labels)} labelled images leave none to choose settings on: more '
@@ -173,6 +177,8 @@ def linear_suite(subject):
     yield number(name, correct, protocol)
   head, found = lbfgs_head(subject, splits)
   correct = linear.predict(head, test['representation']) == test['labels']
+  # Of a large split only a part.
+  train['train_images'] = found['images']
   protocol = subject.protocol(Look(), **train, train_crop='central', **found)
   yield number('lbfgs', correct, protocol)
 
@@ -310,6 +316,11 @@ def _transfer_splits(subject, name, place):
   return found
 
 
+def _held_out_of(name, labels):
+  """How many of a transfer set's training images to choose on."""
+  return _held_out_count(labels, transfer_sets.held_out(name, len(labels)))
+
+
 def _transfer(subject, suite, measure):
   """measure(name, splits) -> a Number, of every set that can be had."""
   for name, place in transfer_sets.parse(subject.cfg.transfer_sets).items():
@@ -334,7 +345,7 @@ def transfer_suite(subject):
       )
       sizes = [info.num_examples for info in splits]
     else:
-      count = transfer_sets.held_out(name, len(rows['labels']))
+      count = _held_out_of(name, rows['labels'])
       sizes = [train.num_examples - count, count, test.num_examples]
       head, found = _logistic_of_split(
         subject,
@@ -383,7 +394,7 @@ def transfer_finetune_suite(subject):
       both = _joined(subject, train, held)
     else:
       labels = data.labels_of(train)
-      count = transfer_sets.held_out(name, len(labels))
+      count = _held_out_of(name, labels)
       rest, picked = subsets.held_out(labels, count, subject.cfg.seed)
       fitted, held = data.kept(train, rest), data.kept(train, picked)
     number = functools.partial(accuracy, 'transfer_finetune', name)

@@ -54,24 +54,25 @@ def _blank(cfg, found, model):
 
 
 def _earlier(folder, model, say):
-  """What a folder's card has of the same checkpoint -> (numbers, scores).
+  """What a folder's card has of the same checkpoint -> (numbers, missing,
+  scores).
 
   Another one's card is kept beside the new one.
   """
   path = os.path.join(folder, 'card.json')
   if not tf.io.gfile.exists(path):
-    return [], {}
+    return [], [], {}
   try:
     old, scores = card.read(path)
     if old['checkpoint'].get('hash') == model:
-      return old['numbers'], scores
+      return old['numbers'], old.get('missing', []), scores
     why = 'is of another checkpoint'
   except card.CardError as error:
     why = f'cannot be gone on with ({error})'
   kept = os.path.join(folder, 'old-card.json')
   tf.io.gfile.rename(path, kept, overwrite=True)
   say(f'{path} {why}: it is {kept} now')
-  return [], {}
+  return [], [], {}
 
 
 def _add(content, scores, found):
@@ -101,10 +102,25 @@ def _measured(suite, subject):
     yield Missing(suite, '', str(error))
 
 
+def _joined(content, numbers, missing, done):
+  """The card of this call so far, with what an earlier one has beside it.
+
+  Numbers stay until they are measured again, what was missing until its suite
+  is done again. All in the order of the suites, whichever was measured last.
+  """
+  new = {card.key(row) for row in content['numbers']}
+  numbers = [row for row in numbers if card.key(row) not in new]
+  missing = [row for row in missing if row['suite'] not in done]
+  return content | {
+    'numbers': sorted(content['numbers'] + numbers, key=_place),
+    'missing': sorted(content['missing'] + missing, key=_place),
+  }
+
+
 def evaluate(cfg, strategy, state, found, folder, say):
   """Writes card.json, card_rows.npz, card.md and plots to a folder.
 
-  Numbers of an earlier call stay on the card until they are measured again.
+  What an earlier call of the same checkpoint has put there stays beside it.
   """
   model = pretrained.fingerprint(found.path)
   kept = cfg.feature_cache or os.path.join(folder, 'features')
@@ -120,16 +136,14 @@ def evaluate(cfg, strategy, state, found, folder, say):
     tuple(found.record.get('class_names', ())),
   )
   content = _blank(cfg, found, model)
-  earlier, scores = _earlier(folder, model, say)
-  for suite in config.suites(cfg):
+  numbers, missing, scores = _earlier(folder, model, say)
+  asked = config.suites(cfg)
+  for i, suite in enumerate(asked):
     say(f'{suite} ...')
     for number in _measured(suite, subject):
       _add(content, scores, number)
-    new = {card.key(row) for row in content['numbers']}
-    rest = [row for row in earlier if card.key(row) not in new]
-    # In the order of the suites, whichever was measured last.
-    numbers = sorted(content['numbers'] + rest, key=_place)
-    files = card.write(folder, content | {'numbers': numbers}, scores)
+    whole = _joined(content, numbers, missing, asked[: i + 1])
+    files = card.write(folder, whole, scores)
   say('\n'.join(card.brief(content)))
   say(f'Written: {", ".join(files)} in {folder}')
   if not any(name.endswith('.png') for name in files):

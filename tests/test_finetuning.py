@@ -239,10 +239,16 @@ def test_what_cannot_be_had_ends_its_suite_alone(run_of, monkeypatch):
 
   monkeypatch.setitem(suites._SUITES, 'semi', lost)
   card, _ = evaluated(model_dir, '--suite=semi,knn')
-  assert card['missing'] == [
-    {'suite': 'semi', 'name': '', 'why': 'no such split'}
-  ]
+  missing = [{'suite': 'semi', 'name': '', 'why': 'no such split'}]
+  assert card['missing'] == missing
   assert {n['suite'] for n in card['numbers']} == {'knn'}
+  # Another suite says nothing of it, the same one anew does.
+  again, _ = evaluated(model_dir, '--suite=knn')
+  assert again['missing'] == missing
+  monkeypatch.setitem(suites._SUITES, 'semi', lambda subject: ())
+  again, _ = evaluated(model_dir, '--suite=semi')
+  assert again['missing'] == []
+  assert facts(again) == facts(card)
 
 
 def test_the_card_of_another_checkpoint_is_kept(run_of, capsys):

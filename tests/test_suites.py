@@ -282,6 +282,30 @@ def test_too_few_images_to_choose_on(make, tmp_path):
     assert isinstance(missing, Missing) and missing.name == of
 
 
+def test_a_transfer_set_keeps_an_image_of_every_class_to_fit(make, tmp_path):
+  # A fifth of 9 pets are 2; of 8 classes only one may be held out.
+  pets = tmp_path / 'pets'
+  names = [f'c{i}' for i in range(8)]
+  make_images(pets, {'train': 1, 'test': 2}, names)
+  write(f'{pets}/train/c0/more.png', encoded(9))
+  ones = make_images(tmp_path / 'ones', {'train': 1, 'test': 2}, names)
+  places = f'pets=folder:{pets},birdsnap={ones}'
+  subject, _ = make(Encoder(dim=8), transfer_sets=places)
+  found = {n.name: n for n in accuracy.transfer_suite(subject)}
+  assert found['pets'].protocol['held_out'] == 1
+  assert found['pets'].protocol['note'].startswith('pets: train has 8 images')
+  assert 'leave none to choose' in found['birdsnap'].why
+
+
+def test_lbfgs_says_how_many_images_it_is_of(make, monkeypatch):
+  monkeypatch.setattr(accuracy, '_MOST', 50)
+  subject, _ = make(Encoder())
+  by_name = {n.name: n.protocol for n in accuracy.linear_suite(subject)}
+  assert by_name['sgd_byol']['train_images'] == 120
+  assert by_name['lbfgs']['train_images'] == by_name['lbfgs']['images'] == 50
+  assert by_name['lbfgs']['held_out'] == 5
+
+
 def test_imagenet_has_subsets_of_its_own(make, monkeypatch):
   asked = []
   monkeypatch.setattr(
