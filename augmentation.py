@@ -1,4 +1,4 @@
-"""A recipe of config.augmentation -> what happens to images, in two places."""
+"""A recipe of derived.augmentation -> what happens to images, in two places."""
 
 import tensorflow as tf
 

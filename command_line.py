@@ -12,27 +12,20 @@ from typing import NamedTuple
 
 from absl import flags
 
-from config import (
-  FIELDS,
-  READING,
-  STOCHCON,
-  ConfigError,
-  allowed,
-  check_place,
-  check_surroundings,
-  from_dict,
-  refuse,
-  show,
-  stem,
-  to_dict,
-)
+from checks import check_place, check_surroundings
+from config import allowed, from_dict, to_dict
+from derived import READING, STOCHCON, stem
 from presets import PRESETS
 from settings import (
+  FIELDS,
   METHOD_SWITCHES,
+  ConfigError,
   of_one_call,
   of_the_encoder,
   of_the_run,
+  refuse,
   sections,
+  show,
 )
 
 

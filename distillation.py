@@ -4,7 +4,7 @@ import math
 
 import tensorflow as tf
 
-import config
+import derived
 import distributed
 import model
 import objectives
@@ -275,7 +275,7 @@ class DINO(Teacher):
 
   def after_update(self, step, carry):
     super().after_update(step, carry)
-    if config.centres(self.cfg):
+    if derived.centres(self.cfg):
       mean = tf.reduce_mean(carry['logits'], 0)  # of the chunks' means
       replicas = distributed.num_replicas()
       self.move_centre(distributed.cross_replica_sum(mean) / replicas)

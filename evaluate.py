@@ -11,6 +11,7 @@ import tensorflow as tf
 import checkpoint_files
 import config
 import data_sources
+import derived
 import features
 import objectives
 import pretrained
@@ -36,7 +37,7 @@ def make_eval_step(method, probe, mean_std):
 
 def make_evaluator(cfg, strategy, state, info):
   """-> evaluate() -> metrics of the whole split; compiled once."""
-  recipe = config.augmentation(cfg)
+  recipe = derived.augmentation(cfg)
   step = make_eval_step(state.method, state.probe, recipe.mean_std)
 
   @tf.function

@@ -12,6 +12,7 @@ import config
 import data
 import data_sources
 import data_util
+import derived
 import randomness
 from evaluation import corruptions
 
@@ -113,7 +114,7 @@ def make_read(cfg, strategy, state):
   bits that are all 0. Eight bits are a byte (np.packbits). The network is
   compiled once, whatever is read.
   """
-  mean_std = config.augmentation(cfg).mean_std
+  mean_std = derived.augmentation(cfg).mean_std
   step = make_embed_step(state.method, state.probe, mean_std)
 
   @tf.function

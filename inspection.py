@@ -7,6 +7,7 @@ import tensorflow as tf
 
 import config
 import pretrained
+from settings import show
 
 _VALUE = '/.ATTRIBUTES/VARIABLE_VALUE'
 
@@ -40,7 +41,7 @@ def _training(record):
     (git,) = _plain([record['git'] or 'no git'])
     (version,) = _plain([record['versions']['tensorflow']])
     settings = _plain(
-      f'--{name}={config.show(value)}'
+      f'--{name}={show(value)}'
       for name, value in record['config'].items()
       if value != config.FIELDS[name].default
     )

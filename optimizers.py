@@ -6,6 +6,7 @@ import tensorflow as tf
 import tf_keras as keras
 
 import config
+import derived
 import model
 import objectives
 import schedules
@@ -68,12 +69,12 @@ class _AdamW(keras.optimizers.AdamW):
 def learning_rate(cfg, warmup, total):
   """The run's schedule, step -> rate."""
   return schedules.warmup_cosine(
-    config.scaled_learning_rate(cfg),
+    derived.scaled_learning_rate(cfg),
     warmup,
     total,
     constant=cfg.learning_rate_schedule == 'constant',
-    start=config.scaled_learning_rate(cfg, 'warmup_learning_rate'),
-    end=config.scaled_learning_rate(cfg, 'final_learning_rate'),
+    start=derived.scaled_learning_rate(cfg, 'warmup_learning_rate'),
+    end=derived.scaled_learning_rate(cfg, 'final_learning_rate'),
   )
 
 
@@ -172,7 +173,7 @@ def steadied(cfg, method, rate, gradients, variables):
   """
   layers = method.steady()
   steady = {v.ref() for layer in layers for v in layer.trainable_variables}
-  factor = tf.math.divide_no_nan(config.scaled_learning_rate(cfg), rate)
+  factor = tf.math.divide_no_nan(derived.scaled_learning_rate(cfg), rate)
   return [
     factor * g if v.ref() in steady else g
     for v, g in zip(variables, gradients, strict=True)

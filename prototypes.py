@@ -9,11 +9,12 @@ import math
 import tensorflow as tf
 
 import clustering
-import config
+import derived
 import distributed
 import model
 import objectives
 import randomness
+from settings import refuse
 from skeletons import Output, Siamese, by_resolution
 
 
@@ -43,7 +44,7 @@ class SwAV(_Crops):
     # Embeddings of the global crops of earlier steps, the newest first.
     queue = tf.zeros([cfg.queue_size, 2, self.projected_dim])
     self.queue = distributed.mirrored(queue, 'queue')
-    self.queue_from = config.queue_start_step(cfg, self.num_examples or 0)
+    self.queue_from = derived.queue_start_step(cfg, self.num_examples or 0)
 
   def trained(self):
     return [*super().trained(), self.prototypes]
@@ -127,7 +128,7 @@ class DeepCluster(_Crops):
     examples, clusters = self.num_examples or 0, cfg.num_prototypes
     if self.num_examples and clusters > examples:
       why = f'more clusters than examples, of which there are {examples}'
-      config.refuse('num_prototypes', clusters, why)
+      refuse('num_prototypes', clusters, why)
     empty = tf.zeros([examples, self.projected_dim])
     self.memory = [
       distributed.mirrored(empty, f'memory_{crop}') for crop in range(2)

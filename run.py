@@ -23,8 +23,10 @@ import uuid
 
 import absl.logging
 
+import checks
 import command_line
 import config
+import derived
 
 # 0 done, 1 a bug of ours; the rest as the README lists them.
 EXIT_USAGE, EXIT_NO_USE, EXIT_RETRY, EXIT_PREEMPTED = 2, 3, 75, 143
@@ -187,7 +189,7 @@ def _set_up(cfg):
   if cfg.deterministic:
     tf.config.experimental.enable_op_determinism()
   set_precision(cfg)
-  config.check_replicas(cfg, strategy.num_replicas_in_sync)
+  checks.check_replicas(cfg, strategy.num_replicas_in_sync)
   return strategy, where
 
 
@@ -202,7 +204,7 @@ def execute(cfg, argv):
     quiet_start()
     from evaluation import comparison
 
-    comparison.report(config.words(cfg.cards), cfg.output, print)
+    comparison.report(derived.words(cfg.cards), cfg.output, print)
     return
   strategy, where = _set_up(cfg)
   if cfg.mode == 'doctor':
@@ -213,7 +215,7 @@ def execute(cfg, argv):
   from monitor import Monitor
 
   results = cfg.model_dir
-  if config.reads(cfg):
+  if derived.reads(cfg):
     if distributed.num_workers(strategy) > 1:
       raise config.ConfigError(
         f'--mode={cfg.mode} runs in one process: unset TF_CONFIG, or '
@@ -227,7 +229,7 @@ def execute(cfg, argv):
   monitor = Monitor(results, distributed.is_chief(strategy))
   written = cfg.mode in ('extract_features', 'export', 'search') and cfg.output
   monitor.say(f'Running on {where}; results go to {written or results}')
-  act = _read if config.reads(cfg) else _train
+  act = _read if derived.reads(cfg) else _train
   act(cfg, argv, strategy, monitor)
 
 
@@ -345,7 +347,7 @@ def _read(cfg, argv, strategy, monitor):
     model = export.Trained(
       state=state,
       found=found,
-      mean_std=config.augmentation(cfg).mean_std,
+      mean_std=derived.augmentation(cfg).mean_std,
       image_size=cfg.image_size,
       again=lambda: train.untrained(cfg, strategy, found),
     )

@@ -12,6 +12,7 @@ import config
 import data
 import data_sources
 import data_util
+import derived
 import features
 import hamming
 import pretrained
@@ -25,7 +26,7 @@ def _facts(cfg, info, found):
   return data_sources.fingerprint(info) | {
     'model': pretrained.fingerprint(found.path),
     'image_size': cfg.image_size,
-    'normalized': config.augmentation(cfg).mean_std,
+    'normalized': derived.augmentation(cfg).mean_std,
   }
 
 
@@ -88,7 +89,7 @@ def _embed(cfg, state, path):
       f'--query={path} cannot be read ({reason}). JPEG, PNG, GIF and BMP can.'
     ) from error
   batch = {'views': (data_util.eval_image(image, cfg.image_size)[None],)}
-  mean_std = config.augmentation(cfg).mean_std
+  mean_std = derived.augmentation(cfg).mean_std
   embedded = state.method.embed(features.prepared(batch, mean_std))
   return np.packbits(state.method.latent.bits(embedded['phi']), axis=1)
 

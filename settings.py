@@ -57,6 +57,10 @@ SECTIONS = {
 # fmt: on
 
 
+class ConfigError(ValueError):
+  """A setting that cannot be: one line that says what to do instead."""
+
+
 def opt(default, help, choices=None):
   """A field that is a flag; choices: values, or an interval as '[0, 1)'."""
   metadata = {'help': help, 'choices': choices}
@@ -470,12 +474,15 @@ class Settings:
   # fmt: on
 
 
+FIELDS = {field.name: field for field in dataclasses.fields(Settings)}
+
+
 def sections():
   """-> {title: the names of its flags}, in the order of the help."""
   grouped, title = {}, None
-  for field in dataclasses.fields(Settings):
-    title = SECTIONS.get(field.name, title)
-    grouped.setdefault(title, []).append(field.name)
+  for name in FIELDS:
+    title = SECTIONS.get(name, title)
+    grouped.setdefault(title, []).append(name)
   return grouped
 
 
@@ -500,3 +507,16 @@ def of_the_encoder(values):
   own += ['image_size', 'batch_image_augmentation_type']
   switches = METHOD_SWITCHES['byol_ceb']
   return {k: v for k, v in values.items() if k in own and k not in switches}
+
+
+# In words --------------------------------------------------------------------
+
+
+def show(value):
+  """A value as one would type it, on one line."""
+  text = str(value).lower() if isinstance(value, bool) else str(value)
+  return text if text.isprintable() else repr(text)
+
+
+def refuse(name, value, why):
+  raise ConfigError(f'--{name}={show(value)}: {why}')

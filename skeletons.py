@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 import tensorflow as tf
 
-import config
+import derived
 import distributed
 import model
 import randomness
@@ -36,7 +36,7 @@ def make_encoder(cfg):
   return ResNet(
     cfg.resnet_depth,
     cfg.width_multiplier,
-    stem=config.stem(cfg),
+    stem=derived.stem(cfg),
     sk_ratio=cfg.sk_ratio,
     se_ratio=cfg.se_ratio,
     bn_decay=cfg.batch_norm_decay,
@@ -60,10 +60,10 @@ def make_projector(cfg):
 
 def make_body(cfg):
   """-> encoder, projector; of two networks in one where there are two."""
-  parts = config.view_pair(cfg)
+  parts = derived.view_pair(cfg)
   if not parts:
     return make_encoder(cfg), make_projector(cfg)
-  mean_std = config.augmentation(cfg).mean_std
+  mean_std = derived.augmentation(cfg).mean_std
   encoders = [make_encoder(cfg) for _ in parts]
   heads = [make_projector(cfg) for _ in parts]
   return Towers(parts, encoders, mean_std), TowerHeads(heads)

@@ -2,7 +2,7 @@
 
 import tensorflow as tf
 
-import config
+import derived
 import distributed
 import latents
 import schedules
@@ -56,7 +56,7 @@ class WithLatent:
     rows = tf.nest.flatten(phi)[0].shape[0]
     noise = self.noise(draw, 1, rows, latent.dim, latent.draw)
     # A step draws once for each of its chunks.
-    chunks = config.chunks(self.cfg, distributed.num_replicas())
+    chunks = derived.chunks(self.cfg, distributed.num_replicas())
     return latent.sample(phi, noise, self.latent_temperature(draw // chunks))
 
 

@@ -11,10 +11,11 @@ import augmentation
 import big_batches
 import checkpoint_files
 import checkpoints
-import config
+import checks
 import data
 import data_service
 import data_sources
+import derived
 import distributed
 import loop
 import methods
@@ -69,7 +70,7 @@ def make_probe(cfg, method, num_classes):
 
 def _gradients(cfg):
   """-> the way of big_batches to a step's gradients, and its chunks."""
-  chunks = config.chunks(cfg, distributed.num_replicas())
+  chunks = derived.chunks(cfg, distributed.num_replicas())
   if cfg.grad_cache_chunk:
     return functools.partial(big_batches.cached, chunks=chunks), chunks
   if chunks > 1:
@@ -105,7 +106,7 @@ def _make_loss(cfg, state, groups, step):
 
 def _make_encode(cfg, method, step, chunks):
   """-> encode(i, part of a batch) -> embeddings of its views, finished."""
-  recipe = config.augmentation(cfg)
+  recipe = derived.augmentation(cfg)
 
   def encode(i, part):
     views = augmentation.per_batch(recipe, part)['views']
@@ -207,7 +208,7 @@ def rebuild(cfg, strategy, num_examples=None):
   """
   info = data_sources.describe(cfg.dataset, cfg.data_dir, cfg.train_split)
   num_examples = num_examples or info.num_examples
-  total = config.train_steps(cfg, num_examples)
+  total = derived.train_steps(cfg, num_examples)
   cfg, classes = _any_optimizer(cfg), len(info.class_names)
   with strategy.scope():
     return make_state(cfg, classes, 0, total, num_examples), total
@@ -239,8 +240,8 @@ def load_whole(cfg, strategy, found, optimizing, say):
 
 def make_input(cfg, info, strategy, start, per_image=None):
   """The distributed batches from a step on; per_image: not the run's own."""
-  views = config.num_views(cfg)
-  recipe = config.augmentation(cfg)
+  views = derived.num_views(cfg)
+  recipe = derived.augmentation(cfg)
   on_host = cfg.augment_on == 'host'
 
   def batches(context):
@@ -282,8 +283,8 @@ def describe(cfg):
 
 def build(cfg, strategy, info):
   """-> (the train step, the State that it trains)."""
-  total = config.train_steps(cfg, info.num_examples)
-  warmup = config.warmup_steps(cfg, info.num_examples)
+  total = derived.train_steps(cfg, info.num_examples)
+  warmup = derived.warmup_steps(cfg, info.num_examples)
   classes = len(info.class_names)
   with strategy.scope():
     state = make_state(cfg, classes, warmup, total, info.num_examples)
@@ -326,9 +327,9 @@ def train(cfg, strategy, info, record, monitor: Monitor):
 
   record: what to leave in config.json, once nothing refuses to begin.
   """
-  total = config.train_steps(cfg, info.num_examples)
-  warmup = config.warmup_steps(cfg, info.num_examples)
-  for line in config.warnings(cfg, info.num_examples):
+  total = derived.train_steps(cfg, info.num_examples)
+  warmup = derived.warmup_steps(cfg, info.num_examples)
+  for line in checks.warnings(cfg, info.num_examples):
     monitor.say(f'Note: {line}')
   step, state = build(cfg, strategy, info)
   steps = loop.make_loop(
@@ -368,7 +369,7 @@ def train(cfg, strategy, info, record, monitor: Monitor):
         batch=cfg.train_batch_size,
         intervals=(
           cfg.train_summary_steps,
-          config.checkpoint_steps(cfg, info.num_examples),
+          derived.checkpoint_steps(cfg, info.num_examples),
         ),
         save=functools.partial(store.save, say=monitor.say),
         monitor=monitor,

@@ -9,9 +9,10 @@ import numpy as np
 import tensorflow as tf
 
 import augmentation
-import config
+import checks
 import data
 import data_sources
+import derived
 import health
 import loop
 
@@ -24,7 +25,7 @@ _BEGINNING = 100
 def two_views(cfg, info, count):
   """-> two views [n, H, W, 3] of `count` images of a split, on the host."""
   info = data_sources.a_few(info, count)
-  recipe, size = config.augmentation(cfg), info.num_examples
+  recipe, size = derived.augmentation(cfg), info.num_examples
   with data_sources.explained(info):
     batches = data.train_batches(
       info,
@@ -127,7 +128,7 @@ def make_watch(cfg, strategy, method, info, warmup, monitor):
   # is full of noise.
   fills = cfg.queue_size // cfg.train_batch_size
   settled = max(_BEGINNING, warmup, cfg.freeze_prototypes_steps, fills)
-  told = health.Told(config.in_use(cfg), method.chance(), settled)
+  told = health.Told(checks.in_use(cfg), method.chance(), settled)
 
   def watch(step, metrics):
     numbers = look()

@@ -20,6 +20,7 @@ import augmentation  # noqa: E402
 import config  # noqa: E402
 import data  # noqa: E402
 import data_util  # noqa: E402
+import derived  # noqa: E402
 from benchmarks import pipeline, timing  # noqa: E402
 
 COUNT = 16
@@ -107,7 +108,7 @@ def main(argv=None):
   tf.config.threading.set_inter_op_parallelism_threads(1)
   tf.config.threading.set_intra_op_parallelism_threads(1)
   size = 224 if args.large else 32
-  recipe = config.augmentation(config.Config(image_size=size))
+  recipe = derived.augmentation(config.Config(image_size=size))
   with tempfile.TemporaryDirectory() as folder:
     pipeline.make_images(pathlib.Path(folder), size, COUNT)
     paths = sorted(pathlib.Path(folder).rglob('*.*'))

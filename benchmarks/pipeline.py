@@ -24,6 +24,7 @@ import config  # noqa: E402
 import data  # noqa: E402
 import data_sources  # noqa: E402
 import data_util  # noqa: E402
+import derived  # noqa: E402
 from benchmarks import rules, timing  # noqa: E402
 
 BATCH = 32
@@ -127,7 +128,7 @@ def _mapped(paths, example):
 def datasets(folder, size):
   """Name -> an endless dataset of batches."""
   info = data_sources.describe(f'folder:{folder}')
-  recipe = config.augmentation(config.Config(image_size=size))
+  recipe = derived.augmentation(config.Config(image_size=size))
 
   def ours(**settings):
     return data.train_batches(

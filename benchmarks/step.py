@@ -19,6 +19,7 @@ import tensorflow as tf  # noqa: E402
 
 import config  # noqa: E402
 import data_util  # noqa: E402
+import derived  # noqa: E402
 import optimizers  # noqa: E402
 import presets  # noqa: E402
 import train  # noqa: E402
@@ -79,12 +80,12 @@ def whole_step(cfg):
 
 def bare_step(cfg):
   """-> run(batch) of forward and backward passes alone."""
-  stem = config.stem(cfg)
+  stem = derived.stem(cfg)
   net = bare.encoder(cfg.resnet_depth, cfg.image_size, stem)
   hidden, out = cfg.proj_head_hidden_dim, cfg.proj_out_dim
   heads = [bare.mlp(net.output_shape[-1], hidden, out)]
   teacher = []
-  if config.has_teacher(cfg):
+  if derived.has_teacher(cfg):
     heads.append(bare.mlp(out, hidden, out))
     teacher = [
       bare.encoder(cfg.resnet_depth, cfg.image_size, stem),

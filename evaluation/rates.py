@@ -9,7 +9,6 @@ import functools
 import numpy as np
 import tensorflow as tf
 
-import config
 import distributions
 import health
 import information
@@ -18,6 +17,7 @@ from evaluation import compression, linear
 from evaluation.accuracy import lbfgs_head
 from evaluation.subject import Missing, Number, accuracy, splits_of
 from features import Look
+from settings import show
 
 _PAIRS, _TOGETHER = 1024, 64
 _KAPPAS = [2.0**k for k in range(-1, 9)]
@@ -239,7 +239,7 @@ def suite(subject):
     return
   pairs = _pairs(subject, splits.test)
   images = len(pairs['z'])
-  views = f'{config.show(cfg.batch_image_augmentation_type)}, two views'
+  views = f'{show(cfg.batch_image_augmentation_type)}, two views'
 
   def number(name, metric, own, value, low=None, high=None, curve=None, **_):
     protocol = subject.protocol(Look(), **own) | {'crop': views}

@@ -9,8 +9,8 @@ import os
 
 import numpy as np
 
-import config
 import data_sources
+import derived
 from evaluation import linear, robustness_sets, variants
 from evaluation.accuracy import sgd_head
 from evaluation.subject import Missing, accuracy, knows, splits_of
@@ -52,7 +52,7 @@ def _corrupted(subject, info, heads, name):
 
 def _corruptions(subject, splits, heads):
   """Each corruption over its severities, and all of them."""
-  names = config.corruptions(subject.cfg)
+  names = derived.corruptions(subject.cfg)
   means = {head: [] for head in heads}
   for name in names:
     right, rows = _corrupted(subject, splits.test, heads, name)
@@ -188,7 +188,7 @@ def _published_corruptions(subject, place, splits, heads):
 
 
 def _published(subject, splits, heads):
-  for name, place in config.robustness_places(subject.cfg).items():
+  for name, place in derived.robustness_places(subject.cfg).items():
     row = variants.SETS[name]
     place = place or row.dataset
     try:
@@ -210,7 +210,7 @@ def _published(subject, splits, heads):
 def suite(subject):
   """Published sets, and corruptions of the evaluation split."""
   splits = splits_of(subject)
-  if not subject.cfg.corrupt and not config.robustness_places(subject.cfg):
+  if not subject.cfg.corrupt and not derived.robustness_places(subject.cfg):
     why = (
       'nothing is asked for: --corrupt=all corrupts the evaluation split, '
       '--robustness_sets names sets of ImageNet'

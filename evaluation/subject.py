@@ -7,6 +7,7 @@ import numpy as np
 import config
 import data
 import data_sources
+import derived
 import features
 from evaluation import statistics, store
 
@@ -73,7 +74,7 @@ class Subject(NamedTuple):
       'version': _VERSION,
       'model': self.model,
       'image_size': self.cfg.image_size,
-      'normalized': config.augmentation(self.cfg).mean_std,
+      'normalized': derived.augmentation(self.cfg).mean_std,
       'precision': self.cfg.precision,
       # What the weights alone do not tell of the network.
       'forward': [getattr(self.cfg, name) for name in _FORWARD],
@@ -134,7 +135,7 @@ class Subject(NamedTuple):
       'bn': 'moving statistics',
       'layer': f'representation ({dim})',
       'normalisation': 'ImageNet mean and deviation'
-      if config.augmentation(self.cfg).mean_std
+      if derived.augmentation(self.cfg).mean_std
       else 'none',
       'class_mask': None,
       'seed': self.cfg.seed,

@@ -13,6 +13,7 @@ import tensorflow as tf
 
 import config
 import data_sources
+import derived
 import features
 import pretrained
 from evaluation import accuracy, card, rates, robustness, store
@@ -137,7 +138,7 @@ def evaluate(cfg, strategy, state, found, folder, say):
   )
   content = _blank(cfg, found, model)
   numbers, missing, scores = _earlier(folder, model, say)
-  asked = config.suites(cfg)
+  asked = derived.suites(cfg)
   for i, suite in enumerate(asked):
     say(f'{suite} ...')
     for number in _measured(suite, subject):

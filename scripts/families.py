@@ -17,7 +17,7 @@ import time
 import plot_information
 import quickstart_table  # Puts the project on the path.
 
-import config
+from settings import show
 
 ROOT = os.path.join('runs', 'families')
 STEPS, BATCH = 160, 256
@@ -120,7 +120,7 @@ def facts(name):
 def train(model_dir, settings):
   """Trains a run to its end in a process of its own, or stops this one."""
   settings = BASE | settings | {'mode': 'train', 'model_dir': model_dir}
-  flags = [f'--{key}={config.show(value)}' for key, value in settings.items()]
+  flags = [f'--{key}={show(value)}' for key, value in settings.items()]
   # Its exit status 0 means that the last checkpoint is there.
   if subprocess.run([sys.executable, 'run.py', *flags]).returncode:
     sys.exit(

@@ -22,8 +22,8 @@ def measure(model_dir, ends=(0, -1)):
 
   import checkpoint_files
   import checkpoints
-  import config
   import data_sources
+  import derived
   import evaluate
   import features
   import train
@@ -40,7 +40,7 @@ def measure(model_dir, ends=(0, -1)):
     cfg, len(train_info.class_names), 0, 1, train_info.num_examples
   )
   context = tf.distribute.InputContext()
-  mean_std = config.augmentation(cfg).mean_std
+  mean_std = derived.augmentation(cfg).mean_std
   splits = [
     features.batches(info, cfg.image_size, cfg.eval_batch_size)(context)
     for info in (train_info, eval_info)

@@ -12,11 +12,13 @@ LEAVES = """presets randomness schedules objectives distributions distributed
 # Room -> the rooms it may import; each names only rooms above itself.
 ROOMS = dict.fromkeys(LEAVES.split(), '') | {
   'settings': 'presets',
-  'config': 'evaluation.transfer_sets evaluation.variants settings',
+  'derived': 'evaluation.variants settings',
+  'checks': 'derived evaluation.transfer_sets settings',
+  'config': 'checks settings',
   'evaluation.robustness_sets': 'evaluation.variants',
-  'command_line': 'config presets settings',
+  'command_line': 'checks config derived presets settings',
   'clustering': 'distributed randomness',
-  'data_util': 'randomness',
+  'data_util': '',
   'resnet': 'distributed',
   'towers': 'data_util',
   'released': 'lars_optimizer resnet',
@@ -25,61 +27,62 @@ ROOMS = dict.fromkeys(LEAVES.split(), '') | {
   'locks': 'checkpoint_files',
   'checkpoints': 'checkpoint_files released',
   'pretrained': 'checkpoint_files checkpoints config released',
-  'inspection': 'config pretrained',
+  'inspection': 'config pretrained settings',
   'torch_names': '',
   'keras_twin': 'data_util resnet',
   'export': 'checkpoint_files data_util keras_twin released torch_names',
   'information': 'distributions',
   'health': 'distributions information',
-  'model': 'resnet distributions',
+  'model': 'distributions resnet',
   'latents': 'distributions model randomness resnet',
-  'skeletons': 'config distributed model randomness resnet schedules towers',
+  'skeletons': 'derived distributed model randomness resnet schedules towers',
   'contrastive': """distributed distributions model objectives randomness
     schedules skeletons""",
-  'distillation': 'config distributed model objectives schedules skeletons',
+  'distillation': 'derived distributed model objectives schedules skeletons',
   'entropy_reconstruction': 'distillation distributed information skeletons',
-  'prototypes': """clustering config distributed model objectives randomness
-    skeletons""",
-  'stochcon': 'config contrastive distributed latents schedules skeletons',
+  'prototypes': """clustering derived distributed model objectives randomness
+    settings skeletons""",
+  'stochcon': 'contrastive derived distributed latents schedules skeletons',
   'methods': """contrastive distillation entropy_reconstruction prototypes
     skeletons stochcon""",
   'data_sources': 'photo_patches',
   'data': 'data_sources evaluation.subsets randomness',
   'augmentation': 'data_util randomness',
-  'watch': 'augmentation config data data_sources health loop',
-  'optimizers': 'config lars_optimizer model objectives schedules',
-  'train': """augmentation big_batches checkpoint_files checkpoints config data
-    data_service data_sources distributed loop methods model monitor objectives
-    optimizers pretrained skeletons watch""",
+  'watch': 'augmentation checks data data_sources derived health loop',
+  'optimizers': 'config derived lars_optimizer model objectives schedules',
+  'train': """augmentation big_batches checkpoint_files checkpoints checks data
+    data_service data_sources derived distributed loop methods model monitor
+    objectives optimizers pretrained skeletons watch""",
   'evaluation.weather': 'evaluation.blurs randomness',
   'evaluation.corruptions': 'evaluation.blurs evaluation.weather randomness',
-  'features': """config data data_sources data_util evaluation.corruptions
-    randomness""",
+  'features': """config data data_sources data_util derived
+    evaluation.corruptions randomness""",
   'evaluation.linear': 'evaluation.statistics evaluation.subsets',
   'evaluation.compression': 'distributions',
   'evaluation.card': 'evaluation.plots evaluation.references',
   'evaluation.comparison': """evaluation.card evaluation.plots
     evaluation.statistics""",
-  'evaluation.subject': """config data data_sources evaluation.statistics
-    evaluation.store features""",
+  'evaluation.subject': """config data data_sources derived
+    evaluation.statistics evaluation.store features""",
   'evaluation.finetuning': """config data data_sources evaluation.store features
     loop monitor settings train""",
   'evaluation.accuracy': """data data_sources evaluation.finetuning
-    evaluation.knn evaluation.linear evaluation.statistics evaluation.subject
-    evaluation.subsets evaluation.transfer_sets features""",
-  'evaluation.robustness': """config data_sources evaluation.accuracy
+    evaluation.knn evaluation.linear evaluation.subject evaluation.subsets
+    evaluation.transfer_sets features""",
+  'evaluation.robustness': """data_sources derived evaluation.accuracy
     evaluation.linear evaluation.robustness_sets evaluation.subject
     evaluation.variants features""",
-  'evaluation.rates': """config distributions evaluation.accuracy
+  'evaluation.rates': """distributions evaluation.accuracy
     evaluation.compression evaluation.linear evaluation.subject features health
-    information watch""",
-  'evaluation.suites': """config data_sources evaluation.accuracy
+    information settings watch""",
+  'evaluation.suites': """config data_sources derived evaluation.accuracy
     evaluation.card evaluation.rates evaluation.robustness evaluation.store
     evaluation.subject features pretrained""",
   'latent_study': 'config data_sources features latent_report',
-  'search': 'config data data_sources data_util features hamming pretrained',
-  'evaluate': """checkpoint_files config data_sources features objectives
+  'search': """config data data_sources data_util derived features hamming
     pretrained""",
+  'evaluate': """checkpoint_files config data_sources derived features
+    objectives pretrained""",
 }
 ROOMS['doctor'] = 'config distributed loop optimizers train'
 ROOMS['run'] = ' '.join(ROOMS)
@@ -138,7 +141,8 @@ def test_setup_lists_exactly_the_modules():
 def test_some_things_live_in_one_place():
   assert rooms_with('import absl.flags') == {'command_line'}
   assert rooms_with('get_replica_context') == {'distributed'}
-  openers = {'run', 'train', 'evaluate', 'doctor', 'config', 'command_line'}
+  openers = {'run', 'train', 'evaluate', 'doctor', 'command_line'}
+  openers |= {'config', 'checks', 'derived'}
   openers |= {'methods', 'contrastive', 'distillation', 'skeletons', 'stochcon'}
   openers |= {'features', 'latent_study', 'search'}
   openers |= {f'evaluation.{name}' for name in SUITES.split()}

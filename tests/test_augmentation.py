@@ -8,10 +8,10 @@ import pytest
 import tensorflow as tf
 
 import augmentation
-import config
 import data
 import data_sources
 import data_util
+import derived
 import randomness
 import train
 from config import Config
@@ -21,7 +21,7 @@ from small_data import write
 @pytest.fixture(autouse=True)
 def multi_crop(monkeypatch):
   """As if SimCLR took local crops."""
-  monkeypatch.setattr(config, 'MULTI_CROP', ('contrastive',))
+  monkeypatch.setattr(derived, 'MULTI_CROP', ('contrastive',))
 
 
 # Below 20 px a blur has one tap.
@@ -31,7 +31,7 @@ STILL = {'color_jitter_probability': 0.0}
 
 
 def recipe_of(**changes):
-  return config.augmentation(Config(**SMALL | changes))
+  return derived.augmentation(Config(**SMALL | changes))
 
 
 def make_image(height=40, width=52, seed=0):
@@ -248,7 +248,7 @@ def inputs(pictures, strategy, **changes):
   """Two global batches: rows joined over the replicas, views finished."""
   cfg = Config(dataset=pictures, **RUN | changes)
   info = data_sources.describe(cfg.dataset)
-  finish = functools.partial(augmentation.per_batch, config.augmentation(cfg))
+  finish = functools.partial(augmentation.per_batch, derived.augmentation(cfg))
   batches, found = train.make_input(cfg, info, strategy, 0), []
   for _ in range(2):
     done = strategy.run(finish, args=(next(batches),))

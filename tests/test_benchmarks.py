@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-import config
 import data_util
+import derived
 import methods
 import model
 import resnet
@@ -45,7 +45,7 @@ def test_the_bare_heads_are_ours():
 
 
 def test_the_plain_pipeline_does_what_ours_does():
-  recipe = config.augmentation(Config(image_size=40))
+  recipe = derived.augmentation(Config(image_size=40))
   rng = np.random.default_rng(0)
   images = rng.integers(0, 256, [12, 40, 40, 3], dtype=np.uint8)
   draws = rng.random([12, len(data_util.DRAWS)], np.float32)

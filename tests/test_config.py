@@ -11,8 +11,10 @@ import sys
 import pytest
 from absl import flags
 
+import checks
 import command_line
 import config
+import derived
 import presets
 import settings
 from config import Config, ConfigError
@@ -277,11 +279,11 @@ def test_published_lengths():
   images = 1281167
   for name, steps in (('csimclr', 93836), ('csimclr_1000epochs', 312785)):
     cfg = parse(f'--preset={name}')
-    assert config.train_steps(cfg, images) == steps
-    assert config.warmup_steps(cfg, images) == 3127
-    assert config.checkpoint_steps(cfg, images) == 313
+    assert derived.train_steps(cfg, images) == steps
+    assert derived.warmup_steps(cfg, images) == 3127
+    assert derived.checkpoint_steps(cfg, images) == 313
   rates = [
-    config.scaled_learning_rate(parse(f'--preset={name}'))
+    derived.scaled_learning_rate(parse(f'--preset={name}'))
     for name in ('byol', 'cbyol', 'byol_1000epochs', 'cbyol_1000epochs')
   ]
   assert rates == pytest.approx([4.8, 5.6, 3.2, 4.0], rel=1e-12)
@@ -296,10 +298,10 @@ def test_cifar10_recipes():
   }
   for name, (rate, decay, hidden, jitter, blur, solarize) in recipes.items():
     cfg = parse(f'--preset={name}')
-    views = config.augmentation(cfg)
+    views = derived.augmentation(cfg)
     assert (cfg.learning_rate, cfg.weight_decay) == (rate, decay)
     assert (cfg.proj_head_hidden_dim, cfg.proj_out_dim) == (hidden, 256)
-    assert (cfg.resnet_depth, config.stem(cfg)) == (18, 'cifar')
+    assert (cfg.resnet_depth, derived.stem(cfg)) == (18, 'cifar')
     assert (cfg.train_epochs, cfg.train_batch_size) == (1000, 256)
     assert (cfg.lars_eta, cfg.lars_clip) == (0.02, True)
     assert (views.brightness, views.contrast) == (jitter, jitter)
@@ -322,16 +324,16 @@ def test_swav_and_deepcluster_recipes():
   names = ('warmup_learning_rate', 'learning_rate', 'final_learning_rate')
   for name, (batch, crops, rates) in recipes.items():
     cfg = parse(f'--preset={name}')
-    found = [config.scaled_learning_rate(cfg, rate) for rate in names]
+    found = [derived.scaled_learning_rate(cfg, rate) for rate in names]
     assert found == pytest.approx(rates, rel=1e-9)
-    assert (cfg.train_batch_size, config.num_views(cfg)) == (batch, crops)
+    assert (cfg.train_batch_size, derived.num_views(cfg)) == (batch, crops)
     assert (cfg.proj_head_hidden_dim, cfg.proj_out_dim) == (2048, 128)
     assert (cfg.num_prototypes, cfg.temperature) == (3000, 0.1)
     assert (cfg.optimizer, cfg.weight_decay) == ('lars', 1e-6)
     small = name.startswith('cifar10')
     assert (cfg.lars_eta, cfg.lars_clip) == ((0.02 if small else 1e-3), small)
     assert cfg.train_epochs == (1000 if small else 400)
-    views = config.augmentation(cfg)
+    views = derived.augmentation(cfg)
     assert (views.brightness, views.hue, views.gray_prob) == (0.8, 0.2, 0.2)
     assert views.blur == (0.5,) * crops and views.solarize == (0.0,) * crops
   swav, small = parse('--preset=swav'), parse('--preset=swav_256')
@@ -339,23 +341,23 @@ def test_swav_and_deepcluster_recipes():
   assert (small.freeze_prototypes_steps, small.warmup_epochs) == (5005, 0)
   assert (swav.queue_size, small.queue_size) == (0, 3840)
   # Of 5004.6 steps each.
-  assert config.queue_start_step(small, 1281167) == 75069
-  views = config.augmentation(small)
+  assert derived.queue_start_step(small, 1281167) == 75069
+  views = derived.augmentation(small)
   assert views.size == (224, 224, *[96] * 6)
   assert views.area_lower == (0.14, 0.14, *[0.05] * 6)
 
 
 def test_a_queue_is_used_when_it_is_full():
   cfg = Config(pretrain_loss='swav', queue_size=30, train_batch_size=8)
-  assert config.queue_start_step(cfg, 100) == 4
+  assert derived.queue_start_step(cfg, 100) == 4
   cfg = dataclasses.replace(cfg, queue_start=1.5)
-  assert config.queue_start_step(cfg, 100) == 19
-  assert config.queue_start_step(cfg, 8) == 4
+  assert derived.queue_start_step(cfg, 100) == 19
+  assert derived.queue_start_step(cfg, 8) == 4
 
 
 def test_simclr_repo_recipe():
   cfg = parse('--preset=cifar10_simclr_repo')
-  views = config.augmentation(cfg)
+  views = derived.augmentation(cfg)
   assert (cfg.train_batch_size, cfg.learning_rate) == (512, 1.0)
   assert (cfg.weight_decay, cfg.temperature) == (1e-4, 0.5)
   assert (cfg.lars_eta, cfg.lars_clip) == (1e-3, False)
@@ -367,25 +369,25 @@ def test_simclr_repo_recipe():
 def test_dino_and_simsiam_recipes():
   adam, sgd = parse('--preset=dino'), parse('--preset=dino_sgd')
   for cfg in (adam, sgd):
-    rate = config.scaled_learning_rate(cfg, 'final_learning_rate')
+    rate = derived.scaled_learning_rate(cfg, 'final_learning_rate')
     assert rate == pytest.approx(1e-6)
     assert cfg.freeze_prototypes_steps == 1281167 // cfg.train_batch_size
-    assert config.num_views(cfg) == 10
-    recipe = config.augmentation(cfg)
+    assert derived.num_views(cfg) == 10
+    recipe = derived.augmentation(cfg)
     assert recipe.blur == (1.0, 0.1, *(0.5,) * 8)
     assert recipe.solarize == (0.0, 0.2, *(0.0,) * 8)
-  assert config.scaled_learning_rate(adam) == pytest.approx(0.002)
-  assert config.augmentation(adam).area_upper == (1.0, 1.0, *(0.4,) * 8)
-  assert config.augmentation(sgd).area_upper == (1.0, 1.0, *(0.14,) * 8)
+  assert derived.scaled_learning_rate(adam) == pytest.approx(0.002)
+  assert derived.augmentation(adam).area_upper == (1.0, 1.0, *(0.4,) * 8)
+  assert derived.augmentation(sgd).area_upper == (1.0, 1.0, *(0.14,) * 8)
   simsiam = parse('--preset=cifar10_simsiam')
-  assert config.scaled_learning_rate(simsiam) == 0.5
-  assert config.augmentation(simsiam).blur == (0.0, 0.0)
+  assert derived.scaled_learning_rate(simsiam) == 0.5
+  assert derived.augmentation(simsiam).blur == (0.0, 0.0)
 
 
 @pytest.mark.parametrize('name', presets.PRESETS)
 def test_every_preset_is_valid_and_without_idle_settings(name):
   cfg = parse(f'--preset={name}')
-  assert config.warnings(cfg, num_examples=50000) == []
+  assert checks.warnings(cfg, num_examples=50000) == []
   assert f'--preset={name}\n' in command_line.help_text()
 
 
@@ -754,17 +756,17 @@ def test_wrong_types_from_python_or_a_file(values):
 def test_check_replicas_names_both_numbers():
   cfg = Config(train_batch_size=7, eval_batch_size=4)
   with pytest.raises(ConfigError, match='--train_batch_size=7.* 2 replicas'):
-    config.check_replicas(cfg, 2)
-  config.check_replicas(cfg, 1)
-  config.check_replicas(dataclasses.replace(cfg, train_batch_size=8), 4)
+    checks.check_replicas(cfg, 2)
+  checks.check_replicas(cfg, 1)
+  checks.check_replicas(dataclasses.replace(cfg, train_batch_size=8), 4)
   queue = Config(pretrain_loss='swav', queue_size=6)
   with pytest.raises(ConfigError, match='--queue_size=6.* 4 replicas'):
-    config.check_replicas(queue, 4)
-  config.check_replicas(queue, 2)
+    checks.check_replicas(queue, 4)
+  checks.check_replicas(queue, 2)
   evaluating = dataclasses.replace(cfg, mode='eval', model_dir='m')
-  config.check_replicas(evaluating, 2)
+  checks.check_replicas(evaluating, 2)
   with pytest.raises(ConfigError, match='--eval_batch_size=4.* 3 replicas'):
-    config.check_replicas(evaluating, 3)
+    checks.check_replicas(evaluating, 3)
 
 
 @pytest.mark.parametrize(
@@ -796,15 +798,15 @@ def test_check_replicas_names_both_numbers():
   ],
 )
 def test_one_warning(line, hint):
-  (warning,) = config.warnings(parse(line), num_examples=50000)
+  (warning,) = checks.warnings(parse(line), num_examples=50000)
   assert hint in warning
 
 
 def test_no_warning():
-  assert config.warnings(parse('--train_steps=10')) == []
+  assert checks.warnings(parse('--train_steps=10')) == []
   # The warm-up takes 10 * 50000 // 512 = 976 steps.
-  assert config.warnings(parse('--train_steps=977'), 50000) == []
-  assert len(config.warnings(parse('--train_steps=976'), 50000)) == 1
+  assert checks.warnings(parse('--train_steps=977'), 50000) == []
+  assert len(checks.warnings(parse('--train_steps=976'), 50000)) == 1
 
 
 # What follows from the settings.
@@ -812,37 +814,37 @@ def test_no_warning():
 
 def test_steps():
   cfg = Config(train_batch_size=100, train_epochs=3, warmup_epochs=0.5)
-  assert config.train_steps(cfg, 1030) == 31
-  assert config.warmup_steps(cfg, 1030) == 5
-  assert config.checkpoint_steps(cfg, 1030) == 10
-  assert config.checkpoint_steps(cfg, 30) == 1
+  assert derived.train_steps(cfg, 1030) == 31
+  assert derived.warmup_steps(cfg, 1030) == 5
+  assert derived.checkpoint_steps(cfg, 1030) == 10
+  assert derived.checkpoint_steps(cfg, 30) == 1
   cfg = dataclasses.replace(cfg, train_steps=4, checkpoint_steps=2)
-  assert config.train_steps(cfg, 1030) == 4
-  assert config.checkpoint_steps(cfg, 1030) == 2
+  assert derived.train_steps(cfg, 1030) == 4
+  assert derived.checkpoint_steps(cfg, 1030) == 2
 
 
 def test_learning_rate_scaling():
   cfg = Config(learning_rate=0.075, train_batch_size=1024)
-  assert config.scaled_learning_rate(cfg) == pytest.approx(0.3)
+  assert derived.scaled_learning_rate(cfg) == pytest.approx(0.3)
   cfg = dataclasses.replace(cfg, learning_rate_scaling='sqrt')
-  assert config.scaled_learning_rate(cfg) == pytest.approx(2.4)
+  assert derived.scaled_learning_rate(cfg) == pytest.approx(2.4)
   cfg = dataclasses.replace(cfg, final_learning_rate=0.01)
-  found = config.scaled_learning_rate(cfg, 'final_learning_rate')
+  found = derived.scaled_learning_rate(cfg, 'final_learning_rate')
   assert found == pytest.approx(0.32)
 
 
 def test_stem():
-  assert config.stem(Config(image_size=32)) == 'cifar'
-  assert config.stem(Config(image_size=33)) == 'imagenet'
-  assert config.stem(Config(image_size=32, stem='small')) == 'small'
+  assert derived.stem(Config(image_size=32)) == 'cifar'
+  assert derived.stem(Config(image_size=33)) == 'imagenet'
+  assert derived.stem(Config(image_size=32, stem='small')) == 'small'
 
 
 def test_method_facts():
   facts = {
     loss: (
-      config.is_ceb(cfg),
-      config.has_teacher(cfg),
-      config.has_latent(cfg),
+      derived.is_ceb(cfg),
+      derived.has_teacher(cfg),
+      derived.has_latent(cfg),
     )
     for loss in settings.METHOD_NAMES
     for cfg in [Config(pretrain_loss=loss, **METHOD_SETTINGS.get(loss, {}))]
@@ -869,7 +871,7 @@ def test_method_facts():
 
 
 def test_published_augmentation():
-  assert dataclasses.asdict(config.augmentation(Config())) == {
+  assert dataclasses.asdict(derived.augmentation(Config())) == {
     'size': (224, 224),
     'random_crop': True,
     'area_lower': (0.08, 0.08),
@@ -892,7 +894,7 @@ def test_published_augmentation():
 
 def test_other_augmentations():
   def resolved(**settings):
-    return config.augmentation(Config(**settings))
+    return derived.augmentation(Config(**settings))
 
   simclr = resolved(batch_image_augmentation_type='simclr')
   assert (simclr.blur, simclr.solarize) == ((0.5, 0.5), (0.0, 0.0))
@@ -923,21 +925,21 @@ def test_other_augmentations():
 @pytest.fixture
 def multi_crop(monkeypatch):
   """As if BYOL took local crops."""
-  monkeypatch.setattr(config, 'MULTI_CROP', ('byol',))
+  monkeypatch.setattr(derived, 'MULTI_CROP', ('byol',))
 
 
 @pytest.mark.usefixtures('multi_crop')
 def test_local_crops_follow_two_global_ones():
   line = '--pretrain_loss=byol --local_crops=3 --area_range_lower_bound=0.14'
   cfg = parse(line)
-  recipe = config.augmentation(cfg)
-  assert config.num_views(cfg) == 5
+  recipe = derived.augmentation(cfg)
+  assert derived.num_views(cfg) == 5
   assert (recipe.size, recipe.image_size) == ((224, 224, 96, 96, 96), 224)
   assert recipe.area_lower == (0.14, 0.14, 0.05, 0.05, 0.05)
   assert recipe.area_upper == (1.0, 1.0, 0.14, 0.14, 0.14)
   assert recipe.blur == (1.0, 0.1, 0.5, 0.5, 0.5)
   assert recipe.solarize == (0.0, 0.2, 0.0, 0.0, 0.0)
-  other = config.augmentation(
+  other = derived.augmentation(
     parse(
       f'{line} --local_size=64 --local_area=0.05,0.4 '
       '--blur_probability=0.3,0.4,0.1 --solarize_probability=0.6,0.7'
@@ -948,32 +950,32 @@ def test_local_crops_follow_two_global_ones():
   assert other.blur == (0.3, 0.4, 0.1, 0.1, 0.1)
   assert other.solarize == (0.6, 0.7, 0.0, 0.0, 0.0)
   simclr = f'{line} --batch_image_augmentation_type=simclr'
-  assert config.augmentation(parse(simclr)).blur == (0.5,) * 5
-  sharp = config.augmentation(parse(f'{line} --use_blur=false'))
+  assert derived.augmentation(parse(simclr)).blur == (0.5,) * 5
+  sharp = derived.augmentation(parse(f'{line} --use_blur=false'))
   assert sharp.blur == (0.0,) * 5
   assert sharp.solarize == (0.0, 0.2, 0.0, 0.0, 0.0)
 
 
 @pytest.mark.usefixtures('multi_crop')
 def test_local_crops_are_for_methods_that_take_them():
-  assert config.num_views(parse('--preset=cbyol')) == 2
+  assert derived.num_views(parse('--preset=cbyol')) == 2
   for line in ('--preset=cbyol', '--preset=simclr'):
     assert 'learns from two views' in refusal(f'{line} --local_crops=1')
   tuned = parse('--train_mode=finetune --preset=byol --local_crops=6')
-  assert config.num_views(tuned) == 1
+  assert derived.num_views(tuned) == 1
   small = '--pretrain_loss=byol --local_crops=2 --image_size=32'
-  (warning,) = config.warnings(parse(small))
+  (warning,) = checks.warnings(parse(small))
   assert warning.startswith('--local_size=96: larger than')
-  assert config.warnings(parse(f'{small} --local_size=32')) == []
+  assert checks.warnings(parse(f'{small} --local_size=32')) == []
 
 
 def test_views_of_other_recipes():
   def resolved(views):
-    return config.augmentation(Config(**views))
+    return derived.augmentation(Config(**views))
 
   moco = resolved(presets.MOCO_V2_VIEWS)
   assert moco == dataclasses.replace(
-    config.augmentation(Config()),
+    derived.augmentation(Config()),
     area_lower=(0.2, 0.2),
     saturation=0.4,
     brightness_fn='simclrv2',
@@ -1080,24 +1082,24 @@ def evaluating(*flags):
 
 
 def test_suites_come_in_their_order_and_all_leaves_out_the_long_one():
-  assert config.suites(evaluating()) == [*settings.SUITES[:-1]]
-  found = config.suites(evaluating('--suite=robustness,linear'))
+  assert derived.suites(evaluating()) == [*settings.SUITES[:-1]]
+  found = derived.suites(evaluating('--suite=robustness,linear'))
   assert found == ['linear', 'robustness']
-  found = config.suites(evaluating('--suite=all,transfer_finetune'))
+  found = derived.suites(evaluating('--suite=all,transfer_finetune'))
   assert found == [*settings.SUITES]
 
 
 def test_names_of_corruptions_and_sets():
-  assert config.corruptions(evaluating()) == []
-  assert len(config.corruptions(evaluating('--corrupt=all'))) == 15
+  assert derived.corruptions(evaluating()) == []
+  assert len(derived.corruptions(evaluating('--corrupt=all'))) == 15
   named = evaluating('--corrupt=snow,fog')
-  assert config.corruptions(named) == ['snow', 'fog']
+  assert derived.corruptions(named) == ['snow', 'fog']
   # ImageNet has variants, and so have they where somebody says where they lie.
-  assert len(config.robustness_places(evaluating())) == 7
+  assert len(derived.robustness_places(evaluating())) == 7
   other = ['--dataset=cifar10']
-  assert config.robustness_places(evaluating(*other)) == {}
+  assert derived.robustness_places(evaluating(*other)) == {}
   places = '--robustness_sets=objectnet=folder:/o,imagenet_a'
-  assert config.robustness_places(evaluating(*other, places)) == {
+  assert derived.robustness_places(evaluating(*other, places)) == {
     'imagenet_a': '',
     'objectnet': 'folder:/o',
   }

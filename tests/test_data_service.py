@@ -15,6 +15,7 @@ import augmentation
 import config
 import data
 import data_service
+import derived
 import run
 from data_sources import describe
 from small_data import make_folder
@@ -86,9 +87,9 @@ def test_every_example_of_an_epoch_arrives_once(service, tmp_path, kind):
 def test_local_crops_arrive_as_they_are_made_here(
   service, tmp_path, monkeypatch
 ):
-  monkeypatch.setattr(config, 'MULTI_CROP', ('contrastive',))
+  monkeypatch.setattr(derived, 'MULTI_CROP', ('contrastive',))
   cfg = config.Config(image_size=16, local_size=8, local_crops=2)
-  views = augmentation.per_image(config.augmentation(cfg), 4)
+  views = augmentation.per_image(derived.augmentation(cfg), 4)
   info = info_of('folder', tmp_path)
 
   def rows(batches):

@@ -15,6 +15,7 @@ import tensorflow as tf
 
 import checkpoints
 import config
+import derived
 import export
 import methods
 import model
@@ -69,7 +70,7 @@ def trained(
   first = state()
   randomise(first.method)
   found = pretrained.Found('a/ckpt-7', False, settings, (), classes, 7, {})
-  recipe = config.augmentation(cfg)
+  recipe = derived.augmentation(cfg)
   return export.Trained(first, found, recipe.mean_std, SIZE, state)
 
 

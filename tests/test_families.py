@@ -7,6 +7,7 @@ import sys
 
 import pytest
 
+import checks
 import config
 import methods
 
@@ -20,7 +21,7 @@ def test_every_method_has_a_run_and_every_flag_of_it_an_effect():
   assert set(families.METHODS) == set(methods.METHODS)
   for name, row in families.RUNS.items():
     cfg = config.Config(**families.BASE | row)
-    assert config.warnings(cfg) == [], name
+    assert checks.warnings(cfg) == [], name
     # The untrained network of those in the first table is still there.
     written = 1 + cfg.train_steps // cfg.checkpoint_steps
     assert name not in families.METHODS or written <= cfg.keep_checkpoint_max

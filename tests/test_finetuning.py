@@ -8,6 +8,7 @@ import pytest
 
 import config
 import data_sources
+import derived
 import loop
 from evaluation import finetuning, suites
 from evaluation.finetuning import SEMI, Trial, settings_of, transfer_grid
@@ -24,7 +25,7 @@ def test_grids_are_the_papers():
     assert len(set(grid)) == 10 and {t.epochs for t in grid} == {30, 50}
     cfgs = [config.Config(**{'train_batch_size': t.batch,
             'learning_rate': t.rate}) for t in grid]  # fmt: skip
-    rates = {round(config.scaled_learning_rate(cfg), 6) for cfg in cfgs}
+    rates = {round(derived.scaled_learning_rate(cfg), 6) for cfg in cfgs}
     assert rates == {0.005, 0.01, 0.02, 0.05, 0.1}
     assert {t.batch for t in grid} == {1024}
 
@@ -76,7 +77,7 @@ def test_a_trial_is_the_protocol_whatever_the_pretraining_was():
   # Defaults that are the protocol's too.
   assert (found.momentum, found.momentum_nesterov) == (0.9, True)
   assert (found.fine_tune_after_block, found.ft_proj_selector) == (-1, 0)
-  crops = config.augmentation(found)
+  crops = derived.augmentation(found)
   assert crops.random_crop and crops.jitter_prob == 0.0
   assert {*crops.area_lower} == {0.08} and {*crops.area_upper} == {1.0}
   assert Trial(4096, 0.05).fitted(100) == Trial(100, 0.05)

@@ -6,6 +6,7 @@ import re
 import numpy as np
 import pytest
 
+import checks
 import config
 import distributions
 import health
@@ -130,7 +131,7 @@ def test_lengths_do_not_matter_and_zero_stays_zero():
 
 
 # A run in order, the quickstart at its end and BYOL: nothing is said of it.
-SETTINGS = config.in_use(config.Config(pretrain_loss='byol', precision='bf16'))
+SETTINGS = checks.in_use(config.Config(pretrain_loss='byol', precision='bf16'))
 CHANCE = {'contrast_loss': 2 * math.log(511), 'teacher_entropy': math.log(4096)}
 FINE = {
   'total_loss': 24.6,
@@ -180,7 +181,7 @@ def test_each_trouble_is_named_with_its_number_and_what_to_turn(kind):
 
 def advice(kind, **changes):
   """The flags that a run with these settings is told to turn."""
-  settings = config.in_use(config.Config(**changes))
+  settings = checks.in_use(config.Config(**changes))
   (line,) = health.words(FINE | TROUBLES[kind], settings, CHANCE).values()
   return set(re.findall(r'--(\w+)', line))
 

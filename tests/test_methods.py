@@ -7,7 +7,7 @@ import pytest
 import tensorflow as tf
 import tf_keras as keras
 
-import config
+import derived
 import methods
 import model
 import schedules
@@ -133,7 +133,7 @@ def test_every_trained_variable_gets_a_gradient_and_no_other(
     assert float(tf.reduce_max(tf.abs(gradient))) > 0, variable.name
   trained = {v.ref() for v in variables}
   rest = [v for v in method.trainable_variables if v.ref() not in trained]
-  assert bool(rest) == config.has_teacher(cfg)
+  assert bool(rest) == derived.has_teacher(cfg)
   if rest:
     _, none = loss_and_gradients(method, batch, rest)
     assert all(g is None for g in none)

@@ -7,7 +7,9 @@ import sys
 import numpy as np
 import pytest
 
+import checks
 import config
+import derived
 from evaluation import card, statistics
 
 SCRIPTS = os.path.join(os.path.dirname(os.path.dirname(__file__)), 'scripts')
@@ -35,10 +37,10 @@ def test_both_of_a_pair_differ_by_compression_alone():
     a, b = (config.to_dict(found[m]) for m in (plain, compressive))
     differ = {name for name in a if a[name] != b[name]}
     assert differ <= OWN, plain
-    assert config.is_ceb(found[compressive]) and b['ceb_beta'] > 0
+    assert derived.is_ceb(found[compressive]) and b['ceb_beta'] > 0
     assert a['seed'] == b['seed'] == 1
     for method in (plain, compressive):
-      assert config.warnings(found[method]) == []
+      assert checks.warnings(found[method]) == []
 
 
 def test_the_sweep_changes_beta_and_kappa_alone():

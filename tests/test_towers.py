@@ -8,8 +8,8 @@ import tensorflow as tf
 import tf_keras as keras
 from skimage import color
 
-import config
 import data_util
+import derived
 import towers
 
 CORNERS = np.array(list(itertools.product([0.0, 1.0], repeat=3)))
@@ -42,7 +42,7 @@ def test_every_part_spans_what_a_network_is_used_to(part):
 
 
 def test_the_flag_names_every_part():
-  assert tuple(towers.PARTS) == config.COLOUR_PARTS
+  assert tuple(towers.PARTS) == derived.COLOUR_PARTS
 
 
 class Means(keras.layers.Layer):

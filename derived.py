@@ -1,0 +1,257 @@
+"""What follows from the settings of a call: pure functions of them.
+
+Which kind of method and of mode it is, how many steps, at which rate, what
+happens to images. Nothing heavy is imported here, so that --help and a mistyped
+flag answer at once.
+"""
+
+import dataclasses
+import math
+
+from evaluation import variants
+from settings import METHOD_NAMES, METHOD_SWITCHES, SUITES, refuse, show
+
+# fmt: off
+# Tables, laid out by hand.
+
+CEB = ('contrastive_ceb', 'byol_ceb')
+# The methods whose loss compares the images of a batch with each other.
+_IN_BATCH = (
+  'contrastive', 'contrastive_ceb', 'cmc',
+  'er_simclr', 'er_byol', 'er_dino', 'entrec_cont', 'entrec_disc', 'swav',
+  'stochcon_bernoulli', 'stochcon_gaussian')
+TEACHERS = tuple(
+  name for name in METHOD_NAMES
+  if 'use_momentum_encoder' in METHOD_SWITCHES[name])
+# Parts of an image's colours that a network of CMC may see.
+COLOUR_PARTS = ('rgb', 'lab_l', 'lab_ab', 'ycbcr_y', 'ycbcr_cbcr')
+DINO = ('dino', 'er_dino')
+STOCHCON = ('stochcon_bernoulli', 'stochcon_gaussian')
+# The methods that take --local_crops beside their two global ones.
+MULTI_CROP = ('swav', 'deepcluster', *DINO)
+# fmt: on
+# The modes that read a trained model and train none.
+READING = (
+  *('eval', 'evaluate', 'extract_features', 'latents', 'search'),
+  *('export', 'inspect'),
+)
+
+
+# What kind of call it is ------------------------------------------------------
+
+
+def is_ceb(cfg):
+  """Whether the method compresses."""
+  return cfg.pretrain_loss in CEB
+
+
+def compares(cfg):
+  """Whether the loss of an image depends on the others in its batch."""
+  return cfg.train_mode == 'pretrain' and cfg.pretrain_loss in _IN_BATCH
+
+
+def centres(cfg):
+  """Whether the logits of DINO's teacher are centred."""
+  asked = cfg.pretrain_loss == 'dino' if cfg.centring is None else cfg.centring
+  return asked and cfg.pretrain_loss in DINO
+
+
+def has_teacher(cfg):
+  """Whether the method has a target network, the EMA of the online one."""
+  return 'use_momentum_encoder' in METHOD_SWITCHES[cfg.pretrain_loss]
+
+
+def chunks(cfg, replicas):
+  """How many parts a replica's batch comes in."""
+  rows = cfg.train_batch_size // replicas
+  if cfg.grad_cache_chunk:
+    return rows // cfg.grad_cache_chunk
+  return cfg.grad_accum_steps
+
+
+def has_latent(cfg):
+  """Whether bits or Gaussians stand between representation and head."""
+  return cfg.pretrain_loss in STOCHCON
+
+
+def latent_dim(cfg):
+  """How wide they are: by themselves as wide as the representation."""
+  width = (512 if cfg.resnet_depth < 50 else 2048) * cfg.width_multiplier
+  return cfg.latent_dim or width
+
+
+def view_pair(cfg):
+  """What each of two networks sees; () where there is one."""
+  return tuple(cfg.view_pairs.split(',')) if cfg.view_pairs else ()
+
+
+def reads(cfg):
+  """Whether this call reads a trained model and trains none."""
+  return cfg.mode in READING
+
+
+def words(text):
+  """'a, b' -> ['a', 'b']."""
+  return [word.strip() for word in text.split(',') if word.strip()]
+
+
+def _among(flag, text, names):
+  """'all' or 'a,b' -> names in their own order; refuses others."""
+  wanted = words(text)
+  unknown = [word for word in wanted if word not in (*names, 'all')]
+  if unknown:
+    why = f'{show(unknown[0])} is none of all, {", ".join(names)}'
+    refuse(flag, text, why)
+  return [name for name in names if name in wanted or 'all' in wanted]
+
+
+def suites(cfg):
+  """The suites of this evaluation, in their order."""
+  named = words(cfg.suite)
+  if not named:
+    refuse('suite', cfg.suite, f'must name some of all, {", ".join(SUITES)}')
+  found = _among('suite', cfg.suite, SUITES)
+  return [name for name in found if name in named or name != SUITES[-1]]
+
+
+def corruptions(cfg):
+  """The corruptions of the evaluation split, in ImageNet-C's order."""
+  return _among('corrupt', cfg.corrupt, [*variants.ALEXNET_ERRORS])
+
+
+def is_imagenet(cfg):
+  """Whether the images are ImageNet's, which has published variants."""
+  return cfg.dataset.partition(':')[0].startswith('imagenet2012')
+
+
+def robustness_places(cfg):
+  """--robustness_sets -> {name: where it lies, or '' where TFDS knows}."""
+  text = cfg.robustness_sets or ('all' if is_imagenet(cfg) else '')
+  places = dict(word.partition('=')[::2] for word in words(text))
+  names = _among('robustness_sets', ','.join(places), variants.SETS)
+  return {name: places.get(name, '') for name in names}
+
+
+def stem(cfg):
+  """The stem of the backbone: 'imagenet', 'cifar' or 'small'."""
+  if cfg.stem == 'auto':
+    return 'cifar' if cfg.image_size <= 32 else 'imagenet'
+  return cfg.stem
+
+
+def train_steps(cfg, num_examples):
+  """Steps of the whole training."""
+  epochs = num_examples * cfg.train_epochs // cfg.train_batch_size + 1
+  return cfg.train_steps or epochs
+
+
+def warmup_steps(cfg, num_examples):
+  """Steps over which the learning rate rises."""
+  return round(cfg.warmup_epochs * num_examples // cfg.train_batch_size)
+
+
+def queue_start_step(cfg, num_examples):
+  """The first step that uses SwAV's queue, which is full then."""
+  start = math.ceil(cfg.queue_start * num_examples / cfg.train_batch_size)
+  return max(start, math.ceil(cfg.queue_size / cfg.train_batch_size))
+
+
+def checkpoint_steps(cfg, num_examples):
+  """Steps between two checkpoints."""
+  epochs = cfg.checkpoint_epochs * num_examples / cfg.train_batch_size
+  return cfg.checkpoint_steps or max(1, round(epochs))
+
+
+def scaled_learning_rate(cfg, name='learning_rate'):
+  """The peak of the learning rate, or another one, at this batch size."""
+  rate = getattr(cfg, name)
+  if cfg.learning_rate_scaling == 'sqrt':
+    return rate * math.sqrt(cfg.train_batch_size)
+  return rate * cfg.train_batch_size / 256
+
+
+def num_views(cfg):
+  """Views of an image in training: two global crops, then the local ones."""
+  return 1 if cfg.train_mode == 'finetune' else 2 + cfg.local_crops
+
+
+def numbers(text):
+  """'0.3,1' -> (0.3, 1.0); () where that is not what it says."""
+  try:
+    return tuple(float(part) for part in text.split(','))
+  except ValueError:
+    return ()
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Augmentation:
+  """What stands between a decoded image and its views.
+
+  Tuples have a number per view: two global crops, then local ones, which have
+  all of them the same. Probabilities are 0 where something is switched off.
+  Without random_crop a view is the central crop of the evaluation.
+  """
+
+  size: tuple
+  random_crop: bool
+  area_lower: tuple
+  area_upper: tuple
+  sampling: str
+  jitter_prob: float
+  brightness: float
+  contrast: float
+  saturation: float
+  hue: float
+  brightness_fn: str
+  gray_prob: float
+  clip_after_resize: bool
+  clip_after_gray: bool
+  blur: tuple
+  solarize: tuple
+  mean_std: bool
+
+  @property
+  def image_size(self):
+    """Height and width of the global crops."""
+    return self.size[0]
+
+
+# --batch_image_augmentation_type -> for view 1, view 2 and every local crop.
+_BLUR = {'byol': (1.0, 0.1, 0.5), 'simclr': (0.5, 0.5, 0.5)}
+_SOLARIZE = {'byol': (0.0, 0.2, 0.0), 'simclr': (0.0, 0.0, 0.0)}
+
+
+def augmentation(cfg):
+  """-> Augmentation, what the training images of this run go through."""
+
+  def views(first, second, local):
+    return first, second, *(local,) * cfg.local_crops
+
+  def probabilities(typed, usual, on):
+    given = numbers(typed)
+    return views(*given, *usual[kind][len(given) :]) if on else views(0, 0, 0)
+
+  kind = cfg.batch_image_augmentation_type
+  smallest, largest = cfg.area_range_lower_bound, cfg.area_range_upper_bound
+  low, high = numbers(cfg.local_area)
+  crop = not cfg.no_augmentation
+  color = crop and (cfg.train_mode == 'pretrain' or cfg.ft_with_full_aug)
+  return Augmentation(
+    size=views(cfg.image_size, cfg.image_size, cfg.local_size),
+    random_crop=crop,
+    area_lower=views(smallest, smallest, low),
+    area_upper=views(largest, largest, high),
+    sampling=cfg.bbox_sampling,
+    jitter_prob=cfg.color_jitter_probability if color else 0.0,
+    brightness=cfg.color_jitter_brightness,
+    contrast=cfg.color_jitter_contrast,
+    saturation=cfg.color_jitter_saturation,
+    hue=cfg.color_jitter_hue,
+    brightness_fn=cfg.brightness_fn,
+    gray_prob=cfg.grayscale_probability if color else 0.0,
+    clip_after_resize=cfg.clip_by_value_after_resizing,
+    clip_after_gray=cfg.clip_by_value_after_grayscale,
+    blur=probabilities(cfg.blur_probability, _BLUR, color and cfg.use_blur),
+    solarize=probabilities(cfg.solarize_probability, _SOLARIZE, color),
+    mean_std=kind == 'byol',
+  )
