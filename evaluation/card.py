@@ -2,9 +2,10 @@
 
 A number is a row, a plain dict of suite, name, dataset, split, metric, value,
 low, high, images, protocol and perhaps a curve {'x', 'y', 'x_label', 'y_label'}
-(one more x than y: they are the edges of a histogram). Scores are arrays, one
-row per image, under key(row) and 'ids/<dataset>/<split>'; what a mean per class
-is compared by needs 'labels/<dataset>/<split>' too.
+(one more x than y: they are the edges of a histogram). Curves with the same
+'panel' are drawn in one, each as its 'line'. Scores are arrays, one row per
+image, under key(row) and 'ids/<dataset>/<split>'; what a mean per class is
+compared by needs 'labels/<dataset>/<split>' too.
 """
 
 import collections
@@ -104,6 +105,7 @@ def _drawable(curve):
   except (KeyError, TypeError, ValueError):
     return False
   labels = [curve.get(f'{axis}_label') for axis in 'xy']
+  labels += [curve.get(name, '') for name in ('panel', 'line')]
   sizes = x.ndim == y.ndim == 1 and len(y) and len(x) - len(y) in (0, 1)
   finite = np.isfinite(x).all() and np.isfinite(y).all()
   return sizes and finite and all(isinstance(label, str) for label in labels)

@@ -106,13 +106,16 @@ def _bars(axes, rows):
 
 
 def _curves(figure, suite, rows):
-  """A panel for each name, a line in it for each data set."""
+  """A panel for each name, or what curves call theirs; a line for each."""
   panels = collections.defaultdict(list)
+  datasets = {f'{row["dataset"]}, {row["split"]}' for row in rows}
+  lines = {}
   for row in rows:
     curve = row['curve']
-    panels[row['name'], curve['x_label'], curve['y_label']].append(row)
-  datasets = sorted({f'{row["dataset"]}, {row["split"]}' for row in rows})
-  colours = dict(zip(datasets, _COLOURS * len(datasets), strict=False))
+    name = curve.get('panel', row['name'])
+    line = _line(row, len(datasets) > 1)
+    lines.setdefault(line, _COLOURS[len(lines) % len(_COLOURS)])
+    panels[name, curve['x_label'], curve['y_label']].append((line, curve))
   across = min(_COLUMNS, len(panels))
   down = -(-len(panels) // across)
   made = figure(
@@ -120,22 +123,29 @@ def _curves(figure, suite, rows):
   )
   grid = made.subplots(down, across, squeeze=False).ravel()
   for axes, (about, found) in zip(grid, panels.items(), strict=False):
-    _panel(axes, about, found, colours)
+    _panel(axes, about, found, lines)
   _one_scale(grid, panels)
   for axes in grid[len(panels) :]:
     axes.remove()
-  made.suptitle(f'{suite}: {datasets[0]}' if len(datasets) == 1 else suite)
-  if len(datasets) > 1:
-    handles = [grid[0].plot([], color=colours[name])[0] for name in datasets]
-    made.legend(handles, datasets, loc='outside lower center', ncols=3)
+  made.suptitle(': '.join([suite, *datasets]) if len(datasets) == 1 else suite)
+  named = {line: colour for line, colour in lines.items() if line}
+  if named:
+    handles = [grid[0].plot([], color=colour)[0] for colour in named.values()]
+    made.legend(handles, named, loc='outside lower center', ncols=3)
   return made
 
 
-def _panel(axes, about, rows, colours):
+def _line(row, several):
+  """What tells a curve from others of its panel; '' where nothing has to."""
+  parts = [row['curve'].get('line', '')]
+  parts += [f'{row["dataset"]}, {row["split"]}'] if several else []
+  return ', '.join(filter(None, parts))
+
+
+def _panel(axes, about, curves, colours):
   name, x_label, y_label = about
-  for row in rows:
-    x, y = row['curve']['x'], row['curve']['y']
-    colour = colours[f'{row["dataset"]}, {row["split"]}']
+  for line, curve in curves:
+    x, y, colour = curve['x'], curve['y'], colours[line]
     if len(x) == len(y) + 1:
       axes.stairs(y, x, fill=True, color=colour, alpha=0.6)
     else:
@@ -155,8 +165,10 @@ def _panel(axes, about, rows, colours):
 def _one_scale(grid, panels):
   """The same y limits for all panels of the same two quantities."""
   alike = collections.defaultdict(list)
-  for axes, (about, rows) in zip(grid, panels.items(), strict=False):
-    alike[about[1:]].append((axes, [y for r in rows for y in r['curve']['y']]))
+  for axes, (about, found) in zip(grid, panels.items(), strict=False):
+    alike[about[1:]].append(
+      (axes, [y for _, curve in found for y in curve['y']])
+    )
   for group in alike.values():
     low = min(min(values) for _, values in group)
     high = max(max(values) for _, values in group)

@@ -225,6 +225,8 @@ def _bits(subject, splits):
         'y': [r['accuracy'] for r in same],
         'x_label': 'bits an image',
         'y_label': 'top-1',
+        'panel': 'linear classification',
+        'line': f'{row["dims"]} numbers',
       }
       if row is same[0]
       else None

@@ -58,8 +58,9 @@ def _corruptions(subject, splits, heads):
     right, rows = _corrupted(subject, splits.test, heads, name)
     for head, by_severity in right.items():
       means[head].append(by_severity.mean(0))
+      # The name says which: all of a head have one protocol.
       protocol = subject.protocol(
-        Look(), **heads[head][1], corruption=name, severities='1 to 5, the mean'
+        Look(), **heads[head][1], severities='1 to 5, the mean'
       )
       number = accuracy(
         'robustness', f'{name}/{head}', splits.test, rows, means[head][-1],
@@ -71,12 +72,14 @@ def _corruptions(subject, splits, heads):
           'y': by_severity.mean(1).tolist(),
           'x_label': 'severity',
           'y_label': 'top-1',
+          'panel': name,
+          'line': head,
         }
       )
   for head, scores in means.items():
     if len(names) == len(variants.ALEXNET_ERRORS):
       protocol = subject.protocol(
-        Look(), **heads[head][1], corruption='all 15', severities='1 to 5'
+        Look(), **heads[head][1], severities='1 to 5, the mean'
       )
       mean = np.mean(scores, 0)
       yield accuracy(

@@ -115,6 +115,18 @@ def broken_cards():
     ('something else than text', {'dataset': None}),
     ('curve of linear/online', {'curve': {'x': [1], 'y': []}}),
     ('curve of linear/online', {'curve': {'x': [1], 'y': [2]}}),
+    (
+      'curve of linear/online',
+      {
+        'curve': {
+          'x': [1],
+          'y': [2],
+          'x_label': '',
+          'y_label': '',
+          'panel': [1],
+        }
+      },
+    ),
   ):
     yield why, made | {'numbers': [row | change]}
   no_split = {name: part for name, part in row.items() if name != 'split'}
@@ -376,6 +388,28 @@ def test_a_line_for_each_data_set_in_a_panel_for_each_name():
   assert list(more) == ['card_robustness.png']
   wide = pixels(more['card_robustness.png']).shape[1]
   assert wide == 1.5 * pixels(one).shape[1]
+
+
+def test_curves_of_one_panel_are_lines_in_it():
+  pytest.importorskip('matplotlib')
+  curve = {'x': [1, 2, 3], 'y': [0.9, 0.5, 0.1], 'x_label': 'severity',
+           'y_label': 'accuracy', 'panel': 'fog', 'line': 'online'}  # fmt: skip
+  online = row('robustness', 'fog/online', 'a', 'nats') | {'curve': curve}
+  lower = curve | {'y': [0.8, 0.4, 0.0], 'line': 'frozen'}
+  frozen = online | {'name': 'fog/frozen', 'curve': lower}
+  one = card.plots.draw([online], ())['card_robustness.png']
+  two = card.plots.draw([online, frozen], ())['card_robustness.png']
+  blue, red = (0x00, 0x72, 0xB2), (0xD5, 0x5E, 0x00)
+  assert count(one, blue) > 100 and not count(one, red)
+  assert count(two, blue) > 100 and count(two, red) > 100
+  assert pixels(two).shape == pixels(one).shape
+  # In panels of their own the picture is wider.
+  apart = frozen | {'curve': lower | {'panel': 'snow'}}
+  three = card.plots.draw([online, apart, apart | {'name': 'x'}], ())
+  assert pixels(three['card_robustness.png']).shape == pixels(one).shape
+  snow = online | {'curve': curve | {'panel': 'frost'}}
+  wide = card.plots.draw([online, apart, snow], ())['card_robustness.png']
+  assert pixels(wide).shape[1] == 1.5 * pixels(one).shape[1]
 
 
 def test_without_matplotlib(monkeypatch, tmp_path):
