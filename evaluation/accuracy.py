@@ -127,15 +127,22 @@ def _logistic_of_split(subject, info, rows, classes, metric, look, count):
   )
 
 
-def lbfgs_head(subject, splits):
-  """That of the main data set's training split -> (Head, facts).
+def fitted_rows(subject, splits):
+  """The training rows that L-BFGS takes.
 
-  Of more images than _MOST, which would take days, of a stratified part.
+  Of more images than _MOST, which would take days, a stratified part.
   """
   rows = subject.rows(splits.train)
-  if len(rows['labels']) > _MOST:
-    part = subsets.stratified(rows['labels'], _MOST, subject.cfg.seed)
-    rows = _part(rows, part)
+  if len(rows['labels']) <= _MOST:
+    return rows
+  return _part(
+    rows, subsets.stratified(rows['labels'], _MOST, subject.cfg.seed)
+  )
+
+
+def lbfgs_head(subject, splits):
+  """That of the main data set's training split -> (Head, facts)."""
+  rows = fitted_rows(subject, splits)
   count = _held_out_count(rows['labels'])
   return _logistic_of_split(
     subject, splits.train, rows, splits.classes, 'top_1', Look(), count

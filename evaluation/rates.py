@@ -14,7 +14,7 @@ import health
 import information
 import watch
 from evaluation import compression, linear
-from evaluation.accuracy import lbfgs_head
+from evaluation.accuracy import fitted_rows, lbfgs_head
 from evaluation.subject import Missing, Number, accuracy, splits_of
 from features import Look
 from settings import show
@@ -194,7 +194,7 @@ def _bits(subject, splits):
   """Linear classification from fewer dimensions and bits of each."""
   head, found = lbfgs_head(subject, splits)
   del head
-  train, test = subject.rows(splits.train), splits.tested(subject)
+  train, test = fitted_rows(subject, splits), splits.tested(subject)
   subject.say('Linear classification from fewer bits')
 
   def fit(features, labels):
@@ -210,7 +210,8 @@ def _bits(subject, splits):
   )
   protocol = subject.protocol(
     Look(), compressed='first principal components, each in 2^bits cells',
-    train_split=splits.train.split, chosen=found['chosen'],
+    train_split=splits.train.split, train_images=len(train['labels']),
+    chosen=found['chosen'],
   )  # fmt: skip
   for row in rows:
     same = [r for r in rows if r['dims'] == row['dims']]

@@ -306,6 +306,24 @@ def test_lbfgs_says_how_many_images_it_is_of(make, monkeypatch):
   assert by_name['lbfgs']['held_out'] == 5
 
 
+def test_fewer_bits_are_fitted_on_the_images_of_lbfgs(make, monkeypatch):
+  monkeypatch.setattr(accuracy, '_MOST', 60)
+  fitted, real = [], rates.linear.logistic
+
+  def logistic(features, labels, l2, classes):
+    fitted.append(len(labels))
+    return real(features, labels, l2, classes)
+
+  monkeypatch.setattr(rates.linear, 'logistic', logistic)
+  subject, _ = make(Encoder())
+  found = [*rates._bits(subject, accuracy.splits_of(subject))]
+  names = [f'6_numbers_of_{bits}_bits' for bits in (32, 8, 4, 2, 1)]
+  assert [n.name for n in found] == names and fitted == [60] * 5
+  assert all(n.value == 1.0 and n.images == 60 for n in found)
+  assert all(n.protocol['train_images'] == 60 for n in found)
+  assert found[0].curve['x'] == [6 * bits for bits in (32, 8, 4, 2, 1)]
+
+
 def test_imagenet_has_subsets_of_its_own(make, monkeypatch):
   asked = []
   monkeypatch.setattr(
