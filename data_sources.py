@@ -14,7 +14,10 @@ import json
 import logging
 import os
 import re
+import socket
 import sys
+import urllib.parse
+import urllib.request
 from collections.abc import Callable
 from typing import NamedTuple
 
@@ -319,6 +322,14 @@ def _make_builder(name, data_dir):
     ) from error
 
 
+def _urls(builder):
+  """{address of a file to download: what TFDS knows of it}."""
+  try:
+    return builder.url_infos or {}
+  except ImportError:  # Some versions miss a dependency just here.
+    return {}
+
+
 def _download_bytes(builder):
   """What preparing would download, at most; None when nobody knows."""
   if builder.name == photo_patches.PhotoPatches.name:
@@ -326,10 +337,22 @@ def _download_bytes(builder):
   if builder.info.download_size:
     return int(builder.info.download_size)
   # Since 4.9.5 TFDS ships no sizes of data sets, but those of their files.
-  try:
-    return sum(u.size for u in (builder.url_infos or {}).values()) or None
-  except ImportError:  # Some versions miss a dependency just here.
-    return None
+  return sum(url.size for url in _urls(builder).values()) or None
+
+
+def _unknown_hosts(builder):
+  """Where its files come from, if this machine can find none of the hosts.
+
+  Asked first, because TFDS goes on trying for minutes. A proxy may know more.
+  """
+  hosts = {urllib.parse.urlsplit(url).hostname for url in _urls(builder)}
+  if urllib.request.getproxies():
+    return []
+  for host in hosts:
+    with contextlib.suppress(OSError):
+      socket.getaddrinfo(host, None)
+      return []
+  return sorted(hosts)
 
 
 @contextlib.contextmanager
@@ -370,6 +393,13 @@ def _check_download(builder, name, download):
     raise DataError(
       f'{where}, and would be a download {amount}. Add --download, or run\n'
       f'  {_command(name, folder)}'
+    )
+  unknown = _unknown_hosts(builder)
+  if unknown:
+    raise DataError(
+      f'{where}, and this machine cannot find {", ".join(unknown)} to download '
+      'it from. Copy it there from a machine with a network, where this made '
+      f'it\n  {_command(name, folder)}'
     )
 
 

@@ -114,6 +114,40 @@ def test_data_sets_that_cannot_be_had(name, says, tmp_path):
   assert not os.listdir(tmp_path)
 
 
+def test_without_a_network_nobody_waits(tmp_path, monkeypatch):
+  asked, prepared = [], []
+  known = set()
+
+  def find(host, *_):
+    asked.append(host)
+    if host not in known:
+      raise OSError('Name or service not known')
+
+  def prepare(builder, **_):
+    prepared.append(builder.name)
+    raise ValueError('no route')
+
+  monkeypatch.setattr(data_sources.socket, 'getaddrinfo', find)
+  monkeypatch.setattr(
+    data_sources.tfds.core.DatasetBuilder, 'download_and_prepare', prepare
+  )
+  monkeypatch.setattr(data_sources.urllib.request, 'getproxies', dict)
+  with pytest.raises(DataError) as error:
+    describe('cifar10', str(tmp_path))
+  assert f'cannot find {", ".join(sorted(asked))} to' in str(error.value)
+  assert "tfds.builder('cifar10'" in str(error.value)
+  assert asked and not prepared
+  # One of the places is enough, and a proxy may know them.
+  known.add(asked[-1])
+  with pytest.raises(DataError, match='no route'):
+    describe('cifar10', str(tmp_path))
+  proxy = {'https': 'http://proxy:3128'}
+  monkeypatch.setattr(data_sources.urllib.request, 'getproxies', lambda: proxy)
+  with pytest.raises(DataError, match='no route'):
+    describe('cifar10', str(tmp_path))
+  assert prepared == ['cifar10', 'cifar10']
+
+
 def test_unknown_size_counts_as_large(tmp_path, monkeypatch):
   monkeypatch.setattr(data_sources, '_download_bytes', lambda builder: None)
   with pytest.raises(DataError, match='of unknown size. Add --download'):
