@@ -333,9 +333,12 @@ def _read(cfg, argv, strategy, monitor):
   elif cfg.mode == 'extract_features':
     features.extract_features(cfg, strategy, state, monitor.say)
   elif cfg.mode == 'evaluate':
+    import locks
     from evaluation import suites
 
-    suites.evaluate(cfg, strategy, state, found, monitor.model_dir, monitor.say)
+    folder = monitor.model_dir
+    with locks.locked(folder, monitor.say):
+      suites.evaluate(cfg, strategy, state, found, folder, monitor.say)
   elif cfg.mode == 'latents':
     latent_study.study(cfg, strategy, state, monitor.model_dir, monitor.say)
   elif cfg.mode == 'search':

@@ -127,12 +127,12 @@ def _logistic_of_split(subject, info, rows, classes, metric, look, count):
   )
 
 
-def fitted_rows(subject, splits):
-  """The training rows that L-BFGS takes.
+def fitted_rows(subject, info):
+  """The rows of a training split that L-BFGS takes.
 
   Of more images than _MOST, which would take days, a stratified part.
   """
-  rows = subject.rows(splits.train)
+  rows = subject.rows(info)
   if len(rows['labels']) <= _MOST:
     return rows
   return _part(
@@ -142,7 +142,7 @@ def fitted_rows(subject, splits):
 
 def lbfgs_head(subject, splits):
   """That of the main data set's training split -> (Head, facts)."""
-  rows = fitted_rows(subject, splits)
+  rows = fitted_rows(subject, splits.train)
   count = _held_out_count(rows['labels'])
   return _logistic_of_split(
     subject, splits.train, rows, splits.classes, 'top_1', Look(), count
@@ -169,6 +169,7 @@ def linear_suite(subject):
     online = subject.protocol(Look(), **subject.probe_facts())
     order = np.argsort(-test['logits'], 1, kind='stable')
     hit = order == test['labels'][:, None]
+    hit[np.isnan(test['logits']).any(1)] = False
     yield number('online', hit[:, 0], online)
     yield number('online_5', hit[:, :5].any(1), online, 'top_5')
   train = {
@@ -227,6 +228,13 @@ def _semi_split(subject, splits, share):
   """
   cfg = subject.cfg
   if cfg.dataset.split(':')[0] == 'imagenet2012':
+    whole = subject.describe(cfg.dataset, 'train')
+    if data_sources.overlap(whole, splits.test):
+      raise data_sources.DataError(
+        f'--eval_split={cfg.eval_split} is of the training images, which the '
+        'published parts of the labels and the images to choose on are of too. '
+        'Semi-supervised learning needs --eval_split=validation.'
+      )
     name = f'imagenet2012_subset/{round(100 * share)}pct'
     held = subject.describe(cfg.dataset, f'train[-{_HELD_OUT}:]')
     return subject.describe(name, 'train'), held
@@ -258,16 +266,16 @@ def _semi(subject, splits, test, share, of, papers):
     share=few.num_examples / splits.train.num_examples,
     train_images=few.num_examples,
   )  # fmt: skip
-  rows, held_rows = subject.rows(few), subject.rows(held)
+  rows, held_rows = fitted_rows(subject, few), subject.rows(held)
   facts = [data_sources.fingerprint(info) for info in (few, held)]
   # Of the few labels alone: the others are only there to choose by.
+  facts = {'few': facts, 'seed': subject.cfg.seed}
   head, found = logistic_head(
-    subject, rows, held_rows, splits.classes, 'top_1', {'few': facts}, False
+    subject, rows, held_rows, splits.classes, 'top_1', facts, False
   )
   right = linear.predict(head, test['representation']) == test['labels']
-  yield accuracy(
-    'semi', f'frozen_lbfgs_{of}', splits.test, test, right, common | found
-  )
+  own = common | found | {'train_images': found['images']}
+  yield accuracy('semi', f'frozen_lbfgs_{of}', splits.test, test, right, own)
   for paper, grid in papers.items():
     number = functools.partial(accuracy, 'semi', f'finetuned_{paper}_{of}')
     yield _finetuned(subject, number, grid, few, held, few, splits.test, common)

@@ -13,12 +13,11 @@ import io
 import json
 import math
 import os
-import zipfile
 
 import numpy as np
 import tensorflow as tf
 
-from evaluation import plots, references
+from evaluation import plots, references, store
 
 VERSION = 1
 # Shares of images, which readers see in percent.
@@ -142,6 +141,22 @@ def write(folder, card, scores):
   return ['card.json', 'card_rows.npz', 'card.md', *pictures]
 
 
+def _rows_of(path):
+  """Where the scores of a card.json are."""
+  return path.removesuffix('.json') + '_rows.npz'
+
+
+def set_aside(folder, name):
+  """Renames a folder's card, and its scores, to card-<name>.json -> path."""
+  path = os.path.join(folder, 'card.json')
+  kept = os.path.join(folder, f'card-{name}.json')
+  # The scores first: what is still card.json is then without, not with others.
+  if tf.io.gfile.exists(_rows_of(path)):
+    tf.io.gfile.rename(_rows_of(path), _rows_of(kept), overwrite=True)
+  tf.io.gfile.rename(path, kept, overwrite=True)
+  return kept
+
+
 def read(path):
   """A card.json, or its folder -> the card, {key: array of scores}."""
   if not path.endswith('.json'):
@@ -157,9 +172,7 @@ def read(path):
   problem = _problem(card)
   if problem:
     raise CardError(f'{path} is no card ({problem}): {wanted}.')
-  return card, _read_scores(
-    os.path.join(os.path.dirname(path), 'card_rows.npz')
-  )
+  return card, _read_scores(_rows_of(path))
 
 
 def _read_scores(path):
@@ -169,7 +182,7 @@ def _read_scores(path):
     with tf.io.gfile.GFile(path, 'rb') as file:
       with np.load(io.BytesIO(file.read())) as stored:
         return dict(stored)
-  except (ValueError, EOFError, zipfile.BadZipFile) as error:
+  except store.DAMAGE as error:
     raise CardError(
       f'{path} is damaged ({error}): evaluate its checkpoint again, or remove'
       ' it to compare without p-values.'

@@ -76,6 +76,10 @@ def _aligned(row_a, scores_a, row_b, scores_b):
   return found, ''
 
 
+def _seed(row):
+  return (row.get('protocol') or {}).get('seed')
+
+
 def _compared(row_a, scores_a, row_b, scores_b, seed):
   """One row of the comparison."""
   found = {part: row_a[part] for part in card.NAMES}
@@ -117,6 +121,13 @@ def compare(card_a, scores_a, card_b, scores_b, seed=0):
              if (name, metric) not in other]  # fmt: skip
     if alone:
       notes.append(f'Only in {side}: {", ".join(alone)}.')
+  both = rows_a.keys() & rows_b.keys()
+  if any(_seed(rows_a[name]) != _seed(rows_b[name]) for name in both):
+    notes.append(
+      'A and B were evaluated with different seeds, and so had different images'
+      ' to choose on, different labels in semi, and L-BFGS different parts of'
+      ' large sets: --seed=0 in both evaluations makes them the same.'
+    )
   a, b = card_a['checkpoint'], card_b['checkpoint']
   if a.get('hash') and a.get('hash') == b.get('hash'):
     notes.append('A and B are the same checkpoint.')

@@ -32,6 +32,10 @@ class Head(NamedTuple):
   bias: np.ndarray
 
 
+class NoLibrary(ImportError):
+  """An optional library is missing: which, and how to install it."""
+
+
 class Protocol(NamedTuple):
   """Nesterov SGD, momentum 0.9, cosine decay, neither warm-up nor penalty."""
 
@@ -207,7 +211,7 @@ def _regression(classes, l2, start):
   try:
     from sklearn.linear_model import LogisticRegression
   except ImportError as error:
-    raise ImportError(
+    raise NoLibrary(
       f"this needs sklearn ({error}): pip install -e '.[quickstart]'"
     ) from error
   coef = start.kernel[:, classes].T

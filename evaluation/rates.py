@@ -15,7 +15,13 @@ import information
 import watch
 from evaluation import compression, linear
 from evaluation.accuracy import fitted_rows, lbfgs_head
-from evaluation.subject import Missing, Number, accuracy, splits_of
+from evaluation.subject import (
+  Missing,
+  Number,
+  accuracy,
+  no_numbers,
+  splits_of,
+)
 from features import Look
 from settings import show
 
@@ -57,10 +63,13 @@ def _pairs(subject, info):
     run(*(tf.constant(view[i : i + _TOGETHER]) for view in views))
     for i in range(0, len(views[0]), _TOGETHER)
   ]
-  return {
+  found = {
     name: np.concatenate([part[name] for part in parts]).astype(np.float64)
     for name in parts[0]
   }
+  if not all(np.isfinite(rows).all() for rows in found.values()):
+    raise no_numbers(f'pairs of views of {info.name}, {info.split}')
+  return found
 
 
 def _unit(z):
@@ -112,9 +121,11 @@ def _informations(number, cfg, pairs):
   floor = distributions.vmf_kl(dim, *kappas, 1.0)
   of = 'vMF of concentrations {:g} and {:g} around both projections'
   own = {'of': of.format(*kappas), 'floor_taken_off': floor}
+  own['layer'] = 'projection'
   yield _residual(number, 'projections', rate - floor, own)
   if 'rate' in pairs:
     own = {'of': f'e and b of the method, {cfg.ceb_distribution}'}
+    own['layer'] = 'e and b'
     if cfg.pretrain_loss == 'byol_ceb':
       own['of'] += f', --backward_view={cfg.backward_view}'
     own['floor_taken_off'] = _floor(cfg, dim)
@@ -125,6 +136,7 @@ def _informations(number, cfg, pairs):
   yield number(
     'relevant_information', 'nats',
     {'of': 'projections, InfoNCE of half of the pairs',
+     'layer': 'projection',
      'concentration': kappa, 'chosen_on': 'the other half',
      'at_most': float(np.log(half)), 'pairs': half},
     value=value,
@@ -177,6 +189,8 @@ def _lipschitz(number, cfg, pairs):
       yield Missing('compression', f'lipschitz/{name}', why)
       continue
     own = {'of': f'{name}, unit rows' if name != 'rate' else 'I(X;Z|Y)'} | told
+    if name != 'representation':
+      own['layer'] = 'mean of e' if name == 'mu_e' else 'projection'
     curve = {
       'x': histogram['edges'],
       'y': histogram['counts'],
@@ -194,7 +208,7 @@ def _bits(subject, splits):
   """Linear classification from fewer dimensions and bits of each."""
   head, found = lbfgs_head(subject, splits)
   del head
-  train, test = fitted_rows(subject, splits), splits.tested(subject)
+  train, test = fitted_rows(subject, splits.train), splits.tested(subject)
   subject.say('Linear classification from fewer bits')
 
   def fit(features, labels):
@@ -245,7 +259,9 @@ def suite(subject):
   views = f'{show(cfg.batch_image_augmentation_type)}, two views'
 
   def number(name, metric, own, value, low=None, high=None, curve=None, **_):
-    protocol = subject.protocol(Look(), **own) | {'crop': views}
+    # Pairs of views are the same whatever the seed.
+    own = {'crop': views, 'seed': 0} | own
+    protocol = subject.protocol(Look()) | own
     return Number(
       'compression', name, splits.test.name, splits.test.split, metric,
       float(value), protocol, low, high, images, curve,

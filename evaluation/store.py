@@ -18,7 +18,7 @@ import tensorflow as tf
 _ROWS = 20_000  # In a file.
 _FACTS = 'facts.json'
 # What a file that is gone, cut or flipped ends in.
-_DAMAGE = (
+DAMAGE = (
   *(tf.errors.NotFoundError, ValueError, OSError, EOFError, KeyError),
   *(zipfile.BadZipFile, zlib.error, NotImplementedError),
 )
@@ -71,7 +71,7 @@ class Store:
     names = [os.path.join(place, f'{i:05d}.npz') for i in range(count)]
     try:
       return _joined([_read(name) for name in names])
-    except _DAMAGE:
+    except DAMAGE:
       return None
 
   def rows(self, facts, make):

@@ -12,7 +12,7 @@ import features
 from evaluation import statistics, store
 
 # Another one where what is in a store would come out otherwise now.
-_VERSION = 1
+_VERSION = 2
 _FORWARD = ('stem', 'view_pairs', 'ft_proj_selector', 'probe_latent')
 
 
@@ -91,7 +91,8 @@ class Subject(NamedTuple):
       'ids',
       *(('logits',) if logits else ()),
     )
-    kind = np.float16 if look.corruption else np.float32
+    # Of the 75 passes of corruptions; logits would have other maxima.
+    half = ('representation',) if look.corruption else ()
 
     def make():
       self.say(
@@ -101,7 +102,7 @@ class Subject(NamedTuple):
       for piece in self.read(info, look):
         done += len(piece['labels'])
         yield {
-          k: piece[k].astype(kind) if piece[k].dtype.kind == 'f' else piece[k]
+          k: piece[k].astype(np.float16) if k in half else piece[k]
           for k in names
         }
       if done != info.num_examples:
@@ -119,11 +120,7 @@ class Subject(NamedTuple):
       )
     rows = {k: v[good] for k, v in rows.items()} if not good.all() else rows
     if not np.isfinite(rows['representation']).all():
-      raise data_sources.DataError(
-        f'{told(info, look)}: the features of some images are no numbers, so '
-        'no accuracy means anything. Is the checkpoint from before the loss '
-        'became NaN? --precision=fp32 if it was trained in half precision.'
-      )
+      raise no_numbers(told(info, look))
     return rows
 
   def protocol(self, look, **more):
@@ -153,6 +150,15 @@ class Subject(NamedTuple):
     layer = 'latent' if self.cfg.probe_latent else layer
     order = 'of the run' if self.class_names else 'assumed, none is stored'
     return {'trained': trained, 'layer': layer, 'order_of_classes': order}
+
+
+def no_numbers(where):
+  """What is raised of features that are NaN or infinite."""
+  return data_sources.DataError(
+    f'{where}: the features of some images are no numbers, so nothing that is '
+    'measured means anything. Is the checkpoint from before the loss became '
+    'NaN? --precision=fp32 if it was trained in half precision.'
+  )
 
 
 def told(info, look):

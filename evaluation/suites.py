@@ -6,6 +6,7 @@ was cut off, or another suite of the same checkpoint, does not make it again.
 """
 
 import os
+import re
 import sys
 import time
 
@@ -16,7 +17,7 @@ import data_sources
 import derived
 import features
 import pretrained
-from evaluation import accuracy, card, rates, robustness, store
+from evaluation import accuracy, card, linear, rates, robustness, store
 from evaluation.subject import Missing, Subject
 
 _SUITES = {
@@ -67,11 +68,11 @@ def _earlier(folder, model, say):
     old, scores = card.read(path)
     if old['checkpoint'].get('hash') == model:
       return old['numbers'], old.get('missing', []), scores
-    why = 'is of another checkpoint'
+    why, name = 'is of another checkpoint', str(old['checkpoint'].get('hash'))
   except card.CardError as error:
-    why = f'cannot be gone on with ({error})'
-  kept = os.path.join(folder, 'old-card.json')
-  tf.io.gfile.rename(path, kept, overwrite=True)
+    why, name = f'cannot be gone on with ({error})', 'unreadable'
+  name = name if re.fullmatch(r'\w{1,64}', name) else 'unreadable'
+  kept = card.set_aside(folder, name)
   say(f'{path} {why}: it is {kept} now')
   return [], [], {}
 
@@ -96,10 +97,10 @@ def _place(row):
 
 
 def _measured(suite, subject):
-  """The Numbers of a suite, until its data set ends it."""
+  """The Numbers of a suite, until its data set or a library ends it."""
   try:
     yield from _SUITES[suite](subject)
-  except data_sources.DataError as error:
+  except (data_sources.DataError, linear.NoLibrary) as error:
     yield Missing(suite, '', str(error))
 
 

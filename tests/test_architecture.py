@@ -59,7 +59,7 @@ ROOMS = dict.fromkeys(LEAVES.split(), '') | {
     evaluation.corruptions randomness""",
   'evaluation.linear': 'evaluation.statistics evaluation.subsets',
   'evaluation.compression': 'distributions',
-  'evaluation.card': 'evaluation.plots evaluation.references',
+  'evaluation.card': 'evaluation.plots evaluation.references evaluation.store',
   'evaluation.comparison': """evaluation.card evaluation.plots
     evaluation.statistics""",
   'evaluation.subject': """config data data_sources derived
@@ -76,8 +76,8 @@ ROOMS = dict.fromkeys(LEAVES.split(), '') | {
     evaluation.compression evaluation.linear evaluation.subject features health
     information settings watch""",
   'evaluation.suites': """config data_sources derived evaluation.accuracy
-    evaluation.card evaluation.rates evaluation.robustness evaluation.store
-    evaluation.subject features pretrained""",
+    evaluation.card evaluation.linear evaluation.rates evaluation.robustness
+    evaluation.store evaluation.subject features pretrained""",
   'latent_study': 'config data_sources features latent_report',
   'search': """config data data_sources data_util derived features hamming
     pretrained""",

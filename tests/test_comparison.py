@@ -222,6 +222,21 @@ def test_protocols_that_differ_are_said(cards):
   assert not any(other['notes'] for other in others)
 
 
+def test_other_seeds_of_the_evaluation_are_said(cards):
+  (a, scores_a), (b, scores_b) = cards
+
+  def notes():
+    return comparison.compare(a, scores_a, b, scores_b)['notes']
+
+  assert not [note for note in notes() if 'seeds' in note]
+  b = copy.deepcopy(b)
+  b['numbers'][0]['protocol']['seed'] = 1
+  assert len([note for note in notes() if 'different seeds' in note]) == 1
+  # Of a number that A lacks it says nothing.
+  a = a | {'numbers': a['numbers'][1:]}
+  assert not [note for note in notes() if 'seeds' in note]
+
+
 def test_numbers_that_one_card_has(cards):
   a, b = cards
   made = copy.deepcopy(b[0])

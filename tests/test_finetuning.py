@@ -9,6 +9,7 @@ import pytest
 import config
 import data_sources
 import derived
+import locks
 import loop
 from evaluation import finetuning, suites
 from evaluation.finetuning import SEMI, Trial, settings_of, transfer_grid
@@ -262,8 +263,20 @@ def test_the_card_of_another_checkpoint_is_kept(run_of, capsys):
     file.write(other)
   evaluated(model_dir, '--suite=knn')
   assert 'is of another checkpoint' in capsys.readouterr().out
-  with open(f'{model_dir}/eval/old-card.json') as file:
+  hash = json.loads(other)['checkpoint']['hash']
+  with open(f'{model_dir}/eval/card-{hash}.json') as file:
     assert file.read() == other
+  assert os.path.exists(f'{model_dir}/eval/card-{hash}_rows.npz')
+
+
+def test_two_evaluations_in_a_folder_are_refused(run_of, capsys):
+  model_dir, _ = run_of
+  os.makedirs(f'{model_dir}/eval')
+  with locks.locked(f'{model_dir}/eval'):
+    flags = ['--mode=evaluate', f'--model_dir={model_dir}', '--suite=knn']
+    assert call(*flags) == 2
+  assert f'{model_dir}/eval is in use by' in capsys.readouterr().err
+  evaluated(model_dir, '--suite=knn')
 
 
 def test_a_checkpoint_alone_has_a_folder_to_go_on_in(

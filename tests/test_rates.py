@@ -4,7 +4,9 @@ import types
 
 import numpy as np
 import pytest
+import tensorflow as tf
 
+import data_sources
 from config import Config
 from evaluation import rates
 
@@ -40,6 +42,23 @@ def named(numbers):
 
 CEB = {'pretrain_loss': 'contrastive_ceb', 'kappa_e': 1024.0, 'kappa_b': 10.0}
 COSINES = np.linspace(-0.5, 0.99, N)
+
+
+def test_embeddings_that_are_no_numbers_are_told(monkeypatch):
+  broken = np.ones([4, 2, 8], np.float32)
+  broken[2, 0, 3] = np.nan
+  monkeypatch.setattr(rates, '_embedded', lambda *_: {'z': broken})
+  views = np.zeros([4, 8, 8, 3], np.float32)
+  monkeypatch.setattr(rates.watch, 'two_views', lambda *_: (views, views))
+  subject = types.SimpleNamespace(
+    say=print, cfg=None, strategy=tf.distribute.get_strategy(),
+    state=types.SimpleNamespace(method=None),
+  )  # fmt: skip
+  info = types.SimpleNamespace(name='a', split='b')
+  with pytest.raises(
+    data_sources.DataError, match='views of a, b: .*no number'
+  ):
+    rates._pairs(subject, info)
 
 
 def test_rate_and_its_floor():

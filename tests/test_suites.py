@@ -1,6 +1,8 @@
 """Suites on features of which the right answer is known."""
 
 import dataclasses
+import itertools
+import sys
 import types
 
 import numpy as np
@@ -9,7 +11,7 @@ import tensorflow as tf
 
 import config
 import data_sources
-from evaluation import accuracy, rates, robustness, store
+from evaluation import accuracy, rates, robustness, store, suites
 from evaluation.subject import Missing, Subject
 from features import Look
 from small_data import CLASSES, encoded, write
@@ -144,18 +146,22 @@ def test_images_that_cannot_be_decoded_are_left_out_and_lost_ones_refused(make):
       subject.cfg.dataset, 'val'))  # fmt: skip
 
 
-def test_labels_of_the_test_split_change_no_head(make, tmp_path):
+def shuffled(split):
   class Shuffled(Encoder):
     """The same features under other labels, in the evaluation split alone."""
 
     def __call__(self, info, look=Look()):  # noqa: B008
       for rows in super().__call__(info, look):
-        if info.split == 'val':
+        if info.split == split:
           rows['labels'] = (rows['labels'] + 1) % 3
         yield rows
 
+  return Shuffled()
+
+
+def test_labels_of_the_test_split_change_no_head(make, tmp_path):
   found = {}
-  for name, encoder in (('right', Encoder()), ('wrong', Shuffled())):
+  for name, encoder in (('right', Encoder()), ('wrong', shuffled('val'))):
     subject, _ = make(encoder)
     subject = subject._replace(store=store.Store(f'{tmp_path}/{name}'))
     found[name] = {n.name: n for n in accuracy.linear_suite(subject)}
@@ -164,6 +170,22 @@ def test_labels_of_the_test_split_change_no_head(make, tmp_path):
     assert (right.value, wrong.value) == (1.0, 0.0)
     # What was chosen, and how well it did on what it was chosen on.
     assert right.protocol == wrong.protocol
+
+
+@pytest.mark.parametrize(
+  'suite, split', [('semi', 'val'), ('transfer', 'test')]
+)
+def test_nor_those_of_other_suites(make, tmp_path, monkeypatch, suite, split):
+  monkeypatch.setattr(accuracy.finetuning, 'SEMI', {0.1: {}})
+  counts = {'train': 30, 'test': 10}
+  bird = make_images(tmp_path / 'birds', counts)
+  found = {}
+  for name, encoder in (('right', Encoder()), ('wrong', shuffled(split))):
+    subject, _ = make(encoder, transfer_sets=f'birdsnap={bird}')
+    subject = subject._replace(store=store.Store(f'{tmp_path}/{name}'))
+    (found[name],) = getattr(accuracy, f'{suite}_suite')(subject)
+  assert (found['right'].value, found['wrong'].value) == (1.0, 0.0)
+  assert found['right'].protocol == found['wrong'].protocol
 
 
 def test_semi_supervision_sees_few_labels_and_chooses_on_others(
@@ -255,6 +277,29 @@ def test_without_a_probe_all_else_is_measured(make):
   assert [n.name for n in robustness.suite(subject)] == ['fog/sgd_byol']
 
 
+def test_a_probe_that_says_nothing_is_never_right(make):
+  class Broken(Encoder):
+    def __call__(self, info, look=Look()):  # noqa: B008
+      for rows in super().__call__(info, look):
+        rows['logits'][rows['labels'] == 1] = np.nan
+        yield rows
+
+  subject, _ = make(Broken())
+  online, online_5 = itertools.islice(accuracy.linear_suite(subject), 2)
+  # It says 1, of which nothing is left; 5 of 3 classes are all of them.
+  assert online.value == 0.0 and online_5.value == pytest.approx(2 / 3)
+
+
+def test_without_a_library_what_needs_none_is_there(make, monkeypatch):
+  monkeypatch.setitem(sys.modules, 'sklearn.linear_model', None)
+  subject, _ = make(Encoder())
+  *found, missing = suites._measured('linear', subject)
+  assert values(found).keys() == {
+    'online', 'online_5', 'sgd_simclr', 'sgd_byol'
+  }  # fmt: skip
+  assert missing.suite == 'linear' and "'.[quickstart]'" in missing.why
+
+
 def test_what_depends_on_the_settings_is_made_anew(make):
   encoder = Encoder()
   subject, said = make(encoder)
@@ -331,9 +376,16 @@ def test_imagenet_has_subsets_of_its_own(make, monkeypatch):
   )
   subject, _ = make(Encoder())
   cfg = dataclasses.replace(subject.cfg, dataset='imagenet2012')
-  few, held = accuracy._semi_split(subject._replace(cfg=cfg), None, 0.01)
+  subject, shared = subject._replace(cfg=cfg), [0]
+  monkeypatch.setattr(data_sources, 'overlap', lambda *_: shared[0])
+  splits = types.SimpleNamespace(test='validation')
+  few, held = accuracy._semi_split(subject, splits, 0.01)
   assert few == ('imagenet2012_subset/1pct', 'train')
   assert held == ('imagenet2012', 'train[-10009:]')
+  # Test images that are training images would be chosen on, and fitted to.
+  shared[0] = 10009
+  with pytest.raises(data_sources.DataError, match='--eval_split=validation'):
+    accuracy._semi_split(subject, splits, 0.01)
 
 
 # Robustness -------------------------------------------------------------------
