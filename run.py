@@ -188,6 +188,11 @@ def _set_up(cfg):
     raise config.ConfigError(str(error)) from error
   if cfg.deterministic:
     tf.config.experimental.enable_op_determinism()
+    # What TensorFlow makes of a graph differs from process to process, and
+    # with it the last digits: C-SimCLR's after a few steps.
+    tf.config.optimizer.set_experimental_options(
+      {'disable_meta_optimizer': True}
+    )
   set_precision(cfg)
   checks.check_replicas(cfg, strategy.num_replicas_in_sync)
   return strategy, where

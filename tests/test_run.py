@@ -82,6 +82,24 @@ def assert_same_bits(first, second):
 # They take long to trace, and not every test is about them.
 QUICK = ('--no_augmentation', '--use_blur=false')
 WATCH = '--health_pairs=512'
+
+
+def test_deterministic_runs_keep_graphs_as_they_are():
+  # What is made of a graph depends on the process, and is set for all of one.
+  program = (
+    'import run, tensorflow as tf; from config import Config\n'
+    "run._set_up(Config(deterministic={}, use_tpu=False, model_dir='m'))\n"
+    'options = tf.config.optimizer.get_experimental_options()\n'
+    "print(options.get('disable_meta_optimizer', False))"
+  )
+  for wanted in (True, False):
+    done = subprocess.run(
+      [sys.executable, '-c', program.format(wanted)],
+      capture_output=True, text=True, cwd=os.path.dirname(run.__file__),
+    )  # fmt: skip
+    assert done.stdout.split()[-1] == str(wanted), done.stderr
+
+
 C_BYOL = ('--pretrain_loss=byol_ceb', '--ceb_beta=1', '--kappa_e=64')
 
 
