@@ -247,6 +247,11 @@ def points(cards):
   return found
 
 
+def _knob(value):
+  """A setting in full: 16384, not 1.638e+04."""
+  return f'{value:g}' if isinstance(value, float) else card.spelled(value)
+
+
 def _point_table(found):
   """points() -> lines: only the settings that are not the same everywhere."""
   knobs = [
@@ -260,7 +265,7 @@ def _point_table(found):
   for point in found:
     numbers = [point[name] for name in ('rate', 'relevant', 'accuracy')]
     shown = [card.shown(n['value'], n['metric']) if n else '' for n in numbers]
-    cells.append([*(card.spelled(point[knob]) for knob in knobs), *shown])
+    cells.append([*(_knob(point[knob]) for knob in knobs), *shown])
   return card.table(head, cells)
 
 

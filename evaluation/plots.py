@@ -4,6 +4,8 @@ import collections
 import importlib
 import io
 
+import numpy as np
+
 # Apart for readers with and without colour vision (Okabe and Ito).
 _COLOURS = ('#0072B2', '#D55E00', '#009E73', '#CC79A7', '#E69F00', '#56B4E9')
 _BAR = '#9CC7E3'
@@ -182,6 +184,12 @@ def _one_scale(grid, panels):
 # Several cards ----------------------------------------------------------------
 
 
+def _end(point, which):
+  """An end of the interval of an accuracy, which is itself without one."""
+  end = point['accuracy'][which]
+  return point['accuracy']['value'] if end is None else end
+
+
 def rate_accuracy(points):
   """Cards as points of rate and accuracy -> {file's name: its PNG}.
 
@@ -197,14 +205,17 @@ def rate_accuracy(points):
     rows = [p for p in there if p['pretrain_loss'] == method]
     x = [p['rate']['value'] for p in rows]
     y = [100 * p['accuracy']['value'] for p in rows]
-    axes.plot(x, y, marker='o', linestyle='none', label=method)
+    ends = np.array([[_end(p, 'low'), _end(p, 'high')] for p in rows]).T
+    reach = np.abs(100 * ends - y)
+    axes.errorbar(x, y, reach, marker='o', linestyle='none', label=method)
     for left, top, p in zip(x, y, rows, strict=True):
       axes.annotate(
         f'{p["ceb_beta"]:g}, {p["kappa_e"]:g}', (left, top), xytext=(4, 4),
         textcoords='offset points', fontsize=7,
       )  # fmt: skip
+  axes.margins(x=0.12)  # Room for the words.
   axes.set_xlabel('I(X;Z|Y) of the projections above its floor, nats')
-  axes.set_ylabel('accuracy of L-BFGS in percent')
+  axes.set_ylabel('accuracy of L-BFGS in percent, 95% over images')
   axes.set_title('beta, kappa_e', fontsize=9)
   axes.grid(color='0.9')
   axes.set_axisbelow(True)
