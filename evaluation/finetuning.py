@@ -49,6 +49,9 @@ _OF_THE_CALL = (
 )
 
 
+_FEWEST_STEPS = 3  # In an epoch, whatever the protocol's batch.
+
+
 class Trial(NamedTuple):
   """One setting of a grid. rate: of a batch of 256."""
 
@@ -60,11 +63,13 @@ class Trial(NamedTuple):
   bn_decay: float | None = None  # None: as in the pretraining.
 
   def fitted(self, images, replicas=1):
-    """The same with a batch of no more images than there are.
+    """The same with a batch that leaves three steps an epoch.
 
-    All replicas get as many. The rate is for a batch of 256, and goes along.
+    As many has SimCLR's on 1% of ImageNet. All replicas get as many images. The
+    rate is for a batch of 256, and goes along.
     """
-    batch = min(self.batch, images) // replicas * replicas
+    batch = min(self.batch, max(images // _FEWEST_STEPS, replicas))
+    batch = min(batch, images) // replicas * replicas
     if not batch:
       raise data_sources.DataError(
         f'{images} images are too few for {replicas} replicas.'

@@ -81,8 +81,11 @@ def test_a_trial_is_the_protocol_whatever_the_pretraining_was():
   crops = derived.augmentation(found)
   assert crops.random_crop and crops.jitter_prob == 0.0
   assert {*crops.area_lower} == {0.08} and {*crops.area_upper} == {1.0}
-  assert Trial(4096, 0.05).fitted(100) == Trial(100, 0.05)
-  assert Trial(4096, 0.05).fitted(101, replicas=4) == Trial(100, 0.05)
+  # 1% of ImageNet stays as it is: 3 steps an epoch.
+  assert Trial(4096, 0.05).fitted(12811) == Trial(4096, 0.05)
+  assert Trial(4096, 0.05).fitted(12811 // 2) == Trial(2135, 0.05)
+  assert Trial(4096, 0.05).fitted(101, replicas=4) == Trial(32, 0.05)
+  assert Trial(4096, 0.05).fitted(7, replicas=4) == Trial(4, 0.05)
   with pytest.raises(
     data_sources.DataError, match='3 images are too few for 4'
   ):
