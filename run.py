@@ -342,7 +342,9 @@ def _read(cfg, argv, strategy, monitor):
     from evaluation import suites
 
     folder = monitor.model_dir
-    with locks.locked(folder, monitor.say):
+    with contextlib.ExitStack() as held:
+      if monitor.chief:
+        held.enter_context(locks.locked(folder, monitor.say))
       suites.evaluate(cfg, strategy, state, found, folder, monitor.say)
   elif cfg.mode == 'latents':
     latent_study.study(cfg, strategy, state, monitor.model_dir, monitor.say)

@@ -31,6 +31,8 @@ _COMMON = {
   'learning_rate_schedule': 'cosine',
   'warmup_epochs': 0.0,
   'weight_decay': 0.0,
+  # Its workers promise no order of examples.
+  'data_service': '',
   'train_share': 1.0,
   'keep_checkpoint_max': 1,
 }

@@ -56,6 +56,7 @@ def test_a_trial_is_the_protocol_whatever_the_pretraining_was():
     momentum_nesterov=False, warmup_learning_rate=0.1, precision='bf16',
     stem='small', image_size=96, seed=7, data_dir='d', eval_batch_size=8,
     train_share=0.5, health_pairs=64, batch_image_augmentation_type='simclr',
+    data_service='grpc://a:1',
   )  # fmt: skip
   trial = Trial(64, 0.05, epochs=30, decay=0.01, bn_decay=0.95)
   found = settings_of(cfg, trial, 'ckpt-7', 'folder')
