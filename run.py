@@ -189,7 +189,7 @@ def _set_up(cfg):
   if cfg.deterministic:
     tf.config.experimental.enable_op_determinism()
     # What TensorFlow makes of a graph differs from process to process, and
-    # with it the last digits: C-SimCLR's after a few steps.
+    # with it C-SimCLR's last digits within 5 steps: one cause of several.
     tf.config.optimizer.set_experimental_options(
       {'disable_meta_optimizer': True}
     )

@@ -452,8 +452,8 @@ class Settings:
   jit_compile: bool = opt(False, 'Make the step one XLA program: faster on '
     'GPUs, slower on CPUs; on TPUs it always is one. One replica only.')
   seed: int = opt(0, 'Seed of everything random.', '[0, 1000000]')
-  deterministic: bool = opt(False, 'The same bits at every repetition; '
-    'slower.')
+  deterministic: bool = opt(False, 'Operations that repeat to the last bit, '
+    'where TensorFlow has them; slower.')
 
   # Checkpoints and summaries
   train_summary_steps: int = opt(100, 'Steps between training summaries; 0: '
