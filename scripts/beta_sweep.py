@@ -12,7 +12,6 @@ import subprocess
 import sys
 
 import families  # Puts the project on the path.
-
 from evaluation import card, comparison
 
 ROOT = os.path.join('runs', 'sweep')

@@ -16,7 +16,6 @@ import time
 
 import plot_information
 import quickstart_table  # Puts the project on the path.
-
 from settings import show
 
 ROOT = os.path.join('runs', 'families')

@@ -12,9 +12,9 @@ import os
 import subprocess
 import sys
 
-import families  # Puts the project on the path.
 import numpy as np
 
+import families  # Puts the project on the path.
 from evaluation import card, statistics
 
 ROOT = os.path.join('runs', 'reproduce')

@@ -1,0 +1,69 @@
+"""What users see is what tests/golden says: scripts/behaviour.py records it."""
+
+import os
+
+import pytest
+
+import behaviour
+import command_line
+
+
+def print_config(*arguments):
+  argv = ['run.py', *arguments, '--print_config']
+  return command_line.describe(command_line.parse(argv), argv) + '\n'
+
+
+@pytest.fixture(scope='module')
+def help_text():
+  return command_line.help_text() + '\n'
+
+
+def recorded(name):
+  path = behaviour.GOLDEN / name
+  return path.read_text()
+
+
+def test_the_help_is_the_recorded_one(help_text):
+  assert help_text == recorded('help.txt')
+
+
+def test_every_preset_is_the_recorded_one(help_text):
+  names = behaviour.presets(help_text)
+  assert len(names) > 40
+  text = behaviour.configurations(print_config, names)
+  assert text == recorded('configurations.txt')
+
+
+def test_an_encoder_is_one_line_among_the_names():
+  tail = '/.ATTRIBUTES/VARIABLE_VALUE'
+  names = [
+    '_CHECKPOINTABLE_OBJECT_GRAPH',
+    'method/target_encoder/stages/0/kernel' + tail,
+    'method/encoder/stages/0/kernel' + tail,
+    'method/encoder/stages/1/kernel' + tail,
+    'method/encoder/a/b/.OPTIMIZER_SLOT/optimizer/m' + tail,
+    'probe/dense/bias' + tail,
+  ]
+  assert sorted(behaviour.tensor_lines(names)) == [
+    'method/encoder/*',
+    'method/encoder/*/.OPTIMIZER_SLOT/optimizer/m',
+    'method/target_encoder/*',
+    'probe/dense/bias',
+  ]
+
+
+def test_a_difference_of_trees_is_found():
+  ours = {'a': [1.0, 2.0], 'b': {'c': 'x', 'd': float('nan'), 'e': None}}
+  assert behaviour._largest_difference(ours, ours) == 0
+  theirs = {**ours, 'a': [1.0, 2.5]}
+  assert behaviour._largest_difference(ours, theirs) == pytest.approx(0.2)
+  for other in ({'a': [1.0, 2.0]}, {**ours, 'a': [1.0]}, {**ours, 'b': 'x'}):
+    assert behaviour._largest_difference(ours, other) == float('inf')
+
+
+def test_what_is_recorded_is_there():
+  assert {*os.listdir(behaviour.GOLDEN)} == {
+    'help.txt',
+    'configurations.txt',
+    'names.txt',
+  }
