@@ -9,7 +9,7 @@ import math
 import tensorflow as tf
 import tf_keras as keras
 
-import distributions
+from cvr.numerics import distributions
 from resnet import BatchNorm, Conv
 
 

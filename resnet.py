@@ -12,7 +12,7 @@ import threading
 import tensorflow as tf
 import tf_keras as keras
 
-import distributed
+from cvr.numerics import replicas
 
 # Depth -> (bottleneck blocks?, blocks in each of the four groups).
 BLOCKS = {
@@ -96,7 +96,7 @@ class BatchNorm(keras.layers.Layer):
     """[..., C] -> the same shape and dtype."""
     if not training:
       return self._fused(x, [self.moving_mean, self.moving_variance])[0]
-    if self.sync and distributed.num_replicas() > 1:
+    if self.sync and replicas.num_replicas() > 1:
       y, mean, variance = self._across_replicas(x)
     else:
       y, mean, variance = self._fused(x)
@@ -139,7 +139,7 @@ class BatchNorm(keras.layers.Layer):
     """-> (y, mean, variance) of the global batch."""
     x32 = tf.cast(x, tf.float32)
     axes = list(range(x.shape.rank - 1))
-    total = distributed.cross_replica_sum(
+    total = replicas.cross_replica_sum(
       tf.concat(
         [
           tf.reduce_sum(x32, axes),

@@ -23,10 +23,7 @@ import uuid
 
 import absl.logging
 
-import checks
-import command_line
-import config
-import derived
+from cvr.configs import checks, command_line, config, derived
 
 # 0 done, 1 a bug of ours; the rest as the README lists them.
 EXIT_USAGE, EXIT_NO_USE, EXIT_RETRY, EXIT_PREEMPTED = 2, 3, 75, 143
@@ -71,9 +68,9 @@ def _gfile(path):
 def _list(folder):
   if '://' not in folder:
     return os.listdir(folder)
-  import checkpoint_files
+  from cvr.checkpoints import files
 
-  return checkpoint_files.listed(folder)
+  return files.listed(folder)
 
 
 def _read_json(path):
@@ -88,24 +85,23 @@ def _read_json(path):
 
 def read_stored(path):
   """What a run's folder or a checkpoint tells of its model: Stored, or None."""
-  files = _gfile(path)
-  if not files.exists(path) and not files.exists(f'{path}.index'):
+  gfile = _gfile(path)
+  if not gfile.exists(path) and not gfile.exists(f'{path}.index'):
     return None
-  folder = path if files.isdir(path) else os.path.dirname(path)
+  folder = path if gfile.isdir(path) else os.path.dirname(path)
   name = os.path.join(folder, 'config.json')
-  if not path.endswith(('.tar', '.gz', '.tgz')) and files.exists(name):
+  if not path.endswith(('.tar', '.gz', '.tgz')) and gfile.exists(name):
     settings = config.stored_settings(name, _read_json)
     return command_line.Stored(settings, (settings['pretrain_loss'],))
   # Nothing of ours is there: the tensors themselves have to tell.
-  if files.isdir(path) and not any(n.endswith('.index') for n in _list(path)):
+  if gfile.isdir(path) and not any(n.endswith('.index') for n in _list(path)):
     return None
   quiet_start()
-  import checkpoint_files
-  import pretrained
+  from cvr.checkpoints import files, pretrained
 
   try:
     found = pretrained.identify(path)
-  except checkpoint_files.CheckpointError as error:
+  except files.CheckpointError as error:
     raise config.ConfigError(str(error)) from error
   return command_line.Stored(found.settings, found.methods, found.released)
 
@@ -141,7 +137,7 @@ def _probe_write(model_dir):
   """Fails at once where checkpoints could not be written hours later."""
   import tensorflow as tf
 
-  import checkpoint_files
+  from cvr.checkpoints import files
 
   path = os.path.join(model_dir, f'.write-test-{uuid.uuid4().hex}')
   try:
@@ -150,7 +146,7 @@ def _probe_write(model_dir):
       file.write('')
     tf.io.gfile.remove(path)
   except (tf.errors.OpError, OSError) as error:
-    if checkpoint_files.out_of_reach(error):
+    if files.out_of_reach(error):
       raise  # For now: not the same as a place that cannot be.
     raise config.ConfigError(
       f'--model_dir={model_dir} cannot be written '
@@ -174,17 +170,17 @@ def _set_up(cfg):
   """Precision, determinism, the strategy -> (strategy, its one line)."""
   import tensorflow as tf
 
-  import distributed
+  from cvr.numerics import replicas
 
   if cfg.mode == 'export':
     # One copy of every variable, and float32 with all its digits.
     tf.config.set_visible_devices([], 'GPU')
     return tf.distribute.get_strategy(), 'the CPU'
   try:
-    strategy, where = distributed.make_strategy(
+    strategy, where = replicas.make_strategy(
       cfg.use_tpu, cfg.tpu_name, cfg.tpu_zone, cfg.gcp_project, cfg.master
     )
-  except distributed.NoDevice as error:
+  except replicas.NoDevice as error:
     raise config.ConfigError(str(error)) from error
   if cfg.deterministic:
     tf.config.experimental.enable_op_determinism()
@@ -201,13 +197,13 @@ def _set_up(cfg):
 def execute(cfg, argv):
   """Does what the configuration says; raises what main() explains."""
   if cfg.mode == 'inspect':
-    import inspection
+    from cvr.checkpoints import inspection
 
     print(inspection.describe(cfg.checkpoint or cfg.model_dir))
     return
   if cfg.mode == 'compare':
     quiet_start()
-    from evaluation import comparison
+    from cvr.evaluation.card import comparison
 
     comparison.report(derived.words(cfg.cards), cfg.output, print)
     return
@@ -216,12 +212,12 @@ def execute(cfg, argv):
     _doctor(cfg, strategy, where)
     return
 
-  import distributed
-  from monitor import Monitor
+  from cvr.numerics import replicas
+  from cvr.training.monitor import Monitor
 
   results = cfg.model_dir
   if derived.reads(cfg):
-    if distributed.num_workers(strategy) > 1:
+    if replicas.num_workers(strategy) > 1:
       raise config.ConfigError(
         f'--mode={cfg.mode} runs in one process: unset TF_CONFIG, or '
         'start one task.'
@@ -231,7 +227,7 @@ def execute(cfg, argv):
   if cfg.mode in ('extract_features', 'export'):
     results = os.path.dirname(cfg.output) or '.'
   _probe_write(results)
-  monitor = Monitor(results, distributed.is_chief(strategy))
+  monitor = Monitor(results, replicas.is_chief(strategy))
   written = cfg.mode in ('extract_features', 'export', 'search') and cfg.output
   monitor.say(f'Running on {where}; results go to {written or results}')
   act = _read if derived.reads(cfg) else _train
@@ -240,19 +236,18 @@ def execute(cfg, argv):
 
 def _doctor(cfg, strategy, where):
   """Says what holds a run up; doctor.json is the one file it may leave."""
-  import data_sources
-  import distributed
-  import doctor
-  import train
-  from monitor import Monitor
+  from cvr.data import sources
+  from cvr.numerics import replicas
+  from cvr.training import doctor, train
+  from cvr.training.monitor import Monitor
 
-  chief = distributed.is_chief(strategy)
+  chief = replicas.is_chief(strategy)
   if cfg.model_dir:
     _probe_write(cfg.model_dir)
   if chief:
     print(f'Running on {where}; measuring, a minute or so', flush=True)
   info = train.describe(cfg)
-  with data_sources.explained(info):
+  with sources.explained(info):
     numbers = doctor.measure(cfg, strategy, info)
   said = doctor.diagnose(numbers, cfg)
   if chief:
@@ -264,10 +259,9 @@ def _doctor(cfg, strategy, where):
 
 def _check_changes(cfg, say):
   """Says how a resumed run differs; refuses what changes its meaning."""
-  import checkpoint_files
-  import pretrained
+  from cvr.checkpoints import files, pretrained
 
-  if cfg.fresh_start or not checkpoint_files.steps(cfg.model_dir):
+  if cfg.fresh_start or not files.steps(cfg.model_dir):
     return
   path = os.path.join(cfg.model_dir, 'config.json')
   if _gfile(path).exists(path):
@@ -275,7 +269,7 @@ def _check_changes(cfg, say):
   else:
     try:
       stored = pretrained.identify(cfg.model_dir).settings
-    except checkpoint_files.CheckpointError:
+    except files.CheckpointError:
       return  # Damaged: the one before it may do.
   lines, serious = command_line.changes(stored, cfg)
   if serious and not cfg.allow_config_change:
@@ -289,9 +283,9 @@ def _check_changes(cfg, say):
 
 
 def _train(cfg, argv, strategy, monitor):
-  import evaluate
-  import locks
-  import train
+  from cvr.checkpoints import locks
+  from cvr.evaluation import online
+  from cvr.training import train
 
   with contextlib.ExitStack() as held:
     # Other workers of the same run share the folder.
@@ -305,25 +299,24 @@ def _train(cfg, argv, strategy, monitor):
     }
     state, total = train.train(cfg, strategy, info, record, monitor)
     if cfg.mode == 'train_then_eval' and state.probe:
-      evaluate.evaluate_state(cfg, strategy, state, total, monitor)
+      online.evaluate_state(cfg, strategy, state, total, monitor)
     monitor.say(f'Done: {total} steps in {cfg.model_dir}')
 
 
 def _read(cfg, argv, strategy, monitor):
   """Evaluates, extracts features of, or exports a trained model."""
   del argv
-  import evaluate
-  import features
-  import latent_study
-  import pretrained
-  import search
-  import train
+  from cvr.checkpoints import pretrained
+  from cvr.evaluation import features, online
+  from cvr.evaluation.latents import study
+  from cvr.evaluation.search import search
+  from cvr.training import train
 
   record = f'{cfg.model_dir}/config.json'
   if cfg.mode == 'eval' and _gfile(cfg.model_dir).exists(record):
     seen = _read_json(record).get('num_examples')
     state, total = train.rebuild(cfg, strategy, seen)
-    evaluate.follow(cfg, strategy, state, total, monitor)
+    online.follow(cfg, strategy, state, total, monitor)
     return
   if not cfg.checkpoint and not pretrained.there_is_one(cfg.model_dir):
     raise config.ConfigError(
@@ -334,25 +327,25 @@ def _read(cfg, argv, strategy, monitor):
   optimizing = cfg.mode == 'export' and cfg.format == 'released'
   state = train.load_whole(cfg, strategy, found, optimizing, monitor.say)
   if cfg.mode == 'eval':
-    evaluate.evaluate_state(cfg, strategy, state, found.step, monitor)
+    online.evaluate_state(cfg, strategy, state, found.step, monitor)
   elif cfg.mode == 'extract_features':
     features.extract_features(cfg, strategy, state, monitor.say)
   elif cfg.mode == 'evaluate':
-    import locks
-    from evaluation import suites
+    from cvr.checkpoints import locks
+    from cvr.evaluation import evaluate
 
     folder = monitor.model_dir
     with contextlib.ExitStack() as held:
       if monitor.chief:
         held.enter_context(locks.locked(folder, monitor.say))
-      suites.evaluate(cfg, strategy, state, found, folder, monitor.say)
+      evaluate.evaluate(cfg, strategy, state, found, folder, monitor.say)
   elif cfg.mode == 'latents':
-    latent_study.study(cfg, strategy, state, monitor.model_dir, monitor.say)
+    study.study(cfg, strategy, state, monitor.model_dir, monitor.say)
   elif cfg.mode == 'search':
     path = cfg.output or search.index_path(cfg, monitor.model_dir)
     search.search(cfg, strategy, state, found, path, monitor.say)
   else:
-    import export
+    from cvr.exports import export
 
     model = export.Trained(
       state=state,
@@ -370,22 +363,22 @@ def _explained(error):
     return EXIT_USAGE, str(error)
   import tensorflow as tf
 
-  import checkpoint_files
-  import data_service
-  import latent_report
-  import loop
-  from data_sources import DataError
-  from evaluation.card import CardError
+  from cvr.checkpoints import files
+  from cvr.data import service
+  from cvr.data.sources import DataError
+  from cvr.evaluation.card.card import CardError
+  from cvr.evaluation.latents import report
+  from cvr.training import loop
 
   again = 'The same command goes on where it was.'
   reason = str(error).partition('\n')[0][:300]
-  told = DataError | checkpoint_files.CheckpointError
-  told |= latent_report.Missing | CardError
+  told = DataError | files.CheckpointError
+  told |= report.Missing | CardError
   if isinstance(error, told):
     return EXIT_USAGE, str(error)
   if isinstance(error, loop.NonFinite | loop.Collapsed):
     return EXIT_NO_USE, str(error)
-  if isinstance(error, data_service.Unreachable):
+  if isinstance(error, service.Unreachable):
     return EXIT_RETRY, str(error)
   if isinstance(error, loop.Stopped):
     return EXIT_PREEMPTED, str(error)
@@ -400,8 +393,8 @@ def _explained(error):
     return EXIT_USAGE, f'{reason}. Lower --train_batch_size.'
   system = isinstance(error, OSError)
   full |= system and error.errno in (errno.ENOSPC, errno.EDQUOT)
-  unsaved = isinstance(error, checkpoint_files.NotSaved)
-  if full or unsaved or checkpoint_files.out_of_reach(error):
+  unsaved = isinstance(error, files.NotSaved)
+  if full or unsaved or files.out_of_reach(error):
     return EXIT_RETRY, f'{reason}. {again}'
   raise error
 

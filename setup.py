@@ -2,7 +2,7 @@
 
 import pathlib
 
-from setuptools import setup
+from setuptools import find_packages, setup
 
 here = pathlib.Path(__file__).parent
 
@@ -23,73 +23,25 @@ setup(
   description='Compressive self-supervised visual learning, TensorFlow 2',
   license='Apache-2.0',
   python_requires='>=3.10,<3.14',
+  # The design card's front; everything behind it is one package.
   py_modules=[
-    'augmentation',
-    'big_batches',
-    'checkpoint_files',
-    'checkpoints',
-    'checks',
-    'clustering',
-    'command_line',
-    'config',
-    'contrastive',
-    'data',
-    'data_service',
-    'data_sources',
     'data_util',
-    'derived',
-    'distillation',
-    'distributed',
-    'distributions',
-    'doctor',
-    'entropy_reconstruction',
-    'evaluate',
-    'export',
-    'features',
-    'hamming',
-    'health',
-    'information',
-    'inspection',
-    'keras_twin',
     'lars_optimizer',
-    'latent_report',
-    'latent_study',
-    'latents',
-    'locks',
-    'loop',
-    'methods',
     'model',
-    'monitor',
     'objectives',
-    'optimizers',
-    'photo_patches',
-    'presets',
-    'pretrained',
-    'prototypes',
-    'randomness',
-    'released',
     'resnet',
     'run',
-    'schedules',
-    'search',
-    'settings',
-    'skeletons',
-    'stochcon',
-    'torch_names',
-    'towers',
-    'train',
-    'watch',
   ],
-  packages=['evaluation'],
+  packages=find_packages(include=['cvr*']),
   install_requires=requirements('requirements.txt'),
   extras_require={
     # The built-in data set, the logistic probe of the quickstart, forests.
     'quickstart': ['scikit-image>=0.21', 'scikit-learn>=1.2'],
     # --mode=export --format=safetensors and onnx.
     'export': EXPORT,
-    # scripts/plot_information.py, latent_report.py.
+    # scripts/plot_information.py, the plots of evaluations.
     'plot': PLOT,
-    # Many queries at once in hamming.py; without it numpy takes longer.
+    # Many queries at once in --mode=search; without it numpy takes longer.
     'search': SEARCH,
     'test': [
       'scikit-image>=0.21',
@@ -99,6 +51,7 @@ setup(
       'pytest>=8',
       'pytest-xdist>=3',
       'ruff>=0.9',
+      'import-linter>=2.5',
       *EXPORT,
       *PLOT,
       *SEARCH,

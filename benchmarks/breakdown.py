@@ -18,9 +18,9 @@ import run
 
 run.quiet_start()
 
-import tensorflow as tf  # noqa: E402
+import tensorflow as tf
 
-from benchmarks import step, timing  # noqa: E402
+from benchmarks import step, timing
 
 KINDS = {
   'convolutions': ('Conv2D', 'FusedConv2D'),

@@ -6,7 +6,7 @@ optimizer) is not counted, as in the tables of the literature.
 
 import tensorflow as tf
 
-import skeletons
+from cvr.methods import skeletons
 
 
 def _of(op):

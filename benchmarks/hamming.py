@@ -9,8 +9,8 @@ import argparse
 
 import numpy as np
 
-import hamming
 from benchmarks import timing
+from cvr.evaluation.search import hamming
 
 
 def cases(bits, codes, queries):

@@ -13,15 +13,19 @@ import run
 
 run.quiet_start()
 
-import numpy as np  # noqa: E402
-import tensorflow as tf  # noqa: E402
+import numpy as np
+import tensorflow as tf
 
-import augmentation  # noqa: E402
-import config  # noqa: E402
-import data  # noqa: E402
-import data_util  # noqa: E402
-import derived  # noqa: E402
-from benchmarks import pipeline, timing  # noqa: E402
+import data_util
+from benchmarks import pipeline, timing
+from cvr.configs import (
+  config,
+  derived,
+)
+from cvr.data import (
+  augmentation,
+  batches,
+)
 
 COUNT = 16
 NOTHING = 'a call of nothing'
@@ -41,7 +45,7 @@ def _repeated(function, *arguments):
 def _of_images(files, recipe):
   """{name: (a call for all images, how many times two views need it)}."""
   draws = tf.unstack(tf.random.uniform([COUNT, 2, len(data_util.DRAWS)]))
-  images = [data.decode(file) for file in files]
+  images = [batches.decode(file) for file in files]
   floats = [tf.cast(image, tf.float32) for image in images]
   boxes = [
     augmentation._boxes(recipe, tf.shape(image), numbers)[0]
@@ -59,7 +63,7 @@ def _of_images(files, recipe):
 
   return {
     NOTHING: (_repeated(lambda s: s, shapes), 0),
-    'decode': (_repeated(data.decode, files), 1),
+    'decode': (_repeated(batches.decode, files), 1),
     'draws and boxes': (_repeated(numbers, shapes, seeds), 1),
     'to floats': (_repeated(lambda x: tf.cast(x, tf.float32), images), 1),
     'crop, bicubic': (

@@ -16,16 +16,20 @@ import run
 
 run.quiet_start()
 
-import numpy as np  # noqa: E402
-import tensorflow as tf  # noqa: E402
+import numpy as np
+import tensorflow as tf
 
-import augmentation  # noqa: E402
-import config  # noqa: E402
-import data  # noqa: E402
-import data_sources  # noqa: E402
-import data_util  # noqa: E402
-import derived  # noqa: E402
-from benchmarks import rules, timing  # noqa: E402
+import data_util
+from benchmarks import rules, timing
+from cvr.configs import (
+  config,
+  derived,
+)
+from cvr.data import (
+  augmentation,
+  batches,
+  sources,
+)
 
 BATCH = 32
 
@@ -127,11 +131,11 @@ def _mapped(paths, example):
 
 def datasets(folder, size):
   """Name -> an endless dataset of batches."""
-  info = data_sources.describe(f'folder:{folder}')
+  info = sources.describe(f'folder:{folder}')
   recipe = derived.augmentation(config.Config(image_size=size))
 
   def ours(**settings):
-    return data.train_batches(
+    return batches.train_batches(
       info,
       augmentation.per_image(recipe, 2),
       global_batch=BATCH,
@@ -163,9 +167,9 @@ def rates(found, seconds, rounds):
   """Images per second of each in its best round, taken in turns."""
   best = dict.fromkeys(found, 0.0)
   for _ in range(rounds):
-    for name, batches in found.items():
+    for name, dataset in found.items():
       # A new one each time: those that wait fill their buffers meanwhile.
-      iterator = iter(batches)
+      iterator = iter(dataset)
       for measured in (False, True):  # The first half is for starting up.
         began, count = time.perf_counter(), 0
         while time.perf_counter() - began < seconds:

@@ -13,7 +13,7 @@ import time
 import numpy as np
 
 from benchmarks import timing
-from evaluation import knn, linear
+from cvr.evaluation.heads import knn, linear
 
 _EVERY = 8  # Of the values of l2, those that also start cold.
 

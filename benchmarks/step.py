@@ -14,16 +14,20 @@ import run
 
 run.quiet_start()
 
-import numpy as np  # noqa: E402
-import tensorflow as tf  # noqa: E402
+import numpy as np
+import tensorflow as tf
 
-import config  # noqa: E402
-import data_util  # noqa: E402
-import derived  # noqa: E402
-import optimizers  # noqa: E402
-import presets  # noqa: E402
-import train  # noqa: E402
-from benchmarks import bare, flops, timing  # noqa: E402
+import data_util
+from benchmarks import bare, flops, timing
+from cvr.configs import (
+  config,
+  derived,
+  presets,
+)
+from cvr.training import (
+  optimizers,
+  train,
+)
 
 PRESETS = {
   'contrastive': 'simclr',

@@ -13,11 +13,13 @@ import run
 
 run.quiet_start()
 
-import tensorflow as tf  # noqa: E402
+import tensorflow as tf
 
-import distributions  # noqa: E402
-import randomness  # noqa: E402
-from benchmarks import timing  # noqa: E402
+from benchmarks import timing
+from cvr.numerics import (
+  distributions,
+  randomness,
+)
 
 
 def main(argv=None):

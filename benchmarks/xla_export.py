@@ -16,15 +16,19 @@ import run
 
 run.quiet_start()
 
-import numpy as np  # noqa: E402
-import tensorflow as tf  # noqa: E402
+import numpy as np
+import tensorflow as tf
 
-import config  # noqa: E402
-import data_util  # noqa: E402
-import optimizers  # noqa: E402
-import presets  # noqa: E402
-import train  # noqa: E402
-from benchmarks import flops, rules  # noqa: E402
+import data_util
+from benchmarks import flops, rules
+from cvr.configs import (
+  config,
+  presets,
+)
+from cvr.training import (
+  optimizers,
+  train,
+)
 
 CLASSES = 1000
 REFERENCE_STEPS = 3

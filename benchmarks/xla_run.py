@@ -17,7 +17,7 @@ import numpy as np
 
 sys.path.append(str(pathlib.Path(__file__).parents[1]))
 
-from benchmarks import rules  # noqa: E402
+from benchmarks import rules
 
 # The step counter is an int64.
 jax.config.update('jax_enable_x64', True)

@@ -1,1 +1,1 @@
-"""What a trained encoder is worth: one card of numbers from its features."""
+"""Compressive visual representations: everything behind the front."""

@@ -12,7 +12,7 @@ import subprocess
 import sys
 
 import families  # Puts the project on the path.
-from evaluation import card, comparison
+from cvr.evaluation.card import card, comparison
 
 ROOT = os.path.join('runs', 'sweep')
 BETAS = (0.0, 0.03, 0.1, 0.3, 1.0)

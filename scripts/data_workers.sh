@@ -9,7 +9,7 @@ set -eu
 cd "$(dirname "$0")/.."
 export TF_CPP_MIN_LOG_LEVEL=${TF_CPP_MIN_LOG_LEVEL:-3}
 serve() {
-  exec "${PYTHON:-python3}" -m data_service ${HOST_NAME:+--host="$HOST_NAME"} "$@"
+  exec "${PYTHON:-python3}" -m cvr.data.service ${HOST_NAME:+--host="$HOST_NAME"} "$@"
 }
 trap 'kill $(jobs -p) 2>/dev/null || true; wait' EXIT
 trap 'exit 143' INT TERM

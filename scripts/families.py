@@ -16,7 +16,7 @@ import time
 
 import plot_information
 import quickstart_table  # Puts the project on the path.
-from settings import show
+from cvr.configs.settings import show
 
 ROOT = os.path.join('runs', 'families')
 STEPS, BATCH = 160, 256

@@ -8,8 +8,8 @@ import sys
 
 sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 
-import command_line
 import run
+from cvr.configs import command_line
 
 
 def measure(model_dir, ends=(0, -1)):
@@ -20,21 +20,19 @@ def measure(model_dir, ends=(0, -1)):
   # Several models in one process are traced anew, which it warns of.
   tf.get_logger().setLevel('ERROR')
 
-  import checkpoint_files
-  import checkpoints
-  import data_sources
-  import derived
-  import evaluate
-  import features
-  import train
+  from cvr.checkpoints import files, saving
+  from cvr.configs import derived
+  from cvr.data import sources
+  from cvr.evaluation import features, online
+  from cvr.training import train
 
-  steps = checkpoint_files.steps(model_dir)
+  steps = files.steps(model_dir)
   if not steps or (0 in ends and steps[0] != 0):
     sys.exit(f'{model_dir} holds no checkpoint of the untrained encoder')
   argv = ['run.py', '--mode=eval', f'--model_dir={model_dir}']
   cfg = command_line.parse(argv, run.read_stored)
-  train_info = data_sources.describe(cfg.dataset, cfg.data_dir, cfg.train_split)
-  eval_info = data_sources.describe(cfg.dataset, cfg.data_dir, cfg.eval_split)
+  train_info = sources.describe(cfg.dataset, cfg.data_dir, cfg.train_split)
+  eval_info = sources.describe(cfg.dataset, cfg.data_dir, cfg.eval_split)
   run.set_precision(cfg)
   state = train.make_state(
     cfg, len(train_info.class_names), 0, 1, train_info.num_examples
@@ -42,23 +40,21 @@ def measure(model_dir, ends=(0, -1)):
   context = tf.distribute.InputContext()
   mean_std = derived.augmentation(cfg).mean_std
   splits = [
-    features.batches(info, cfg.image_size, cfg.eval_batch_size)(context)
+    features.eval_input(info, cfg.image_size, cfg.eval_batch_size)(context)
     for info in (train_info, eval_info)
   ]
   accuracies = []
   for step in [steps[end] for end in ends]:
-    checkpoints.load_parts(
-      checkpoint_files.prefix(model_dir, step), method=state.method
-    )
+    saving.load_parts(files.prefix(model_dir, step), method=state.method)
     rows = [
-      evaluate.extract(
+      online.extract(
         lambda images: state.method.embed(images)['representation'],
         split,
         mean_std,
       )
       for split in splits
     ]
-    accuracies.append(evaluate.logistic_probe(*rows))
+    accuracies.append(online.logistic_probe(*rows))
   return len(eval_info.class_names), steps, accuracies
 
 

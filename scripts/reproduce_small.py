@@ -15,7 +15,8 @@ import sys
 import numpy as np
 
 import families  # Puts the project on the path.
-from evaluation import card, statistics
+from cvr.evaluation import statistics
+from cvr.evaluation.card import card
 
 ROOT = os.path.join('runs', 'reproduce')
 SEEDS = (0, 1, 2)

@@ -3,4 +3,4 @@
 set -eu
 . "$(dirname "$0")/env.sh" .venv -e '.[test]'
 . "$(dirname "$0")/env.sh" .venv 'jax[cpu]==0.10.2'
-"$python" -m pytest "$@" tests/test_benchmarks_xla.py
+"$python" -m pytest "$@" tests/benchmarks/test_xla.py

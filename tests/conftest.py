@@ -14,6 +14,7 @@ import tf_keras as keras
 
 import tiny_run
 from small_data import SMALL, make_folder
+from small_runs import make_images
 
 tf.config.set_logical_device_configuration(
   tf.config.list_physical_devices('CPU')[0],
@@ -54,11 +55,17 @@ def folder(tmp_path):
   return make_folder(tmp_path / 'images')
 
 
+@pytest.fixture(scope='module')
+def images(tmp_path_factory):
+  """Two classes of 20 px noise around two colours, as JPEG files."""
+  return make_images(tmp_path_factory.mktemp('images'))
+
+
 @pytest.fixture
 def tiny_encoder(monkeypatch):
   """Methods get a thin ResNet of two blocks: it traces in a moment."""
   import resnet
-  import skeletons
+  from cvr.methods import skeletons
 
   monkeypatch.setitem(resnet.BLOCKS, 18, tiny_run.BLOCKS)
   monkeypatch.setattr(skeletons, 'make_encoder', tiny_run.make_encoder)
@@ -67,8 +74,8 @@ def tiny_encoder(monkeypatch):
 @pytest.fixture
 def state_of(tiny_encoder):
   del tiny_encoder
-  import train
-  from config import Config
+  from cvr.configs.config import Config
+  from cvr.training import train
 
   return lambda **changes: train.make_state(
     Config(**SMALL | changes), 3, 0, 100

@@ -5,9 +5,8 @@ import pytest
 import tensorflow as tf
 import tf_keras as keras
 
-import optimizers
-import train
-from config import Config
+from cvr.configs.config import Config
+from cvr.training import optimizers, train
 
 
 @pytest.mark.parametrize('policy', ['float32', 'mixed_bfloat16'])

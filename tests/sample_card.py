@@ -2,7 +2,8 @@
 
 import numpy as np
 
-from evaluation import card, statistics
+from cvr.evaluation import statistics
+from cvr.evaluation.card import card
 
 IMAGES = 2000
 CORRUPTIONS = """gaussian_noise shot_noise impulse_noise defocus_blur glass_blur

@@ -29,41 +29,36 @@ import tensorflow as tf
 import tf_keras as keras
 from tensorflow.python.lib.io import file_io
 
-import checkpoint_files
-import checkpoints
-import command_line
-import config
-import data_sources
-import distributed
-import evaluate
-import loop
-import photo_patches
-import pretrained
 import resnet
 import run
-import skeletons
-import test_run
 import tiny_run
-import train
-from checkpoint_files import CheckpointError
-from checkpoints import Checkpoints
-from small_data import encoded, write
-from test_checkpoints import (
+from cvr.checkpoints import files, pretrained, saving
+from cvr.checkpoints.files import CheckpointError
+from cvr.checkpoints.saving import Checkpoints
+from cvr.configs import command_line, config
+from cvr.data import photo_patches, sources
+from cvr.evaluation import online
+from cvr.methods import skeletons
+from cvr.numerics import replicas
+from cvr.training import loop, train
+from saved_runs import (
   Net,
   State,
   assert_same,
   damage,
-  files,
+  files_in,
   layers,
   parts_run,
   restore,
   saved_run,
 )
-from test_run import C_BYOL, assert_same_bits, flags, tensors
+from small_data import encoded, write
+from small_runs import C_BYOL, assert_same_bits, flags, tensors
 
-images = test_run.images  # The same fixture.
 FORK = multiprocessing.get_context('forkserver')
-FORK.set_forkserver_preload(['train', 'evaluate', 'run'])
+FORK.set_forkserver_preload(
+  ['cvr.training.train', 'cvr.evaluation.online', 'run']
+)
 
 
 class Child:
@@ -181,13 +176,13 @@ def test_sigkill_at_random_steps_and_a_second_run_lose_no_bit(
     child = begin('killed')
     assert let_go_on(child, rng.randint(1, 3)), log.read_text()
     if not kill:  # While the first waits in a step.
-      before = files(killed, '*ckpt-*')
+      before = files_in(killed, '*ckpt-*')
       assert turned_away(begin('killed'), child, log.read_text)
-      assert files(killed, '*ckpt-*') == before
+      assert files_in(killed, '*ckpt-*') == before
     child.line.send('go on')
     child.line.poll(rng.uniform(0, 0.03))  # Any moment of a step, or a save.
     child.kill()
-    newest = checkpoint_files.steps(killed)[-1]
+    newest = files.steps(killed)[-1]
   last = begin('killed')
   for child in (last, whole):
     assert not let_go_on(child, TOTAL) and child.process.exitcode == 0
@@ -217,7 +212,7 @@ class Blocks(tf.Module):
     return {float(value) for pair in ends for value in pair}
 
 
-def saving(line, directory, seed):
+def while_saving(line, directory, seed):
   """Restores, then saves for ever; tells what it found, and of every save."""
   rng, net = random.Random(seed), Blocks()
   store = Checkpoints(directory, KEEP, net=net)
@@ -240,7 +235,7 @@ def sizes(directory, pattern='*'):
 def test_sigkill_inside_a_save_at_random_moments(tmp_path, start):
   rng, returned, interrupted = random.Random(2), [], 0
   for kill in range(24):
-    child = start(saving, str(tmp_path), kill)
+    child = start(while_saving, str(tmp_path), kill)
     step, values = child.line.recv()
     assert step >= max(returned, default=0) and values == {float(step)}
     child.line.recv()
@@ -260,7 +255,7 @@ def test_sigkill_inside_a_save_at_random_moments(tmp_path, start):
     # What is damaged is kept on purpose.
     kept = set(sizes(tmp_path)) - set(sizes(tmp_path, 'corrupt-*'))
     assert sum(p.stat().st_size for p in kept) <= 1.01 * (KEEP + 1) * size
-    there = checkpoint_files.steps(tmp_path)
+    there = files.steps(tmp_path)
     assert len(there) >= min(KEEP, len(returned))
     assert there[-1] >= max(returned)
   assert interrupted > 5 and size > 48e6
@@ -289,11 +284,11 @@ def test_a_full_disk_ends_a_run_only_when_it_stays_full(
   def save_in_little_space(self, step, *args, **more):
     full = step in (2, 3, 5, 6, 7)
     if full:
-      before[step] = files(tmp_path, 'ckpt-*')
+      before[step] = files_in(tmp_path, 'ckpt-*')
     with small_files(20_000) if full else contextlib.nullcontext():
       save(self, step, *args, **more)
     if full:  # Nothing is lost, and nothing left behind.
-      assert files(tmp_path, 'ckpt-*') == before[step]
+      assert files_in(tmp_path, 'ckpt-*') == before[step]
       assert not list(tmp_path.glob('*_temp'))
 
   argv = flags(images, tmp_path, '--mode=train', '--train_steps=9')
@@ -303,8 +298,8 @@ def test_a_full_disk_ends_a_run_only_when_it_stays_full(
     line = refused(capsys, argv[1:], 75)
   for part in ('step 7 could not', 'File too large', str(tmp_path)):
     assert part in line
-  assert checkpoint_files.steps(tmp_path) == [0, 1, 4]
-  assert files(tmp_path, 'ckpt-*') == before[7]
+  assert files.steps(tmp_path) == [0, 1, 4]
+  assert files_in(tmp_path, 'ckpt-*') == before[7]
   assert not list(tmp_path.glob('*_temp'))
 
 
@@ -316,7 +311,7 @@ def test_each_failed_save_is_said(tmp_path):
       store.save(2, needed=False, say=said.append)
       assert len(said) == count
       assert 'ERROR: the checkpoint of step 2 could not' in said[-1]
-    with pytest.raises(checkpoint_files.NotSaved):
+    with pytest.raises(files.NotSaved):
       store.save(2, needed=False, say=said.append)
   assert restore(tmp_path)[0] == 1
 
@@ -327,16 +322,16 @@ def test_each_failed_save_is_said(tmp_path):
 def test_an_index_that_is_gone_is_said_and_the_rest_is_kept(tmp_path):
   expected = saved_run(tmp_path)
   (tmp_path / 'ckpt-20.index').unlink()
-  data = files(tmp_path, 'ckpt-20.*')
+  data = files_in(tmp_path, 'ckpt-20.*')
   step, said, state = restore(tmp_path)
   assert step == 10 and len(said) == 2
   assert f'ERROR: {tmp_path}/ckpt-20 is damaged (no index)' in said[0]
   assert_same(state.values(), expected[10])
   kept = {f'corrupt-{name}': content for name, content in data.items()}
-  assert files(tmp_path, 'corrupt-*') == kept
+  assert files_in(tmp_path, 'corrupt-*') == kept
   for later in (30, 40, 50):
     state.store(tmp_path, keep=2).save(later)
-  assert files(tmp_path, 'corrupt-*') == kept
+  assert files_in(tmp_path, 'corrupt-*') == kept
 
 
 def test_what_is_damaged_does_not_count_as_kept(tmp_path):
@@ -344,7 +339,7 @@ def test_what_is_damaged_does_not_count_as_kept(tmp_path):
   damage(tmp_path, 2, 'data empty')
   state = restore(tmp_path)[2]
   state.store(tmp_path, keep=2).save(5)
-  assert checkpoint_files.steps(tmp_path) == [1, 5]
+  assert files.steps(tmp_path) == [1, 5]
   assert json.loads((tmp_path / 'checkpoints.json').read_text()) == [1, 5]
 
 
@@ -356,7 +351,7 @@ def test_a_folder_where_a_listing_should_be(tmp_path, name):
   step, said, state = restore(tmp_path)
   assert (step, said) == (20, [])
   state.store(tmp_path).save(30)
-  assert checkpoint_files.steps(tmp_path) == [10, 20, 30]
+  assert files.steps(tmp_path) == [10, 20, 30]
   assert tf.train.latest_checkpoint(str(tmp_path)) == str(tmp_path / 'ckpt-30')
   assert (tmp_path / f'corrupt-{name}' / 'mine').read_bytes() == b'x'
 
@@ -379,11 +374,11 @@ def test_a_run_whose_checkpoints_are_all_damaged_is_refused(
   damage(tmp_path, 10, 'data bit, middle')
   damage(tmp_path, 20, 'index cut in half')
   argv = flags(images, tmp_path, '--mode=train')
-  before = files(tmp_path, '*ckpt-*')
+  before = files_in(tmp_path, '*ckpt-*')
   for _ in range(2):  # A supervisor starts the same command again.
     line = refused(capsys, argv[1:])
     assert 'all 2 checkpoints' in line and '--fresh_start' in line
-    assert files(tmp_path, '*ckpt-*') == before
+    assert files_in(tmp_path, '*ckpt-*') == before
 
 
 # Stores out of reach ----------------------------------------------------------
@@ -440,7 +435,7 @@ def identify(directory):
 
 
 def load(directory):
-  checkpoints.load_parts(str(directory / 'ckpt-20'), method=Net())
+  saving.load_parts(str(directory / 'ckpt-20'), method=Net())
   return 20
 
 
@@ -455,21 +450,21 @@ def test_a_store_that_stops_to_answer_is_not_an_empty_one(
 ):
   """After any call: nothing is taken for damaged, missing or new."""
   saved_run(tmp_path)
-  before = files(tmp_path)
+  before = files_in(tmp_path)
   store, failed = Store(monkeypatch, SILENCE[silence]), 0
   for calls in range(100):
     store.calls_left = calls
     try:
       found = act(tmp_path)
     except tf.errors.OpError as error:
-      assert checkpoint_files.out_of_reach(error), (calls, error)
+      assert files.out_of_reach(error), (calls, error)
       failed += 1
     else:
       assert found == 20, calls
       if store.calls_left >= 0:
         break
   store.calls_left = float('inf')
-  assert failed > 2 and files(tmp_path) == before
+  assert failed > 2 and files_in(tmp_path) == before
 
 
 @pytest.mark.parametrize('silence', SILENCE)
@@ -478,7 +473,7 @@ def test_a_run_never_begins_anew_where_its_store_does_not_answer(
 ):
   saved_run(tmp_path)
   argv = flags(images, tmp_path, '--mode=train')[1:]
-  before = files(tmp_path, 'c*')
+  before = files_in(tmp_path, 'c*')
   store = Store(monkeypatch, SILENCE[silence])
   probe = run._probe_write
   monkeypatch.setattr(train, 'train', lambda *args: pytest.fail('it began'))
@@ -492,7 +487,7 @@ def test_a_run_never_begins_anew_where_its_store_does_not_answer(
     monkeypatch.setattr(run, '_probe_write', answers)
     assert 'The same command goes on' in refused(capsys, argv, 75)
     store.calls_left = float('inf')
-    assert files(tmp_path, 'c*') == before
+    assert files_in(tmp_path, 'c*') == before
 
 
 @pytest.mark.parametrize(
@@ -560,7 +555,7 @@ def whole_state(state):
 def test_another_network_is_refused_whole(tmp_path, state_of, other, reason):
   saved = state_of()
   Checkpoints(str(tmp_path), **saved.items()).save(7)
-  before, state = files(tmp_path), state_of(**other)
+  before, state = files_in(tmp_path), state_of(**other)
   store = Checkpoints(str(tmp_path), **state.items())
   values = whole_state(state)
   for _ in range(2):
@@ -569,7 +564,7 @@ def test_another_network_is_refused_whole(tmp_path, state_of, other, reason):
     assert str(tmp_path / 'ckpt-7') in str(error.value)
     assert str(error.value).isprintable()
     assert_same(whole_state(state), values)
-    assert files(tmp_path) == before
+    assert files_in(tmp_path) == before
   again = state_of()
   assert Checkpoints(str(tmp_path), **again.items()).restore_latest() == 7
   assert_same(whole_state(again), whole_state(saved))
@@ -597,7 +592,7 @@ def run_of(directory, argv, inside=False):
   record = {'config': config.to_dict(cfg), 'argv': argv, 'git': None}
   record |= {'versions': {'tensorflow': '2'}, 'class_names': ['a', 'b']}
   if inside:
-    saved_run(directory, record=checkpoints.Record(record))
+    saved_run(directory, record=saving.Record(record))
   else:
     saved_run(directory)
     (directory / 'config.json').write_text(json.dumps(record))
@@ -610,11 +605,11 @@ def test_another_optimizer_is_refused_by_its_flag(
 ):
   argv = flags(images, tmp_path, '--mode=train')
   run_of(tmp_path, argv, inside)
-  before = files(tmp_path, 'c*')
+  before = files_in(tmp_path, 'c*')
   line = refused(capsys, [*argv[1:], '--optimizer=momentum'])
   assert '--optimizer=momentum, was lars' in line
   assert '--allow_config_change' in line
-  assert files(tmp_path, 'c*') == before
+  assert files_in(tmp_path, 'c*') == before
 
 
 # Data -------------------------------------------------------------------------
@@ -665,7 +660,7 @@ def test_labels_out_of_range_stop_a_run(
   tmp_path, capsys, monkeypatch, label, split
 ):
   few_patches(monkeypatch, 1)
-  describe = data_sources.describe
+  describe = sources.describe
 
   def mislabelled(name, data_dir, wanted, **more):
     info = describe(name, data_dir, wanted, **more)
@@ -678,7 +673,7 @@ def test_labels_out_of_range_stop_a_run(
 
     return dataclasses.replace(info, parse=parse)
 
-  monkeypatch.setattr(data_sources, 'describe', mislabelled)
+  monkeypatch.setattr(sources, 'describe', mislabelled)
   argv = flags('', tmp_path / 'run', '--dataset=photo_patches')
   argv += [f'--data_dir={tmp_path}', '--eval_split=test', '--train_steps=1']
   line = refused(capsys, argv[1:])
@@ -692,7 +687,7 @@ def test_a_batch_that_replicas_cannot_share(
   images, tmp_path, capsys, monkeypatch, two_replicas, name
 ):
   monkeypatch.setattr(
-    distributed, 'make_strategy', lambda *args: (two_replicas, 'two CPUs')
+    replicas, 'make_strategy', lambda *args: (two_replicas, 'two CPUs')
   )
   argv = flags(images, tmp_path / 'run', f'--{name}=7')
   line = refused(capsys, argv[1:])
@@ -714,7 +709,7 @@ def test_a_model_dir_that_cannot_be_is_refused_before_any_step(
   for mode in ('train', 'eval'):
     argv = flags(images, path, f'--mode={mode}')
     assert str(path) in refused(capsys, argv[1:])
-  assert files(tmp_path) == {'file': b'mine'}
+  assert files_in(tmp_path) == {'file': b'mine'}
   assert len(list(tmp_path.iterdir())) == 1
 
 
@@ -745,7 +740,7 @@ def test_places_that_tensorflow_takes_for_patterns(tmp_path, capsys, name):
   folder = tmp_path / name
   saved_run(tmp_path / 'plain')
   (tmp_path / 'plain').rename(folder)
-  before = files(folder)
+  before = files_in(folder)
   for argv in (
     [f'--model_dir={folder}'],
     ['--mode=eval', f'--model_dir={folder}'],
@@ -754,7 +749,7 @@ def test_places_that_tensorflow_takes_for_patterns(tmp_path, capsys, name):
   ):
     line = refused(capsys, argv)
     assert f'{argv[-1]}: must not hold any of [ ] * ?' in line
-  assert files(folder) == before and os.listdir(tmp_path) == [name]
+  assert files_in(folder) == before and os.listdir(tmp_path) == [name]
 
 
 # An evaluator beside the training ---------------------------------------------
@@ -787,14 +782,14 @@ def follow(tmp_path, monkeypatch):
     top = {f'eval/label_top_{k}_accuracy': 0.0 for k in (1, 5)}
     return top | {'values': values}
 
-  monkeypatch.setattr(data_sources, 'describe', lambda *args: None)
-  monkeypatch.setattr(evaluate, 'make_evaluator', lambda *args: read)
+  monkeypatch.setattr(sources, 'describe', lambda *args: None)
+  monkeypatch.setattr(online, 'make_evaluator', lambda *args: read)
   cfg = types.SimpleNamespace(model_dir=str(tmp_path / 'run'))
   cfg.dataset = cfg.data_dir = cfg.eval_split = ''
 
   def begin(total, wait):
     results = Results()
-    evaluate.follow(cfg, None, state, total, results, wait)
+    online.follow(cfg, None, state, total, results, wait)
     return results
 
   return begin
@@ -833,7 +828,7 @@ def test_an_evaluator_beside_a_trainer_that_deletes(tmp_path, start, follow):
 @pytest.mark.parametrize(
   'owner, name',
   [
-    (checkpoints, 'difference'),
+    (saving, 'difference'),
     (tf.train.Checkpoint, 'read'),
   ],
 )
@@ -863,11 +858,11 @@ def test_steps_that_are_passed_over_are_said_and_nothing_is_written(
   save(3)
   (folder / 'checkpoints.json').unlink()  # Not this run's, so it stays.
   save(4)
-  before = files(folder)
+  before = files_in(folder)
   results = follow(4, lambda seconds: pytest.fail('there is nothing to do'))
   assert results.found == {4: {4.0}}
   assert results.said[0] == 'Steps [3] are skipped: 4 is newer'
-  assert files(folder) == before
+  assert files_in(folder) == before
 
 
 def test_what_is_listed_can_be_read_at_every_moment(tmp_path, monkeypatch):
@@ -875,16 +870,16 @@ def test_what_is_listed_can_be_read_at_every_moment(tmp_path, monkeypatch):
   seen, write_all = [], tf.train.Checkpoint.write
 
   def write_unseen(self, path):
-    before = checkpoint_files.steps(tmp_path)
+    before = files.steps(tmp_path)
     write_all(self, path)  # Part by part: nobody may see it yet.
-    assert checkpoint_files.steps(tmp_path) == before
+    assert files.steps(tmp_path) == before
 
   def watched(call):
     def changing(*args, **more):
       call(*args, **more)
-      seen.append(checkpoint_files.steps(tmp_path))
+      seen.append(files.steps(tmp_path))
       for step in seen[-1]:
-        checkpoint_files.verify(checkpoint_files.prefix(tmp_path, step))
+        files.verify(files.prefix(tmp_path, step))
 
     return changing
 
@@ -991,7 +986,7 @@ def test_hostile_files_are_refused_and_run_no_code(
   fire()
   assert mark.exists()  # It would have worked.
   mark.unlink()
-  before = files(folder, '**/*')
+  before = files_in(folder, '**/*')
   data = f'--dataset=folder:{images}'
   lines = modes(tmp_path, folder / name.removesuffix('.index'), data)
   lines += modes(tmp_path, folder, data)
@@ -1005,7 +1000,7 @@ def test_hostile_files_are_refused_and_run_no_code(
     lines += [eval_mode, *others]
   for line in lines:
     refused(capsys, line)
-  after = files(folder, '**/*')
+  after = files_in(folder, '**/*')
   assert {name: after[name] for name in before} == before
   assert not mark.exists()
 
@@ -1034,7 +1029,7 @@ def test_hostile_settings_are_refused(
   folder = tmp_path / 'folder'
   saved_run(folder)
   (folder / 'config.json').write_bytes(HOSTILE_SETTINGS[kind])
-  before = files(folder)
+  before = files_in(folder)
   data = f'--dataset=folder:{images}'
   for line in (
     *modes(tmp_path, folder, data),
@@ -1043,7 +1038,7 @@ def test_hostile_settings_are_refused(
     flags(images, folder, '--mode=train')[1:],
   ):
     assert 'config.json is not what a run writes' in refused(capsys, line)
-  after = files(folder)
+  after = files_in(folder)
   assert {name: after[name] for name in before} == before
   assert os.listdir(tmp_path) == ['folder']
 
@@ -1071,7 +1066,7 @@ def test_a_state_file_leads_nowhere(images, tmp_path, capsys):
   ours, theirs = tmp_path / 'ours', tmp_path / 'theirs'
   ours.mkdir()
   saved_run(theirs)
-  before = files(theirs)
+  before = files_in(theirs)
   (ours / 'checkpoint').write_text(
     f'model_checkpoint_path: "{theirs}/ckpt-20"\n'
     f'all_model_checkpoint_paths: "{theirs}/*"\n'
@@ -1084,12 +1079,12 @@ def test_a_state_file_leads_nowhere(images, tmp_path, capsys):
     [data, '--mode=eval', f'--model_dir={ours}'],
   ):
     assert str(theirs) not in refused(capsys, line)
-  assert files(theirs) == before
+  assert files_in(theirs) == before
 
 
 def test_features_json_imports_nothing(tmp_path, monkeypatch):
   few_patches(monkeypatch, 1)
-  info = data_sources.describe('photo_patches', str(tmp_path))
+  info = sources.describe('photo_patches', str(tmp_path))
   folder = pathlib.Path(info.shards[0].path).parent
   mark = tmp_path / 'MARK'
   (tmp_path / 'evil_features.py').write_text(f'open({str(mark)!r}, "w")')
@@ -1098,5 +1093,5 @@ def test_features_json_imports_nothing(tmp_path, monkeypatch):
   text = re.sub(r'"tensorflow_datasets\.[\w.]+\.', '"evil_features.', text)
   assert 'evil_features' in text
   (folder / 'features.json').write_text(text)
-  again = data_sources.describe('photo_patches', str(tmp_path))
+  again = sources.describe('photo_patches', str(tmp_path))
   assert again.num_examples == 16 and not mark.exists()

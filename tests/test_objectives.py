@@ -7,10 +7,9 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-import clustering
-import distributions
 import objectives
 import oracles
+from cvr.numerics import clustering, distributions
 
 KAPPA_E, KAPPA_B = 1024.0, 10.0
 

@@ -13,81 +13,22 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-import checkpoint_files
-import health
-import loop
 import run
+from cvr.checkpoints import files
+from cvr.training import health, loop
+from small_runs import C_BYOL, QUICK, assert_same_bits, flags, tensors
 
 pytestmark = pytest.mark.usefixtures('tiny_encoder')
 ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 
 
-@pytest.fixture(scope='module')
-def images(tmp_path_factory):
-  """Two classes of 20 px noise around two colours, as JPEG files."""
-  root = tmp_path_factory.mktemp('images')
-  rng = np.random.default_rng(0)
-  for split, count in (('train', 12), ('val', 5)):
-    for k, name in enumerate(('dark', 'light')):
-      (root / split / name).mkdir(parents=True)
-      for i in range(count):
-        noise = rng.integers(0, 100, (20, 24, 3)) + 150 * k
-        data = tf.io.encode_jpeg(noise.astype(np.uint8)).numpy()
-        (root / split / name / f'{i}.jpg').write_bytes(data)
-  return root
-
-
-def flags(images, model_dir, *more):
-  return [
-    'run.py',
-    f'--dataset=folder:{images}',
-    f'--model_dir={model_dir}',
-    '--use_tpu=false',
-    '--resnet_depth=18',
-    '--image_size=16',
-    '--train_batch_size=8',
-    '--eval_batch_size=4',
-    '--train_steps=6',
-    '--checkpoint_steps=2',
-    '--train_summary_steps=3',
-    '--proj_head_hidden_dim=16',
-    '--proj_out_dim=8',
-    '--warmup_epochs=0',
-    '--health_pairs=0',  # It takes long to trace.
-    *more,
-  ]
-
-
-RECORD = 'record/.ATTRIBUTES/py_state'
-
-
-def tensors(path):
-  """Every tensor of a checkpoint, by name."""
-  reader = tf.train.load_checkpoint(path)
-  return {
-    name: reader.get_tensor(name)
-    for name in reader.get_variable_to_shape_map()
-    # The record names the folder of its run.
-    if name not in ('_CHECKPOINTABLE_OBJECT_GRAPH', RECORD)
-  }
-
-
-def assert_same_bits(first, second):
-  a, b = tensors(first), tensors(second)
-  assert a.keys() == b.keys() and len(a) > 20
-  for name, value in a.items():
-    np.testing.assert_array_equal(value, b[name], err_msg=name)
-
-
-# They take long to trace, and not every test is about them.
-QUICK = ('--no_augmentation', '--use_blur=false')
 WATCH = '--health_pairs=512'
 
 
 def test_deterministic_runs_keep_graphs_as_they_are():
   # What is made of a graph depends on the process, and is set for all of one.
   program = (
-    'import run, tensorflow as tf; from config import Config\n'
+    'import run, tensorflow as tf; from cvr.configs.config import Config\n'
     "run._set_up(Config(deterministic={}, use_tpu=False, model_dir='m'))\n"
     'options = tf.config.optimizer.get_experimental_options()\n'
     "print(options.get('disable_meta_optimizer', False))"
@@ -100,16 +41,13 @@ def test_deterministic_runs_keep_graphs_as_they_are():
     assert done.stdout.split()[-1] == str(wanted), done.stderr
 
 
-C_BYOL = ('--pretrain_loss=byol_ceb', '--ceb_beta=1', '--kappa_e=64')
-
-
 def test_train_evaluate_and_what_is_left(images, tmp_path, capsys):
   argv = flags(images, tmp_path, *C_BYOL, '--keep_checkpoint_max=2', WATCH)
   assert run.main(argv) == 0
   out = capsys.readouterr().out
   assert 'Running on the CPU' in out and 'step 6/6' in out
   assert '10 pairs of views' in out and 'Health' not in out
-  assert checkpoint_files.steps(tmp_path) == [4, 6]
+  assert files.steps(tmp_path) == [4, 6]
   result = json.loads((tmp_path / 'result.json').read_text())
   assert result == json.loads((tmp_path / 'result_6.json').read_text())
   assert result['global_step'] == 6.0 and result['eval/images'] == 10.0
@@ -169,7 +107,7 @@ def test_resume_is_bit_identical_and_goes_on_after_ctrl_c(
   assert 'Resuming from step 1' in capsys.readouterr().out
   monkeypatch.setattr(loop, 'make_loop', make_loop)
   assert run.main(argv) == 0
-  assert checkpoint_files.steps(broken)[-1] == 6
+  assert files.steps(broken)[-1] == 6
   assert_same_bits(whole / 'ckpt-6', broken / 'ckpt-6')
   # Nothing is left to do: the same command says so and trains no step.
   assert run.main(argv) == 0
@@ -247,7 +185,7 @@ def test_two_workers_train_and_resume_as_one_process_does(images, tmp_path):
   assert status == 0, chief + other
   assert '2 replicas on 2 workers' in chief
   assert 'Resuming from step 10' in chief and 'Done' not in other
-  assert checkpoint_files.steps(two) == [0, 10, 20]
+  assert files.steps(two) == [0, 10, 20]
   whole = [sys.executable, 'tests/tiny_run.py', *argv(one, 20)]
   env = os.environ | {'PYTHONPATH': ROOT}
   subprocess.run(whole, cwd=ROOT, env=env, check=True)
@@ -270,7 +208,7 @@ def test_a_collapse_is_named_and_may_end_the_run(
   assert told.out.count('Health at step 2: collapse') == 1
   assert 'collapsed at step 2 (--stop_on_collapse)' in told.err
   assert 'Traceback' not in told.err
-  assert checkpoint_files.steps(tmp_path) == [0, 2]
+  assert files.steps(tmp_path) == [0, 2]
   # It goes on where it was, and need not end.
   argv += ['--stop_on_collapse=false']
   assert run.main(argv) == 0
@@ -327,7 +265,7 @@ def test_unlabelled_images_train_without_a_probe(tmp_path, capsys):
   argv = flags(tmp_path / 'flat', tmp_path / 'run', '--train_steps=2')
   assert run.main(argv) == 0
   assert 'probe acc' not in capsys.readouterr().out
-  assert checkpoint_files.steps(tmp_path / 'run') == [0, 2]
+  assert files.steps(tmp_path / 'run') == [0, 2]
 
 
 def test_a_loss_that_is_no_number_stops_without_a_checkpoint(
@@ -336,7 +274,7 @@ def test_a_loss_that_is_no_number_stops_without_a_checkpoint(
   argv = flags(images, tmp_path, '--learning_rate=1e30', '--optimizer=momentum')
   assert run.main(argv) == 3
   assert '--learning_rate' in capsys.readouterr().err
-  last = tensors(tmp_path / f'ckpt-{checkpoint_files.steps(tmp_path)[-1]}')
+  last = tensors(tmp_path / f'ckpt-{files.steps(tmp_path)[-1]}')
   assert all(np.isfinite(v).all() for v in last.values() if v.dtype.kind == 'f')
 
 
@@ -381,7 +319,7 @@ def test_resume_policies(images, tmp_path, capsys):
   assert run.main([*argv, '--resume=must']) == 0
   assert run.main([*argv, '--fresh_start']) == 0
   assert (tmp_path / 'old-ckpt-1.index').exists()
-  assert checkpoint_files.steps(tmp_path) == [0, 1]
+  assert files.steps(tmp_path) == [0, 1]
 
 
 def in_a_shell(command, **env):

@@ -25,7 +25,7 @@ def main():
 
   run.quiet_start()
   import resnet
-  import skeletons
+  from cvr.methods import skeletons
 
   resnet.BLOCKS[18] = BLOCKS
   skeletons.make_encoder = make_encoder

@@ -5,9 +5,9 @@ import textwrap
 import numpy as np
 import tensorflow as tf
 
-import config
-import pretrained
-from settings import show
+from cvr.checkpoints import pretrained
+from cvr.configs import config
+from cvr.configs.settings import show
 
 _VALUE = '/.ATTRIBUTES/VARIABLE_VALUE'
 

@@ -16,7 +16,7 @@ import uuid
 
 import tensorflow as tf
 
-from checkpoint_files import CheckpointError
+from cvr.checkpoints.files import CheckpointError
 
 # Seconds between two signs of life in a bucket, without one until a run counts
 # as dead, and between two looks at somebody else's.

@@ -17,11 +17,9 @@ from typing import NamedTuple
 
 import tensorflow as tf
 
-import checkpoint_files
-import checkpoints
-import config
-import released
-from checkpoint_files import CheckpointError
+from cvr.checkpoints import files, released, saving
+from cvr.checkpoints.files import CheckpointError
+from cvr.configs import config
 
 _TARBALLS = ('.tar', '.tar.gz', '.tgz')
 _MAX_UNPACKED = 64 * 10**9  # Bytes; the largest released one has about 5.
@@ -101,13 +99,13 @@ def locate(path):
   if path.endswith(_TARBALLS) and not tf.io.gfile.isdir(path):
     if not tf.io.gfile.exists(path):
       raise CheckpointError(f'--checkpoint={path}: there is no such file.')
-    return checkpoint_files.latest_or_prefix(_unpack(path))
-  return checkpoint_files.latest_or_prefix(path)
+    return files.latest_or_prefix(_unpack(path))
+  return files.latest_or_prefix(path)
 
 
 def there_is_one(folder):
   """Whether a folder holds a checkpoint."""
-  return bool(checkpoint_files.steps(folder))
+  return bool(files.steps(folder))
 
 
 def identify(path):
@@ -133,8 +131,8 @@ def identify(path):
     raise CheckpointError(
       f'{prefix} has the released layout, but {error}.'
     ) from error
-  except checkpoint_files.DAMAGE as error:
-    raise checkpoint_files.damaged(prefix, error) from error
+  except files.DAMAGE as error:
+    raise files.damaged(prefix, error) from error
   settings = config.stored_settings(prefix, lambda _: record) if record else {}
   step = prefix.rpartition('-')[2]
   return Found(
@@ -151,9 +149,9 @@ def identify(path):
 
 def _record(prefix):
   """What config.json says, in a checkpoint of ours or beside it."""
-  record = checkpoints.read_record(prefix)
+  record = saving.read_record(prefix)
   folder = os.path.dirname(prefix) or '.'
-  if record or 'config.json' not in checkpoint_files.listed(folder):
+  if record or 'config.json' not in files.listed(folder):
     return record
   with tf.io.gfile.GFile(os.path.join(folder, 'config.json')) as file:
     return json.load(file)
@@ -175,8 +173,8 @@ def load(path, names, method, probe=None, optimizer=None):
   """
   try:
     foreign = released.recognised(path)
-  except checkpoint_files.DAMAGE as error:
-    raise checkpoint_files.damaged(path, error) from error
+  except files.DAMAGE as error:
+    raise files.damaged(path, error) from error
   if foreign and 'latent' in names:
     raise CheckpointError(
       f'--checkpoint={path} has the released layout, which has no latents: '
@@ -191,7 +189,7 @@ def load(path, names, method, probe=None, optimizer=None):
     items['probe'] = probe
   if optimizer:
     items['optimizer'] = optimizer
-  loaded, there = checkpoints.load_parts(path, **items)
+  loaded, there = saving.load_parts(path, **items)
   what = ', '.join(names) or 'everything'
   return f'Loaded {what} from {path} ({loaded} of {there} tensors)'
 
@@ -207,6 +205,6 @@ def _load_released(path, names, method, probe, optimizer):
       f'{path} does not fit this model: {error}. Leave out flags about the '
       'architecture: they are read off the checkpoint.'
     ) from error
-  except checkpoint_files.DAMAGE as error:
-    raise checkpoint_files.damaged(path, error) from error
+  except files.DAMAGE as error:
+    raise files.damaged(path, error) from error
   return f'Loaded {", ".join(parts)} from {path} ({what})\n{report.describe()}'

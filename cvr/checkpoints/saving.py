@@ -8,9 +8,8 @@ import tempfile
 
 import tensorflow as tf
 
-import checkpoint_files
-import released
-from checkpoint_files import DAMAGE, CheckpointError
+from cvr.checkpoints import files, released
+from cvr.checkpoints.files import DAMAGE, CheckpointError
 
 _VALUE = '.ATTRIBUTES/VARIABLE_VALUE'
 _SLOT = '/.OPTIMIZER_SLOT/'
@@ -114,7 +113,7 @@ class Checkpoints:
     needed yet may fail, on a full disk, a few times in a row.
     """
     # Not asked of the directory: workers might see it at different moments.
-    path = checkpoint_files.prefix(self.directory, step)
+    path = files.prefix(self.directory, step)
     if step == self._newest:
       return path
     self._newest = step
@@ -132,20 +131,20 @@ class Checkpoints:
       self._failures += 1
       what = (
         f'the checkpoint of step {step} could not be written '
-        f'({checkpoint_files.first_line(error)})'
+        f'({files.first_line(error)})'
       )
       with contextlib.suppress(*DAMAGE):  # The store may be out of reach.
         self._remove(step)
         self._clear_temporary()
       if needed or self._failures >= self._may_fail:
-        raise checkpoint_files.NotSaved(
+        raise files.NotSaved(
           f'{what}. Make room in {self.directory}'
         ) from error
       say(f'ERROR: {what}. Going on; make room in {self.directory}.')
     return path
 
   def _save(self, step):
-    path = checkpoint_files.prefix(self.directory, step)
+    path = files.prefix(self.directory, step)
     self._clear_temporary()
     # A run that was killed may not have come to that.
     written = self._prune([s for s in self._listing() if s != step]) + [step]
@@ -153,15 +152,15 @@ class Checkpoints:
     self._write('checkpoints.json', json.dumps(written))
     # TensorFlow writes an index in place: readers would see a half of it.
     temporary = f'{path}_temp'
-    self._checkpoint.write(checkpoint_files.prefix(temporary, step))
-    names = checkpoint_files.files(temporary, step)[::-1]
-    checkpoint_files.to_disk([os.path.join(temporary, name) for name in names])
+    self._checkpoint.write(files.prefix(temporary, step))
+    names = files.files(temporary, step)[::-1]
+    files.to_disk([os.path.join(temporary, name) for name in names])
     for name in names:
       source = os.path.join(temporary, name)
       tf.io.gfile.rename(source, self._path(name), overwrite=True)
     self._clear_temporary()
-    checkpoint_files.to_disk([self._path(name) for name in names])
-    checkpoint_files.verify(path)
+    files.to_disk([self._path(name) for name in names])
+    files.verify(path)
     self._write('checkpoint', f'model_checkpoint_path: "ckpt-{step}"\n')
     self._write('checkpoints.json', json.dumps(self._prune(written)))
 
@@ -170,7 +169,7 @@ class Checkpoints:
 
     What is damaged or was cut short does not count.
     """
-    there = checkpoint_files.steps(self.directory)
+    there = files.steps(self.directory)
     kept = [s for s in written if s in there][-self.keep :]
     for old in written:
       if old not in kept:
@@ -178,12 +177,12 @@ class Checkpoints:
     return kept
 
   def _remove(self, step):
-    for name in checkpoint_files.files(self.directory, step):
+    for name in files.files(self.directory, step):
       tf.io.gfile.remove(self._path(name))
 
   def _clear_temporary(self):
     """Removes what runs that were killed while they wrote left behind."""
-    for name in checkpoint_files.listed(self.directory):
+    for name in files.listed(self.directory):
       name = name.rstrip('/')
       if re.fullmatch(r'ckpt-\d+_temp', name):
         tf.io.gfile.rmtree(self._path(name))
@@ -216,17 +215,17 @@ class Checkpoints:
     """Renames the checkpoints of an earlier run, for a fresh start."""
     if found and self.chief:
       for step in found:
-        checkpoint_files.set_aside(self.directory, step, 'old')
+        files.set_aside(self.directory, step, 'old')
       say(f'{len(found)} earlier checkpoints are kept as old-ckpt-*')
 
   def restore(self, step, say=print):
     """Restores one step whole: every variable, no more and no fewer."""
-    path = checkpoint_files.prefix(self.directory, step)
+    path = files.prefix(self.directory, step)
     try:
       foreign = released.recognised(path)
       reason = '' if foreign else difference(path, self._checkpoint)
     except DAMAGE as error:
-      raise checkpoint_files.damaged(path, error) from error
+      raise files.damaged(path, error) from error
     if foreign:
       self._restore_released(path, step, say)
       self._newest = step
@@ -237,7 +236,7 @@ class Checkpoints:
         self._newest = step
         return
       except (AssertionError, ValueError) as error:
-        reason = checkpoint_files.first_line(error)
+        reason = files.first_line(error)
     raise CheckpointError(
       f'{path} was written by another architecture or optimizer ({reason}). '
       'Give the flags it was written with (config.json beside it), or another '
@@ -268,21 +267,21 @@ class Checkpoints:
     start would find nothing, and begin at step 0 without being told to.
     """
     damaged = []
-    for step in reversed(checkpoint_files.steps(self.directory)):
-      path = checkpoint_files.prefix(self.directory, step)
+    for step in reversed(files.steps(self.directory)):
+      path = files.prefix(self.directory, step)
       try:
-        checkpoint_files.verify(path)
+        files.verify(path)
       except DAMAGE as error:
-        checkpoint_files.blame(path, error)
-        say(f'ERROR: {path} is damaged ({checkpoint_files.first_line(error)}).')
+        files.blame(path, error)
+        say(f'ERROR: {path} is damaged ({files.first_line(error)}).')
         damaged.append(step)
         continue
       self.restore(step, say)
-      for lost in checkpoint_files.cut_short(self.directory, step):
+      for lost in files.cut_short(self.directory, step):
         say(f'ERROR: {self._path(f"ckpt-{lost}")} is damaged (no index).')
         damaged.append(lost)
       for bad in damaged if self.chief else ():
-        checkpoint_files.set_aside(self.directory, bad, 'corrupt')
+        files.set_aside(self.directory, bad, 'corrupt')
       if damaged:
         say(f'Damaged checkpoints are kept as corrupt-*; {path} is used.')
       return step
@@ -313,7 +312,7 @@ def load_parts(path, **items):
       status = root.read(path)
       status.assert_existing_objects_matched().expect_partial()
   except (AssertionError, *DAMAGE) as error:
-    raise checkpoint_files.damaged(path, error) from error
+    raise files.damaged(path, error) from error
   if reason:
     raise CheckpointError(
       f'{path} does not hold this architecture ({reason}). Give the '

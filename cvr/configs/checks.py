@@ -8,9 +8,8 @@ import importlib.util
 import os
 import re
 
-import derived
-from evaluation import transfer_sets
-from settings import FIELDS, METHOD_SWITCHES, refuse, show
+from cvr.configs import derived, transfer_sets
+from cvr.configs.settings import FIELDS, METHOD_SWITCHES, refuse, show
 
 # fmt: off
 # A table, laid out by hand.

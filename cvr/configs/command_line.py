@@ -12,11 +12,11 @@ from typing import NamedTuple
 
 from absl import flags
 
-from checks import check_place, check_surroundings
-from config import allowed, from_dict, to_dict
-from derived import READING, STOCHCON, stem
-from presets import PRESETS
-from settings import (
+from cvr.configs.checks import check_place, check_surroundings
+from cvr.configs.config import allowed, from_dict, to_dict
+from cvr.configs.derived import READING, STOCHCON, stem
+from cvr.configs.presets import PRESETS
+from cvr.configs.settings import (
   FIELDS,
   METHOD_SWITCHES,
   ConfigError,

@@ -2,8 +2,8 @@
 
 import dataclasses
 
-import checks
-from settings import FIELDS, ConfigError, Settings, refuse, show
+from cvr.configs import checks
+from cvr.configs.settings import FIELDS, ConfigError, Settings, refuse, show
 
 # The annotation of a field -> (the types it takes, their name for people).
 _KINDS = {

@@ -8,8 +8,14 @@ flag answer at once.
 import dataclasses
 import math
 
-from evaluation import variants
-from settings import METHOD_NAMES, METHOD_SWITCHES, SUITES, refuse, show
+from cvr.configs import variants
+from cvr.configs.settings import (
+  METHOD_NAMES,
+  METHOD_SWITCHES,
+  SUITES,
+  refuse,
+  show,
+)
 
 # fmt: off
 # Tables, laid out by hand.

@@ -5,7 +5,7 @@ A field is a flag. Nothing is imported here but the recipes' names.
 
 import dataclasses
 
-from presets import PRESETS
+from cvr.configs.presets import PRESETS
 
 # fmt: off
 # Tables, laid out by hand.

@@ -3,7 +3,7 @@
 import tensorflow as tf
 
 import data_util
-import randomness
+from cvr.numerics import randomness
 
 
 def _draws(views, seed):

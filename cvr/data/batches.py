@@ -17,9 +17,9 @@ import logging
 import numpy as np
 import tensorflow as tf
 
-from data_sources import DataError, check_batch
-from evaluation import subsets
-from randomness import fold_in, split_seed, uniform
+from cvr.data import subsets
+from cvr.data.sources import DataError, check_batch
+from cvr.numerics.randomness import fold_in, split_seed, uniform
 
 MAX_PIXELS = 64_000_000  # Larger images are taken for decompression bombs.
 SPARE_TRIES = 1000

@@ -1,7 +1,7 @@
 """The training input, prepared by other processes: TensorFlow's data service.
 
-  python -m data_service dispatcher --port=5050
-  python -m data_service worker --dispatcher=HOST:5050
+  python -m cvr.data.service dispatcher --port=5050
+  python -m cvr.data.service worker --dispatcher=HOST:5050
 
 scripts/data_workers.sh starts both. The dispatcher hands out the parts of a
 data set, the workers turn them into batches, trainings fetch these from the
@@ -144,7 +144,7 @@ def _serve(role, port, host, dispatcher):
 
 
 def main():
-  parser = argparse.ArgumentParser(prog='python -m data_service')
+  parser = argparse.ArgumentParser(prog='python -m cvr.data.service')
   parser.add_argument('role', choices=('dispatcher', 'worker'))
   parser.add_argument('--port', type=int, default=0, help='0: any free one')
   parser.add_argument('--host', default=_own_name(), help="this machine's name")

@@ -25,7 +25,7 @@ import tensorflow as tf
 import tensorflow_datasets as tfds
 from tensorflow_datasets.core.utils import gcs_utils
 
-import photo_patches
+from cvr.data import photo_patches
 
 # Newer TFDS never asks Google's bucket for its metadata, older ones do, and
 # hang for a while where there is no network. This is the newer default.

@@ -12,13 +12,14 @@ import time
 
 import tensorflow as tf
 
-import config
-import data_sources
-import derived
-import features
-import pretrained
-from evaluation import accuracy, card, linear, rates, robustness, store
-from evaluation.subject import Missing, Subject
+from cvr.checkpoints import pretrained
+from cvr.configs import config, derived
+from cvr.data import sources
+from cvr.evaluation import features, store
+from cvr.evaluation.card import card
+from cvr.evaluation.heads import linear
+from cvr.evaluation.suites import accuracy, rates, robustness
+from cvr.evaluation.suites.subject import Missing, Subject
 
 _SUITES = {
   'linear': accuracy.linear_suite,
@@ -100,7 +101,7 @@ def _measured(suite, subject):
   """The Numbers of a suite, until its data set or a library ends it."""
   try:
     yield from _SUITES[suite](subject)
-  except (data_sources.DataError, linear.NoLibrary) as error:
+  except (sources.DataError, linear.NoLibrary) as error:
     yield Missing(suite, '', str(error))
 
 

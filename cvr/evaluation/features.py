@@ -8,13 +8,11 @@ from typing import NamedTuple
 import numpy as np
 import tensorflow as tf
 
-import config
-import data
-import data_sources
 import data_util
-import derived
-import randomness
-from evaluation import corruptions
+from cvr.configs import config, derived
+from cvr.data import batches, sources
+from cvr.evaluation.corruptions import corruptions
+from cvr.numerics import randomness
 
 _SHARD = 20_000  # Examples in a file of features.
 
@@ -52,7 +50,7 @@ def _random_crop(image, seed, size):
   return tf.where(flip, tf.reverse(crop, [1]), crop)
 
 
-def batches(info, image_size, batch_size, look=CENTRAL):
+def eval_input(info, image_size, batch_size, look=CENTRAL):
   """-> a function of an input context, as a strategy wants it."""
 
   def preprocess(image, index):
@@ -69,7 +67,7 @@ def batches(info, image_size, batch_size, look=CENTRAL):
     return batch | {'views': (images,)}
 
   def of_context(context):
-    dataset = data.eval_batches(
+    dataset = batches.eval_batches(
       info,
       preprocess,
       global_batch=batch_size,
@@ -126,8 +124,8 @@ def make_read(cfg, strategy, state):
     return np.concatenate([part.numpy() for part in parts])
 
   def read(info, look=CENTRAL):
-    source = batches(info, cfg.image_size, cfg.eval_batch_size, look)
-    with data_sources.explained(info):
+    source = eval_input(info, cfg.image_size, cfg.eval_batch_size, look)
+    with sources.explained(info):
       for batch in strategy.distribute_datasets_from_function(source):
         rows = {name: numbers(value) for name, value in embed(batch).items()}
         yield _in_order(info, rows)
@@ -148,7 +146,7 @@ def _in_order(info, rows):
     value[~seen] = nothing.get(name, np.nan)
   keep = np.argsort(index, kind='stable')[np.sum(index < 0) :]
   labels = rows.pop('label')[keep]
-  ids = np.array([data_sources.example_id(info, i) for i in index[keep]])
+  ids = np.array([sources.example_id(info, i) for i in index[keep]])
   rows = {name: value[keep] for name, value in rows.items()}
   if 'latent_bits' in rows:
     rows['latent_bits'] = np.packbits(rows['latent_bits'], axis=1)
@@ -172,7 +170,7 @@ def save_npz(path, arrays):
 
 def extract_features(cfg, strategy, state, say):
   """Writes the embeddings of --eval_split to --output."""
-  info = data_sources.describe(cfg.dataset, cfg.data_dir, cfg.eval_split)
+  info = sources.describe(cfg.dataset, cfg.data_dir, cfg.eval_split)
   single = cfg.output.endswith('.npz')
   first = os.path.join(cfg.output, 'features-00000.npz')
   if not single and tf.io.gfile.exists(first):
@@ -195,7 +193,7 @@ def extract_features(cfg, strategy, state, say):
     if not single and sum(len(p['labels']) for p in held) >= _SHARD:
       save()
   if done != info.num_examples:
-    raise data_sources.DataError(
+    raise sources.DataError(
       f'--eval_split={cfg.eval_split}: {done} examples read, '
       f'{info.num_examples} expected. Is a file of the data set missing?'
     )

@@ -8,13 +8,11 @@ import time
 import numpy as np
 import tensorflow as tf
 
-import checkpoint_files
-import config
-import data_sources
-import derived
-import features
 import objectives
-import pretrained
+from cvr.checkpoints import files, pretrained
+from cvr.configs import config, derived
+from cvr.data import sources
+from cvr.evaluation import features
 
 _POLL_SECONDS = 5.0
 
@@ -47,13 +45,13 @@ def make_evaluator(cfg, strategy, state, info):
 
   def evaluate():
     sums = np.zeros(4)
-    source = features.batches(info, cfg.image_size, cfg.eval_batch_size)
-    with data_sources.explained(info):
+    source = features.eval_input(info, cfg.image_size, cfg.eval_batch_size)
+    with sources.explained(info):
       for batch in strategy.distribute_datasets_from_function(source):
         sums += run(batch).numpy()
     images, bad, top_1, top_5 = sums
     if images + bad != info.num_examples or not images:
-      raise data_sources.DataError(
+      raise sources.DataError(
         f'--eval_split={cfg.eval_split}: {images:.0f} images read, '
         f'{info.num_examples} expected. Is a file of the data set missing?'
       )
@@ -86,7 +84,7 @@ def _report(cfg, monitor, step, metrics):
 
 def evaluate_state(cfg, strategy, state, step, monitor):
   """Evaluates the state as it is: after training, in the same process."""
-  info = data_sources.describe(cfg.dataset, cfg.data_dir, cfg.eval_split)
+  info = sources.describe(cfg.dataset, cfg.data_dir, cfg.eval_split)
   if not state.probe:
     raise config.ConfigError(
       '--mode=eval reports the accuracy of a linear probe, and this checkpoint '
@@ -108,7 +106,7 @@ def follow(cfg, strategy, state, total, monitor, wait=time.sleep):
 
   wait is called between two looks while training goes on elsewhere.
   """
-  info = data_sources.describe(cfg.dataset, cfg.data_dir, cfg.eval_split)
+  info = sources.describe(cfg.dataset, cfg.data_dir, cfg.eval_split)
   evaluator = make_evaluator(cfg, strategy, state, info)
   if not state.probe:
     raise config.ConfigError(
@@ -117,20 +115,20 @@ def follow(cfg, strategy, state, total, monitor, wait=time.sleep):
     )
   done, result = -1, None
   while done < total:
-    new = [s for s in checkpoint_files.steps(cfg.model_dir) if s > done]
+    new = [s for s in files.steps(cfg.model_dir) if s > done]
     if not new:
       monitor.say(f'Waiting for a checkpoint after step {done} ...')
       while not new:
         wait(_POLL_SECONDS)
-        new = [s for s in checkpoint_files.steps(cfg.model_dir) if s > done]
+        new = [s for s in files.steps(cfg.model_dir) if s > done]
     *older, step = new
     if older:
       monitor.say(f'Steps {older} are skipped: {step} is newer')
     try:
-      path = checkpoint_files.prefix(cfg.model_dir, step)
+      path = files.prefix(cfg.model_dir, step)
       pretrained.load(path, [], state.method, state.probe)
-    except checkpoint_files.CheckpointError:
-      if step in checkpoint_files.steps(cfg.model_dir):
+    except files.CheckpointError:
+      if step in files.steps(cfg.model_dir):
         raise
       monitor.say(f'ckpt-{step} was deleted while it was read; going on')
       continue

@@ -15,9 +15,9 @@ import numpy as np
 import tensorflow as tf
 
 import data_util
-import released
-import torch_names
-from checkpoint_files import CheckpointError
+from cvr.checkpoints import released
+from cvr.checkpoints.files import CheckpointError
+from cvr.exports import torch_names
 
 _WORSE = 1e-3  # Relative difference from which an export is no copy.
 _ANY_IMAGES = tf.TensorSpec([None, None, None, 3], tf.float32, 'images')
@@ -204,7 +204,7 @@ def _keras(folder, model):
     raise CheckpointError(
       '--format=keras needs Keras 3, which comes with TensorFlow 2.16 or newer'
     )
-  import keras_twin
+  from cvr.exports import keras_twin
 
   path = os.path.join(folder, 'model.keras')
   state = model.state

@@ -30,18 +30,18 @@ distributed.mirrored(): each replica has a copy, and assigns the same to it.
 
 import tensorflow as tf
 
-from contrastive import CMC, CSimCLR, MoCo, SimCLR
-from distillation import BYOL, CBYOL, DINO, SimSiam
-from entropy_reconstruction import (
+from cvr.methods.contrastive import CMC, CSimCLR, MoCo, SimCLR
+from cvr.methods.distillation import BYOL, CBYOL, DINO, SimSiam
+from cvr.methods.entropy_reconstruction import (
   ERBYOL,
   ERDINO,
   EntRecCont,
   EntRecDisc,
   ERSimCLR,
 )
-from prototypes import DeepCluster, SwAV
-from skeletons import Method, Output
-from stochcon import StochCon, WithLatent
+from cvr.methods.prototypes import DeepCluster, SwAV
+from cvr.methods.skeletons import Method, Output
+from cvr.methods.stochcon import StochCon, WithLatent
 
 
 class Finetune(WithLatent, Method):

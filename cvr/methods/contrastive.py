@@ -5,13 +5,10 @@ import math
 
 import tensorflow as tf
 
-import distributed
-import distributions
 import model
 import objectives
-import randomness
-import schedules
-from skeletons import Output, Siamese, Teacher, make_ceb
+from cvr.methods.skeletons import Output, Siamese, Teacher, make_ceb
+from cvr.numerics import distributions, randomness, replicas, schedules
 
 
 def _contrast_metrics(*directions):
@@ -180,7 +177,7 @@ class MoCo(Teacher):
     shape = [cfg.queue_size, cfg.proj_out_dim]
     rows = randomness.normal(shape, [cfg.seed, 65536])
     queue = tf.math.l2_normalize(rows, -1)
-    self.queue = distributed.mirrored(queue, 'queue')
+    self.queue = replicas.mirrored(queue, 'queue')
 
   def begin(self):
     # As published, and unlike BYOL's: with a constant coefficient of .999 the
@@ -213,8 +210,8 @@ class MoCo(Teacher):
 
   def after_update(self, step, carry):
     super().after_update(step, carry)
-    keys = distributed.all_gather(carry['key'])
+    keys = replicas.all_gather(carry['key'])
     count = keys.shape[0]  # Divides the queue.
     first = step * count % self.cfg.queue_size
     at = tf.cast(first, tf.int32) + tf.range(count)
-    distributed.set_rows(self.queue, at, keys)
+    replicas.set_rows(self.queue, at, keys)

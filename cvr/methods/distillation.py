@@ -4,12 +4,10 @@ import math
 
 import tensorflow as tf
 
-import derived
-import distributed
 import model
 import objectives
-import schedules
-from skeletons import (
+from cvr.configs import derived
+from cvr.methods.skeletons import (
   Method,
   Output,
   Teacher,
@@ -17,6 +15,7 @@ from skeletons import (
   head_options,
   make_ceb,
 )
+from cvr.numerics import replicas, schedules
 
 
 class BYOL(Teacher):
@@ -185,7 +184,7 @@ class DINO(Teacher):
     super().make_heads(cfg)
     self.prototypes = model.Prototypes(cfg.num_prototypes)
     self.target_prototypes = model.Prototypes(cfg.num_prototypes)
-    self.centre = distributed.mirrored(tf.zeros([cfg.num_prototypes]), 'centre')
+    self.centre = replicas.mirrored(tf.zeros([cfg.num_prototypes]), 'centre')
     # A model that is only read does not know its steps, nor need them.
     images = cfg.teacher_temperature_warmup_epochs * (self.num_examples or 0)
     self.teacher_temperature = schedules.linear(
@@ -277,8 +276,8 @@ class DINO(Teacher):
     super().after_update(step, carry)
     if derived.centres(self.cfg):
       mean = tf.reduce_mean(carry['logits'], 0)  # of the chunks' means
-      replicas = distributed.num_replicas()
-      self.move_centre(distributed.cross_replica_sum(mean) / replicas)
+      total = replicas.cross_replica_sum(mean)
+      self.move_centre(total / replicas.num_replicas())
 
 
 def spread(z):
@@ -288,10 +287,10 @@ def spread(z):
   evenly spread (SimSiam, fig. 2).
   """
   z = model.l2_normalize(z)
-  total = z.shape[0] * distributed.num_replicas()
+  total = z.shape[0] * replicas.num_replicas()
 
   def mean(rows):
-    return distributed.cross_replica_sum(tf.reduce_sum(rows, 0)) / total
+    return replicas.cross_replica_sum(tf.reduce_sum(rows, 0)) / total
 
   deviation = tf.sqrt(mean(tf.square(z - mean(z))))  # [d]
   return math.sqrt(z.shape[1]) * tf.reduce_mean(deviation)

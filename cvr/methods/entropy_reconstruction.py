@@ -8,23 +8,22 @@ import math
 
 import tensorflow as tf
 
-import distributed
-import information
-from distillation import BYOL, DINO
-from skeletons import Output, Siamese
+from cvr.methods.distillation import BYOL, DINO
+from cvr.methods.skeletons import Output, Siamese
+from cvr.numerics import information, replicas
 
 
 def _estimator(cfg):
   if cfg.er_estimator == 'joe':
     return information.joe
-  return information.plug_in(distributed.all_gather)
+  return information.plug_in(replicas.all_gather)
 
 
 def _batch_means(probabilities):
   """A list of [b, c] -> their means [c] over the rows of all replicas."""
   means = [tf.reduce_mean(p, 0) for p in probabilities]
-  share = 1.0 / distributed.num_replicas()
-  return [share * mean for mean in distributed.cross_replica_sum(means)]
+  share = 1.0 / replicas.num_replicas()
+  return [share * mean for mean in replicas.cross_replica_sum(means)]
 
 
 def _metrics(found):
@@ -129,10 +128,10 @@ class ERBYOL(BYOL):
         information.er(
           kernel,
           z[view],
-          distributed.all_gather(z[view]),
+          replicas.all_gather(z[view]),
           p[view],
           y[1 - view],
-          offset=distributed.replica_id() * z[view].shape[0],
+          offset=replicas.replica_id() * z[view].shape[0],
           leave_one_out=cfg.er_leave_one_out,
           estimator=_estimator(cfg),
         )

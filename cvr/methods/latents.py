@@ -17,8 +17,7 @@ import math
 import tensorflow as tf
 import tf_keras as keras
 
-import distributions
-import randomness
+from cvr.numerics import distributions, randomness
 from model import Linear
 from resnet import BatchNorm
 

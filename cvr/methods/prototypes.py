@@ -8,14 +8,12 @@ import math
 
 import tensorflow as tf
 
-import clustering
-import derived
-import distributed
 import model
 import objectives
-import randomness
-from settings import refuse
-from skeletons import Output, Siamese, by_resolution
+from cvr.configs import derived
+from cvr.configs.settings import refuse
+from cvr.methods.skeletons import Output, Siamese, by_resolution
+from cvr.numerics import clustering, randomness, replicas
 
 
 class _Crops(Siamese):
@@ -43,7 +41,7 @@ class SwAV(_Crops):
     self.prototypes = model.Prototypes(cfg.num_prototypes)
     # Embeddings of the global crops of earlier steps, the newest first.
     queue = tf.zeros([cfg.queue_size, 2, self.projected_dim])
-    self.queue = distributed.mirrored(queue, 'queue')
+    self.queue = replicas.mirrored(queue, 'queue')
     self.queue_from = derived.queue_start_step(cfg, self.num_examples or 0)
 
   def trained(self):
@@ -71,7 +69,7 @@ class SwAV(_Crops):
     """[b, K] scores of a global crop -> its codes [b, K]."""
     rows = scores.shape[0]
     # Sinkhorn adds the replicas up: each takes its own part of the queue.
-    queued = distributed.local_rows(self.queue)[:, crop]
+    queued = replicas.local_rows(self.queue)[:, crop]
     counted = tf.concat(
       [
         tf.fill([rows], True),
@@ -107,7 +105,7 @@ class SwAV(_Crops):
   def after_update(self, step, carry):
     self.prototypes.normalize(held=self._frozen(step))
     if carry:
-      newest = distributed.all_gather(carry['embeddings'])  # [B, 2, d]
+      newest = replicas.all_gather(carry['embeddings'])  # [B, 2, d]
       rows = tf.concat([newest, self.queue], 0)
       self.queue.assign(rows[: self.cfg.queue_size])
 
@@ -131,23 +129,23 @@ class DeepCluster(_Crops):
       refuse('num_prototypes', clusters, why)
     empty = tf.zeros([examples, self.projected_dim])
     self.memory = [
-      distributed.mirrored(empty, f'memory_{crop}') for crop in range(2)
+      replicas.mirrored(empty, f'memory_{crop}') for crop in range(2)
     ]
     # Anything will do before the first epoch, but for zeros.
     shape = [cfg.num_heads, clusters, self.projected_dim]
     centroids = self.location(randomness.normal(shape, [cfg.seed, 0]))
-    self.centroids = distributed.mirrored(centroids, 'centroids')
+    self.centroids = replicas.mirrored(centroids, 'centroids')
     assignments = tf.zeros([examples, cfg.num_heads], tf.int32)
-    self.assignments = distributed.mirrored(assignments, 'assignments')
+    self.assignments = replicas.mirrored(assignments, 'assignments')
     # Clusters in use, H(W), over all examples, a mean over heads.
-    self.usage = distributed.mirrored(tf.zeros([2]), 'usage')
+    self.usage = replicas.mirrored(tf.zeros([2]), 'usage')
 
   def remember(self, index, embeddings):
     """index [b], embeddings [b, 2, d] of this replica's examples."""
-    index = distributed.all_gather(tf.cast(index, tf.int32))
-    rows = distributed.all_gather(embeddings)
+    index = replicas.all_gather(tf.cast(index, tf.int32))
+    rows = replicas.all_gather(embeddings)
     for crop, memory in enumerate(self.memory):
-      distributed.set_rows(memory, index, rows[:, crop])
+      replicas.set_rows(memory, index, rows[:, crop])
 
   def observe(self, embeddings):
     rows = tf.stack(embeddings['projection'][:2], 1)
@@ -158,7 +156,7 @@ class DeepCluster(_Crops):
     self.centroids.assign(tf.stack([f.centroids for f in found]))
     # Of the nearest two devices may think differently.
     assignments = tf.stack([f.assignments for f in found], 1)
-    self.assignments.assign(distributed.of_first_replica(assignments))
+    self.assignments.assign(replicas.of_first_replica(assignments))
     usages = [
       clustering.usage(f.assignments, self.cfg.num_prototypes) for f in found
     ]

@@ -9,13 +9,11 @@ from typing import NamedTuple
 
 import tensorflow as tf
 
-import derived
-import distributed
 import model
-import randomness
-import schedules
+from cvr.configs import derived
+from cvr.methods.towers import TowerHeads, Towers
+from cvr.numerics import randomness, replicas, schedules
 from resnet import ResNet
-from towers import TowerHeads, Towers
 
 
 class Output(NamedTuple):
@@ -190,8 +188,8 @@ class Method(tf.Module):
   def noise(self, step, salt, rows, width, draw=randomness.normal):
     """[rows, width] random numbers for this replica's rows of a view."""
     seed = tf.stack([self.cfg.seed * 1009 + salt, tf.cast(step, tf.int32)])
-    return distributed.local_rows(
-      draw([rows * distributed.num_replicas(), width], seed)
+    return replicas.local_rows(
+      draw([rows * replicas.num_replicas(), width], seed)
     )
 
 
@@ -216,8 +214,8 @@ class Siamese(Method):
 
   def keys(self, h1, h2):
     """Every replica's rows of both views, and where the local ones begin."""
-    offset = distributed.replica_id() * h1.shape[0]
-    return distributed.all_gather(h1), distributed.all_gather(h2), offset
+    offset = replicas.replica_id() * h1.shape[0]
+    return replicas.all_gather(h1), replicas.all_gather(h2), offset
 
 
 class Teacher(Method):

@@ -2,12 +2,11 @@
 
 import tensorflow as tf
 
-import derived
-import distributed
-import latents
-import schedules
-from contrastive import SimCLR
-from skeletons import head_options
+from cvr.configs import derived
+from cvr.methods import latents
+from cvr.methods.contrastive import SimCLR
+from cvr.methods.skeletons import head_options
+from cvr.numerics import replicas, schedules
 
 
 def make_latent(cfg, width):
@@ -56,7 +55,7 @@ class WithLatent:
     rows = tf.nest.flatten(phi)[0].shape[0]
     noise = self.noise(draw, 1, rows, latent.dim, latent.draw)
     # A step draws once for each of its chunks.
-    chunks = derived.chunks(self.cfg, distributed.num_replicas())
+    chunks = derived.chunks(self.cfg, replicas.num_replicas())
     return latent.sample(phi, noise, self.latent_temperature(draw // chunks))
 
 

@@ -7,8 +7,7 @@ from typing import NamedTuple
 
 import tensorflow as tf
 
-import distributed
-import randomness
+from cvr.numerics import randomness, replicas
 
 # A logarithm of what counts for nothing in float32.
 _NOTHING = -1e9
@@ -43,7 +42,7 @@ def sinkhorn(scores, epsilon, iterations, counted=None):
   for _ in range(iterations):
     rows = tf.where(counted[:, None], log_q, _NOTHING)
     local = tf.reduce_logsumexp(rows, 0, keepdims=True)  # [1, K]
-    log_q -= tf.reduce_logsumexp(distributed.all_gather(local), 0)
+    log_q -= tf.reduce_logsumexp(replicas.all_gather(local), 0)
     log_q = tf.nn.log_softmax(log_q)
   return tf.exp(log_q)
 
@@ -90,7 +89,7 @@ def spherical_kmeans(rows, start, iterations, chunk=4096) -> Clusters:
     )
     # The replicas' sums are equal but for their rounding, as GPUs add in any
     # order. One sum of all, and their centroids stay the same.
-    sums = distributed.cross_replica_sum(sums)
+    sums = replicas.cross_replica_sum(sums)
     length = tf.norm(sums, axis=1, keepdims=True)
     unit = tf.math.divide_no_nan(sums, length)
     centroids = tf.where(length > 0, unit, centroids)
@@ -101,7 +100,7 @@ def usage(assignments, num_clusters) -> Usage:
   """Of the values that [n] integers of all replicas take."""
   ones = tf.ones(assignments.shape)
   counts = tf.math.unsorted_segment_sum(ones, assignments, num_clusters)
-  counts = distributed.cross_replica_sum(counts)
+  counts = replicas.cross_replica_sum(counts)
   p = counts / tf.reduce_sum(counts)
   return Usage(
     used=tf.reduce_sum(tf.cast(counts > 0, tf.float32)),

@@ -15,7 +15,7 @@ from typing import NamedTuple
 
 import tensorflow as tf
 
-import distributions
+from cvr.numerics import distributions
 
 
 class Kernel(NamedTuple):

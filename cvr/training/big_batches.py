@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 import tensorflow as tf
 
-import distributed
+from cvr.numerics import replicas
 from resnet import still_statistics
 
 _none = tf.UnconnectedGradients.ZERO
@@ -80,7 +80,7 @@ def accumulated(encode, loss, batch, variables, chunks):
 
   sums, first = of_chunk(0)
   state = sums, _arrays(first, chunks)
-  sums, arrays = distributed.repeat(1, chunks, add, state)
+  sums, arrays = replicas.repeat(1, chunks, add, state)
   metrics, gradients = tf.nest.map_structure(lambda x: x / chunks, sums)
   return Found(metrics, _joined(arrays, first, chunks), gradients)
 
@@ -92,7 +92,7 @@ def embed_all(encode, batch, chunks):
   part = _cut(batch, chunks)
   with still_statistics():
     first = encode(0, part(0))
-    arrays = distributed.repeat(
+    arrays = replicas.repeat(
       1,
       chunks,
       lambda i, arrays: _write(arrays, i, encode(i, part(i))),
@@ -132,5 +132,5 @@ def cached(encode, loss, batch, variables, chunks):
     tf.zeros_like(v) if g is None else g
     for v, g in zip(variables, direct, strict=True)
   ]
-  gradients = distributed.repeat(0, chunks, add, start)
+  gradients = replicas.repeat(0, chunks, add, start)
   return Found(metrics, carry, gradients)

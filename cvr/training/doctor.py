@@ -11,11 +11,9 @@ from typing import NamedTuple
 
 import tensorflow as tf
 
-import config
-import distributed
-import loop
-import optimizers
-import train
+from cvr.configs import config
+from cvr.numerics import replicas
+from cvr.training import loop, optimizers, train
 
 # A part runs in chunks of 1, 2, 4, ... steps until one takes that long.
 SECONDS = 5.0
@@ -49,7 +47,7 @@ def seconds_per_step(steps, iterator, host_means):
 
 def measure(cfg, strategy, info):
   """-> Numbers of the run that cfg describes; its data set is info."""
-  means = distributed.host_means(strategy)
+  means = replicas.host_means(strategy)
 
   def pace(step, iterator, jit_compile=False):
     steps = loop.make_loop(strategy, step, jit_compile, clocks=False)
@@ -78,7 +76,7 @@ def measure(cfg, strategy, info):
     exchange=exchange,
     batch=cfg.train_batch_size,
     replicas=strategy.num_replicas_in_sync,
-    device=distributed.device_type(strategy),
+    device=replicas.device_type(strategy),
     cores=os.cpu_count(),
   )
 
@@ -88,7 +86,7 @@ def _exchange(variables):
 
   def step(batch):
     del batch
-    sums = distributed.cross_replica_sum([v + 0.0 for v in variables])
+    sums = replicas.cross_replica_sum([v + 0.0 for v in variables])
     # Of each a number is used: what nobody reads would not be summed.
     return {'one': tf.add_n([tf.reshape(s, [-1])[0] for s in sums])}
 

@@ -9,8 +9,7 @@ import math
 import numpy as np
 import tensorflow as tf
 
-import distributions
-import information
+from cvr.numerics import distributions, information
 
 # The concentration of the kernel, and of the backward encoder where a method
 # has none: one for all methods, so that one plot compares them.

@@ -5,11 +5,10 @@ from typing import NamedTuple
 import tensorflow as tf
 import tf_keras as keras
 
-import config
-import derived
 import model
 import objectives
-import schedules
+from cvr.configs import config, derived
+from cvr.numerics import schedules
 from lars_optimizer import LARS, among
 
 

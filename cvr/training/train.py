@@ -7,25 +7,16 @@ from typing import NamedTuple
 import tensorflow as tf
 import tf_keras as keras
 
-import augmentation
-import big_batches
-import checkpoint_files
-import checkpoints
-import checks
-import data
-import data_service
-import data_sources
-import derived
-import distributed
-import loop
-import methods
 import model
 import objectives
-import optimizers
-import pretrained
-import skeletons
-import watch
-from monitor import Monitor
+from cvr import methods
+from cvr.checkpoints import files, pretrained, saving
+from cvr.configs import checks, derived
+from cvr.data import augmentation, batches, service, sources
+from cvr.methods import skeletons
+from cvr.numerics import replicas
+from cvr.training import big_batches, loop, optimizers, watch
+from cvr.training.monitor import Monitor
 
 
 class State(NamedTuple):
@@ -70,7 +61,7 @@ def make_probe(cfg, method, num_classes):
 
 def _gradients(cfg):
   """-> the way of big_batches to a step's gradients, and its chunks."""
-  chunks = derived.chunks(cfg, distributed.num_replicas())
+  chunks = derived.chunks(cfg, replicas.num_replicas())
   if cfg.grad_cache_chunk:
     return functools.partial(big_batches.cached, chunks=chunks), chunks
   if chunks > 1:
@@ -99,7 +90,7 @@ def _make_loss(cfg, state, groups, step):
       metrics |= {'supervised_loss': probe_loss, 'supervised_acc': probe_acc}
     metrics |= {'total_loss': total, 'weight_decay': penalty}
     # The one place where the number of replicas enters a loss.
-    return total / distributed.num_replicas(), metrics, carry
+    return total / replicas.num_replicas(), metrics, carry
 
   return loss
 
@@ -120,7 +111,7 @@ def make_train_step(cfg, state, schedule):
   """-> train_step(batch) -> this replica's metrics, a flat dict."""
   method, _, optimizer = state
   groups = optimizers.make_groups(*state[:2])
-  replicas = distributed.num_replicas()
+  count = replicas.num_replicas()
   gradients_of, chunks = _gradients(cfg)
 
   def train_step(batch):
@@ -132,7 +123,7 @@ def make_train_step(cfg, state, schedule):
       batch,
       groups.trained,
     )
-    gradients = distributed.cross_replica_sum(unscale(gradients))
+    gradients = replicas.cross_replica_sum(unscale(gradients))
     norm = tf.linalg.global_norm(gradients)
     if cfg.clip_norm:
       gradients, _ = tf.clip_by_global_norm(gradients, cfg.clip_norm, norm)
@@ -148,7 +139,7 @@ def make_train_step(cfg, state, schedule):
       'learning_rate': rate,
       'grad_norm': norm,
       'weight_norm': tf.linalg.global_norm(groups.trained),
-      'bad_images': replicas * tf.reduce_sum(tf.cast(batch['bad'], tf.float32)),
+      'bad_images': count * tf.reduce_sum(tf.cast(batch['bad'], tf.float32)),
     }
 
   return train_step
@@ -156,10 +147,10 @@ def make_train_step(cfg, state, schedule):
 
 def _resume(cfg, store, state, say):
   """-> the step of the newest good checkpoint, restored; None without one."""
-  found = checkpoint_files.steps(cfg.model_dir)
+  found = files.steps(cfg.model_dir)
   if cfg.fresh_start or cfg.resume == 'never':
     if found and cfg.resume == 'never' and not cfg.fresh_start:
-      raise checkpoint_files.CheckpointError(
+      raise files.CheckpointError(
         f'--resume=never, but {cfg.model_dir} holds checkpoints up to step '
         f'{found[-1]}. Name another --model_dir, or resume.'
       )
@@ -172,7 +163,7 @@ def _resume(cfg, store, state, say):
     say(f'Resuming from step {start} of {cfg.model_dir}')
     return start
   if cfg.resume == 'must':
-    raise checkpoint_files.CheckpointError(
+    raise files.CheckpointError(
       f'--resume=must, but there is no checkpoint in {cfg.model_dir}.'
     )
   if cfg.checkpoint:
@@ -206,7 +197,7 @@ def rebuild(cfg, strategy, num_examples=None):
 
   num_examples: those that the run was trained on, where that is known.
   """
-  info = data_sources.describe(cfg.dataset, cfg.data_dir, cfg.train_split)
+  info = sources.describe(cfg.dataset, cfg.data_dir, cfg.train_split)
   num_examples = num_examples or info.num_examples
   total = derived.train_steps(cfg, num_examples)
   cfg, classes = _any_optimizer(cfg), len(info.class_names)
@@ -244,8 +235,8 @@ def make_input(cfg, info, strategy, start, per_image=None):
   recipe = derived.augmentation(cfg)
   on_host = cfg.augment_on == 'host'
 
-  def batches(context):
-    return data.train_batches(
+  def source(context):
+    return batches.train_batches(
       info,
       per_image or augmentation.per_image(recipe, views),
       global_batch=cfg.train_batch_size,
@@ -260,24 +251,24 @@ def make_input(cfg, info, strategy, start, per_image=None):
       finish=functools.partial(augmentation.per_batch, recipe)
       if on_host
       else None,
-      share=data_service.shared(cfg.data_service) if cfg.data_service else None,
+      share=service.shared(cfg.data_service) if cfg.data_service else None,
     )
 
-  return iter(strategy.distribute_datasets_from_function(batches))
+  return iter(strategy.distribute_datasets_from_function(source))
 
 
 def describe(cfg):
   """The training split, checked for what could fail hours later."""
-  info = data_sources.describe(
+  info = sources.describe(
     cfg.dataset, cfg.data_dir, cfg.train_split, download=cfg.download
   )
   if cfg.train_share < 1:
-    info = data.share_of(info, cfg.train_share, cfg.seed)
-  data_sources.check_batch(info, cfg.train_batch_size)
+    info = batches.share_of(info, cfg.train_share, cfg.seed)
+  sources.check_batch(info, cfg.train_batch_size)
   if cfg.mode == 'train_then_eval' and info.class_names:
-    data_sources.describe(cfg.dataset, cfg.data_dir, cfg.eval_split)
+    sources.describe(cfg.dataset, cfg.data_dir, cfg.eval_split)
   if cfg.data_service:
-    data_service.check(cfg.data_service)
+    service.check(cfg.data_service)
   return info
 
 
@@ -303,11 +294,11 @@ def first_pass(cfg, strategy, info, method):
     return {'rows': tf.size(batch['index'])}
 
   look_at = loop.make_loop(strategy, look, cfg.jit_compile, clocks=False)
-  batches = make_input(cfg, info, strategy, 0)
-  hosts = distributed.num_hosts(strategy)
+  source = make_input(cfg, info, strategy, 0)
+  hosts = replicas.num_hosts(strategy)
   # The last ones are filled up with what the next epoch begins with.
-  for _ in range(data.steps_of_all(info, cfg.train_batch_size, hosts)):
-    look_at(batches, 1)
+  for _ in range(batches.steps_of_all(info, cfg.train_batch_size, hosts)):
+    look_at(source, 1)
 
 
 def _epochs(strategy, info, method):
@@ -335,12 +326,12 @@ def train(cfg, strategy, info, record, monitor: Monitor):
   steps = loop.make_loop(
     strategy, step, cfg.jit_compile, clocks=not cfg.deterministic
   )
-  store = checkpoints.Checkpoints(
+  store = saving.Checkpoints(
     cfg.model_dir,
     cfg.keep_checkpoint_max,
-    distributed.is_chief(strategy),
-    alone=distributed.num_workers(strategy) == 1,
-    record=checkpoints.Record(record),
+    replicas.is_chief(strategy),
+    alone=replicas.num_workers(strategy) == 1,
+    record=saving.Record(record),
     **state.items(),
   )
   restored = _resume(cfg, store, state, monitor.say)
@@ -354,13 +345,13 @@ def train(cfg, strategy, info, record, monitor: Monitor):
   )
   if restored is None and state.method.needs_first_pass:
     monitor.say('One pass over the data before step 0 ...')
-    with data_sources.explained(info):
+    with sources.explained(info):
       first_pass(cfg, strategy, info, state.method)
   if start == 0:
     store.save(0)
   if start < total:
-    waits = data_service.watched(cfg.data_service, monitor.say)
-    with data_sources.explained(info), waits:
+    waits = service.watched(cfg.data_service, monitor.say)
+    with sources.explained(info), waits:
       loop.fit(
         steps,
         make_input(cfg, info, strategy, start),
@@ -373,7 +364,7 @@ def train(cfg, strategy, info, record, monitor: Monitor):
         ),
         save=functools.partial(store.save, say=monitor.say),
         monitor=monitor,
-        host_means=distributed.host_means(strategy),
+        host_means=replicas.host_means(strategy),
         watch=watch.make_watch(
           cfg, strategy, state.method, info, warmup, monitor
         ),

@@ -8,13 +8,9 @@ import contextlib
 import numpy as np
 import tensorflow as tf
 
-import augmentation
-import checks
-import data
-import data_sources
-import derived
-import health
-import loop
+from cvr.configs import checks, derived
+from cvr.data import augmentation, batches, sources
+from cvr.training import health, loop
 
 # Images whose views are finished together: that takes room for several copies.
 _TOGETHER = 64
@@ -24,10 +20,10 @@ _BEGINNING = 100
 
 def two_views(cfg, info, count):
   """-> two views [n, H, W, 3] of `count` images of a split, on the host."""
-  info = data_sources.a_few(info, count)
+  info = sources.a_few(info, count)
   recipe, size = derived.augmentation(cfg), info.num_examples
-  with data_sources.explained(info):
-    batches = data.train_batches(
+  with sources.explained(info):
+    dataset = batches.train_batches(
       info,
       augmentation.per_image(recipe, 2),
       global_batch=size,
@@ -35,7 +31,7 @@ def two_views(cfg, info, count):
       seed=0,  # Not the run's: all runs see the same.
       shuffle_buffer=1,
     )
-    batch = next(iter(batches))
+    batch = next(iter(dataset))
   parts = []
   for i in range(0, size, _TOGETHER):
     part = tf.nest.map_structure(lambda x, i=i: x[i : i + _TOGETHER], batch)
@@ -50,8 +46,8 @@ def held_out(cfg, info):
   The evaluation split, so that no step sees them; where it cannot be read, the
   training split. They depend on the data, the augmentation and n alone.
   """
-  with contextlib.suppress(data_sources.DataError):
-    held = data_sources.describe(cfg.dataset, cfg.data_dir, cfg.eval_split)
+  with contextlib.suppress(sources.DataError):
+    held = sources.describe(cfg.dataset, cfg.data_dir, cfg.eval_split)
     return two_views(cfg, held, cfg.health_pairs), held.split
   return two_views(cfg, info, cfg.health_pairs), info.split
 

@@ -7,12 +7,12 @@ import pytest
 import tensorflow as tf
 
 import data_util
-import derived
-import methods
 import model
 import resnet
 from benchmarks import bare, breakdown, flops, pipeline, step, timing
-from config import Config
+from cvr import methods
+from cvr.configs import derived
+from cvr.configs.config import Config
 
 
 @pytest.mark.parametrize(

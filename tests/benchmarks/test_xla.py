@@ -15,15 +15,15 @@ import pytest
 import tensorflow as tf
 import tf_keras as keras
 
-import methods
 import model
 import resnet
-import skeletons
 import tiny_run
 from benchmarks import flops, rules, xla_export
-from config import Config
+from cvr import methods
+from cvr.configs.config import Config
+from cvr.methods import skeletons
 
-RUNNER = pathlib.Path(__file__).parents[1] / 'benchmarks' / 'xla_run.py'
+RUNNER = pathlib.Path(__file__).parents[2] / 'benchmarks' / 'xla_run.py'
 QUICK_COMPILATION = '--xla_backend_optimization_level=0'
 # Each skeleton once, and each precision.
 EXPORTS = {'contrastive_ceb': 'fp32', 'byol': 'bf16'}

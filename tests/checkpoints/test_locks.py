@@ -5,8 +5,8 @@ import os
 import pytest
 import tensorflow as tf
 
-import locks
-from checkpoint_files import CheckpointError
+from cvr.checkpoints import locks
+from cvr.checkpoints.files import CheckpointError
 
 KINDS = {'file': locks._flocked, 'bucket': locks._beating}
 

@@ -10,15 +10,14 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-import checkpoint_files
 import data_util
-import distributed
-import pretrained
 import released_names
 import run
-from checkpoint_files import CheckpointError
-from test_released import SMALL, features, finetuned, read, values, write
-from test_run import QUICK
+from cvr.checkpoints import files, pretrained
+from cvr.checkpoints.files import CheckpointError
+from cvr.numerics import replicas
+from released_files import SMALL, features, finetuned, read, values, write
+from small_runs import QUICK
 
 LOSS = {'simclr': 'contrastive_ceb', 'byol': 'byol', 'cbyol': 'byol_ceb'}
 SIZES = {**SMALL, 'probe': (16, 3)}  # As many classes as the folder has.
@@ -45,7 +44,7 @@ def on_two_replicas(monkeypatch, two_replicas):
 
   def switch():
     monkeypatch.setattr(
-      distributed, 'make_strategy', lambda *_: (two_replicas, 'two CPUs')
+      replicas, 'make_strategy', lambda *_: (two_replicas, 'two CPUs')
     )
 
   return switch
@@ -241,7 +240,7 @@ def test_finetuning_and_going_on_from_a_released_checkpoint(
   assert 'Resuming from step 40' in out
   assert 'C-BYOL, ResNet-18 1x, cifar stem' in out
   assert 'missing 0, left over 1 (save_counter)' in out
-  assert checkpoint_files.steps(source) == [40, 42]
+  assert files.steps(source) == [40, 42]
   # At rate 0 the stored momentum alone moves weights, twice.
   velocity = tensors[
     'model/_resnet/initial_conv_relu_max_pool/0/conv2d/kernel'
@@ -295,7 +294,7 @@ def test_features_of_images_that_cannot_be_decoded(tmp_path, folder, capsys):
 
 def test_reading_takes_one_process(tmp_path, capsys, monkeypatch):
   source, _ = folder_of(tmp_path / 'source', 'simclr')
-  monkeypatch.setattr(distributed, 'num_workers', lambda strategy: 2)
+  monkeypatch.setattr(replicas, 'num_workers', lambda strategy: 2)
   flags = ['--mode=extract_features', f'--checkpoint={source}']
   assert call(*flags, f'--output={tmp_path}/a.npz') == 2
   assert 'unset TF_CONFIG' in capsys.readouterr().err

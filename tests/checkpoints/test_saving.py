@@ -1,80 +1,26 @@
 """Checkpoints: what is kept, what is restored, and every kind of damage."""
 
 import os
-import pathlib
 import resource
 
-import numpy as np
 import pytest
 import tensorflow as tf
 import tf_keras as keras
 
-import checkpoint_files
-import checkpoints
-from checkpoint_files import CheckpointError
-from checkpoints import Checkpoints
-
-
-class Net(tf.Module):
-  """Square layers in a list: the same shapes at any depth."""
-
-  def __init__(self, depth=3, width=4):
-    super().__init__()
-    self.layers = [
-      tf.Variable(np.full([width, width], 1.0 + i), dtype=tf.float32)
-      for i in range(depth)
-    ]
-
-
-class State:
-  """A net and its optimizer; step() moves weights, slots and counter."""
-
-  def __init__(self, depth=3, width=4, optimizer=None):
-    self.net = Net(depth, width)
-    legacy = keras.optimizers.legacy
-    self.optimizer = optimizer or legacy.SGD(0.1, momentum=0.9)
-    self.optimizer._create_all_weights(self.net.layers)
-    self.items = {'method': self.net, 'optimizer': self.optimizer}
-
-  def step(self):
-    gradients = [0.5 * v + 0.1 for v in self.net.layers]
-    pairs = zip(gradients, self.net.layers, strict=True)
-    self.optimizer.apply_gradients(pairs)
-
-  def values(self):
-    return [v.numpy() for v in (*self.net.layers, *self.optimizer.variables())]
-
-  def store(self, directory, **options):
-    return Checkpoints(str(directory), **options, **self.items)
-
-
-def assert_same(found, expected):
-  assert len(found) == len(expected)
-  for a, b in zip(found, expected, strict=True):
-    np.testing.assert_array_equal(a, b)
-
-
-def files(directory, pattern='*'):
-  """Name -> content of the files in a directory."""
-  found = pathlib.Path(directory).glob(pattern)
-  return {p.name: p.read_bytes() for p in found if p.is_file()}
-
-
-def saved_run(directory, steps=(10, 20), **options):
-  """Saves a moving state at these steps -> {step: its values}."""
-  state, values = State(), {}
-  store = state.store(directory, **options)
-  for step in steps:
-    state.step()
-    store.save(step)
-    values[step] = state.values()
-  return values
-
-
-def restore(directory, state=None):
-  """-> (step restored, what was said, the state)."""
-  state, said = state or State(), []
-  return state.store(directory).restore_latest(said.append), said, state
+from cvr.checkpoints import files, saving
+from cvr.checkpoints.files import CheckpointError
+from saved_runs import (
+  DAMAGES,
+  Net,
+  State,
+  assert_same,
+  damage,
+  files_in,
+  layers,
+  parts_run,
+  restore,
+  saved_run,
+)
 
 
 def test_restore_brings_back_everything(tmp_path):
@@ -90,7 +36,7 @@ def test_restore_brings_back_everything(tmp_path):
 
 
 def test_a_directory_without_checkpoints(tmp_path):
-  assert checkpoint_files.steps(str(tmp_path / 'not there')) == []
+  assert files.steps(str(tmp_path / 'not there')) == []
   step, said, state = restore(tmp_path)
   assert (step, said) == (None, [])
   assert_same(state.values(), State().values())
@@ -98,26 +44,26 @@ def test_a_directory_without_checkpoints(tmp_path):
 
 def test_steps_are_in_order_of_their_numbers(tmp_path):
   saved_run(tmp_path, (9, 100, 10))
-  saved = files(tmp_path, 'ckpt-9.*')
+  saved = files_in(tmp_path, 'ckpt-9.*')
   for name in ('corrupt-ckpt-7', 'old-ckpt-8', 'ckpt-x', 'ckpt-1_temp', 'ckpt'):
     (tmp_path / f'{name}.index').write_bytes(saved['ckpt-9.index'])
   (tmp_path / 'ckpt-11.data-00000-of-00001').write_bytes(b'index not written')
-  assert checkpoint_files.steps(str(tmp_path)) == [9, 10, 100]
+  assert files.steps(str(tmp_path)) == [9, 10, 100]
   assert restore(tmp_path)[0] == 100
 
 
 def test_keeps_the_newest(tmp_path):
   saved_run(tmp_path, (1, 2, 3, 4), keep=3)
-  assert checkpoint_files.steps(str(tmp_path)) == [2, 3, 4]
+  assert files.steps(str(tmp_path)) == [2, 3, 4]
   saved_run(tmp_path, (5, 6), keep=3)  # a later process goes on
-  assert checkpoint_files.steps(str(tmp_path)) == [4, 5, 6]
-  assert set(files(tmp_path, 'ckpt-*')) == {
+  assert files.steps(str(tmp_path)) == [4, 5, 6]
+  assert set(files_in(tmp_path, 'ckpt-*')) == {
     f'ckpt-{step}.{kind}'
     for step in (4, 5, 6)
     for kind in ('index', 'data-00000-of-00001')
   }
   saved_run(tmp_path, (7,), keep=0)
-  assert checkpoint_files.steps(str(tmp_path)) == [7]
+  assert files.steps(str(tmp_path)) == [7]
 
 
 def test_the_state_file_names_the_newest_for_other_tools(tmp_path):
@@ -135,66 +81,31 @@ def test_files_of_others_are_never_deleted(tmp_path):
     f'all_model_checkpoint_paths: "{theirs}/*"\n'
     'all_model_checkpoint_timestamps: 1.0\n'
   )
-  foreign, elsewhere = files(ours, 'ckpt-3.*'), files(theirs)
+  foreign, elsewhere = files_in(ours, 'ckpt-3.*'), files_in(theirs)
   assert restore(ours)[0] == 3
   saved_run(ours, (4, 5, 6), keep=1)
-  assert checkpoint_files.steps(str(ours)) == [3, 6]
-  assert files(ours, 'ckpt-3.*') == foreign
-  assert files(theirs) == elsewhere
-
-
-def cut(keep):
-  return lambda content: content[: int(len(content) * keep)]
-
-
-def flip(place):
-  def damage(content):
-    content = bytearray(content)
-    content[int(len(content) * place)] ^= 1
-    return bytes(content)
-
-  return damage
-
-
-DATA, INDEX = 'ckpt-{}.data-00000-of-00001', 'ckpt-{}.index'
-DAMAGES = {
-  'data cut in half': (DATA, cut(0.5)),
-  'data one byte short': (DATA, lambda content: content[:-1]),
-  'data empty': (DATA, cut(0)),
-  'data missing': (DATA, None),
-  'data bit, early': (DATA, flip(0.1)),
-  'data bit, middle': (DATA, flip(0.5)),
-  'data bit, last': (DATA, flip(0.9999)),
-  'index cut in half': (INDEX, cut(0.5)),
-  'index one byte short': (INDEX, lambda content: content[:-1]),
-  'index empty': (INDEX, cut(0)),
-  'index bit, middle': (INDEX, flip(0.5)),
-}
-
-
-def damage(directory, step, kind):
-  name, change = DAMAGES[kind]
-  path = pathlib.Path(directory) / name.format(step)
-  if change:
-    path.write_bytes(change(path.read_bytes()))
-  else:
-    path.unlink()
+  assert files.steps(str(ours)) == [3, 6]
+  assert files_in(ours, 'ckpt-3.*') == foreign
+  assert files_in(theirs) == elsewhere
 
 
 @pytest.mark.parametrize('kind', DAMAGES)
 def test_damage_falls_back_to_the_one_before(tmp_path, kind):
   expected = saved_run(tmp_path)
   damage(tmp_path, 20, kind)
-  damaged, good = files(tmp_path, 'ckpt-20.*'), files(tmp_path, 'ckpt-10.*')
+  damaged, good = (
+    files_in(tmp_path, 'ckpt-20.*'),
+    files_in(tmp_path, 'ckpt-10.*'),
+  )
   step, said, state = restore(tmp_path)
   assert step == 10
   assert_same(state.values(), expected[10])
   assert str(tmp_path / 'ckpt-20') in said[0] and 'damaged' in said[0]
   assert all('\n' not in line for line in said)
-  assert files(tmp_path, 'corrupt-*') == {
+  assert files_in(tmp_path, 'corrupt-*') == {
     f'corrupt-{name}': content for name, content in damaged.items()
   }
-  assert files(tmp_path, 'ckpt-*') == good
+  assert files_in(tmp_path, 'ckpt-*') == good
   # The step is trained and saved again, and is as good as any.
   state.step()
   state.store(tmp_path).save(20)
@@ -233,7 +144,7 @@ def test_with_other_workers_no_save_may_fail(tmp_path, monkeypatch):
   said = []
   State().store(tmp_path / 'a').save(5, needed=False, say=said.append)
   assert len(said) == 1
-  with pytest.raises(checkpoint_files.NotSaved, match='full'):
+  with pytest.raises(files.NotSaved, match='full'):
     State().store(tmp_path / 'b', alone=False).save(5, needed=False)
 
 
@@ -242,21 +153,21 @@ def test_all_damaged_never_begins_at_zero(tmp_path):
   for step, kind in ((10, 'data empty'), (20, 'index empty')):
     damage(tmp_path, step, kind)
   damage(tmp_path, 30, 'data missing')
-  before, state = files(tmp_path), State()
+  before, state = files_in(tmp_path), State()
   for _ in range(2):  # a supervisor starts the same command again
     with pytest.raises(CheckpointError, match='all 3 .*--fresh_start'):
       restore(tmp_path, state)
   assert_same(state.values(), State().values())
-  assert files(tmp_path) == before
+  assert files_in(tmp_path) == before
 
 
 def test_only_the_chief_sets_aside(tmp_path):
   saved_run(tmp_path)
   damage(tmp_path, 20, 'data empty')
-  before = files(tmp_path)
+  before = files_in(tmp_path)
   worker = State().store(tmp_path, chief=False)
   assert worker.restore_latest(lambda line: None) == 10
-  assert files(tmp_path) == before
+  assert files_in(tmp_path) == before
 
 
 @pytest.mark.parametrize('name', ['checkpoint', 'checkpoints.json'])
@@ -273,7 +184,7 @@ def test_a_broken_listing_loses_nothing(tmp_path, name, content):
   step, said, state = restore(tmp_path)
   assert (step, said) == (20, [])
   state.store(tmp_path).save(30)
-  assert checkpoint_files.steps(str(tmp_path)) == [10, 20, 30]
+  assert files.steps(str(tmp_path)) == [10, 20, 30]
   assert tf.train.latest_checkpoint(str(tmp_path)) == str(tmp_path / 'ckpt-30')
 
 
@@ -294,14 +205,14 @@ def test_a_broken_listing_loses_nothing(tmp_path, name, content):
 )
 def test_another_architecture_changes_nothing(tmp_path, other, reason):
   saved_run(tmp_path)
-  before, state = files(tmp_path), State(**other)
+  before, state = files_in(tmp_path), State(**other)
   values = state.values()
   with pytest.raises(CheckpointError, match=reason) as error:
     restore(tmp_path, state)
   assert str(tmp_path / 'ckpt-20') in str(error.value)
   assert '\n' not in str(error.value)
   assert_same(state.values(), values)
-  assert files(tmp_path) == before
+  assert files_in(tmp_path) == before
 
 
 def test_slots_that_nobody_wants_are_an_error(tmp_path):
@@ -335,37 +246,21 @@ def test_names_are_those_of_tensorflow(tmp_path, two_replicas):
     path = root.write(str(tmp_path / f'ckpt-{i}'))
     saved = tf.train.load_checkpoint(path).get_variable_to_shape_map()
     assert len([k for k in saved if k.startswith('net/')]) == 3 + 1 + 4
-    assert checkpoints.difference(path, root) == ''
+    assert saving.difference(path, root) == ''
     root.net.named['c.d'] = tf.Variable([1.0])
-    assert checkpoints.difference(path, root) == (
+    assert saving.difference(path, root) == (
       '1 of another shape: net/named/c..d [] for [1]'
     )
-
-
-def parts_run(directory, depth=3):
-  """A checkpoint of a method of two nets, a probe and an optimizer."""
-  method = tf.train.Checkpoint(encoder=Net(depth), projector=Net(2))
-  probe, optimizer = Net(1), keras.optimizers.legacy.SGD(0.1, momentum=0.9)
-  optimizer._create_all_weights(method.encoder.layers)
-  for i, part in enumerate((method.encoder, method.projector, probe)):
-    for v in part.layers:
-      v.assign_add(10.0 * (i + 1) * tf.ones_like(v))
-  items = {'method': method, 'probe': probe, 'optimizer': optimizer}
-  return Checkpoints(str(directory), **items).save(7), items
-
-
-def layers(net):
-  return [v.numpy() for v in net.layers]
 
 
 def test_load_parts_restores_what_is_asked_for(tmp_path):
   path, saved = parts_run(tmp_path)
   encoder, projector, probe = Net(3), Net(2), Net(1)
   method = tf.train.Checkpoint(encoder=encoder)
-  checkpoints.load_parts(path, method=method)
+  saving.load_parts(path, method=method)
   assert_same(layers(encoder), layers(saved['method'].encoder))
   method = tf.train.Checkpoint(encoder=Net(3), projector=projector)
-  checkpoints.load_parts(path, method=method, probe=probe)
+  saving.load_parts(path, method=method, probe=probe)
   assert_same(layers(method.encoder), layers(saved['method'].encoder))
   assert_same(layers(projector), layers(saved['method'].projector))
   assert_same(layers(probe), layers(saved['probe']))
@@ -385,14 +280,14 @@ def test_load_parts_refuses_another_architecture(tmp_path, size, reason):
   net = Net(*size)
   before = layers(net)
   with pytest.raises(CheckpointError, match=f'{reason}.*--resnet_depth'):
-    checkpoints.load_parts(path, method=tf.train.Checkpoint(encoder=net))
+    saving.load_parts(path, method=tf.train.Checkpoint(encoder=net))
   assert_same(layers(net), before)
 
 
 def test_load_parts_refuses_a_part_that_is_not_there(tmp_path):
   path, _ = parts_run(tmp_path)
   with pytest.raises(CheckpointError, match='3 missing: head/layers/0'):
-    checkpoints.load_parts(path, head=Net(3))
+    saving.load_parts(path, head=Net(3))
 
 
 @pytest.mark.parametrize('kind', DAMAGES)
@@ -401,14 +296,14 @@ def test_load_parts_of_a_damaged_file(tmp_path, kind):
   damage(tmp_path, 7, kind)
   method = tf.train.Checkpoint(encoder=Net(3), projector=Net(2))
   with pytest.raises(CheckpointError, match='ckpt-7 cannot be read'):
-    checkpoints.load_parts(path, method=method, probe=Net(1))
+    saving.load_parts(path, method=method, probe=Net(1))
 
 
 def test_latest_or_prefix(tmp_path):
   saved_run(tmp_path, (9, 10))
   prefix = str(tmp_path / 'ckpt-9')
-  assert checkpoint_files.latest_or_prefix(prefix) == prefix
-  newest = checkpoint_files.latest_or_prefix(str(tmp_path))
+  assert files.latest_or_prefix(prefix) == prefix
+  newest = files.latest_or_prefix(str(tmp_path))
   assert newest == str(tmp_path / 'ckpt-10')
   empty = tmp_path / 'empty'
   empty.mkdir()
@@ -418,36 +313,36 @@ def test_latest_or_prefix(tmp_path):
     (tmp_path / 'not there', 'not there.index'),
   ):
     with pytest.raises(CheckpointError, match=reason):
-      checkpoint_files.latest_or_prefix(str(path))
+      files.latest_or_prefix(str(path))
 
 
 def test_retire_keeps_an_earlier_run_as_old(tmp_path):
   saved_run(tmp_path, (10, 20), keep=2)
-  before, said, state = files(tmp_path, 'ckpt-*'), [], State()
+  before, said, state = files_in(tmp_path, 'ckpt-*'), [], State()
   store = state.store(tmp_path, keep=2)
-  store.retire(checkpoint_files.steps(str(tmp_path)), said.append)
+  store.retire(files.steps(str(tmp_path)), said.append)
   old = {f'old-{name}': content for name, content in before.items()}
-  assert files(tmp_path, '*ckpt-*') == old
+  assert files_in(tmp_path, '*ckpt-*') == old
   assert said == ['2 earlier checkpoints are kept as old-ckpt-*']
   assert store.restore_latest(said.append) is None
   for step in (0, 10, 20, 30):
     store.save(step)
-  assert checkpoint_files.steps(str(tmp_path)) == [20, 30]
-  assert files(tmp_path, 'old-*') == old
+  assert files.steps(str(tmp_path)) == [20, 30]
+  assert files_in(tmp_path, 'old-*') == old
   # A second fresh start does not overwrite what the first one kept.
-  second = files(tmp_path, 'ckpt-20.*')
+  second = files_in(tmp_path, 'ckpt-20.*')
   state.store(tmp_path).retire([20], said.append)
-  assert files(tmp_path, 'old-ckpt-*') == old
+  assert files_in(tmp_path, 'old-ckpt-*') == old
   names = {f'old-2-{name}': content for name, content in second.items()}
-  assert files(tmp_path, 'old-2-*') == names
+  assert files_in(tmp_path, 'old-2-*') == names
 
 
 def test_retire_without_a_cause(tmp_path):
   saved_run(tmp_path)
-  before, said = files(tmp_path), []
+  before, said = files_in(tmp_path), []
   State().store(tmp_path).retire([], said.append)
   State().store(tmp_path, chief=False).retire([10, 20], said.append)
-  assert (files(tmp_path), said) == (before, [])
+  assert (files_in(tmp_path), said) == (before, [])
 
 
 def test_other_workers_take_part_and_leave_nothing(tmp_path, monkeypatch):
@@ -468,10 +363,10 @@ def test_saving_a_step_twice_writes_once(tmp_path):
   state = State()
   store = state.store(tmp_path)
   path = store.save(5)
-  before = files(tmp_path)
+  before = files_in(tmp_path)
   state.step()
   assert store.save(5) == path
-  assert files(tmp_path) == before
+  assert files_in(tmp_path) == before
 
 
 def begun(directory, **options):
@@ -489,13 +384,13 @@ def test_what_killed_saves_left_is_cleared_by_the_next(tmp_path):
     (tmp_path / f'ckpt-{step}_temp' / 'part-00000').write_bytes(b'half')
   with pytest.MonkeyPatch.context() as patch:
     # Killed after the checkpoint was written, before older ones are deleted.
-    patch.setattr(checkpoint_files, 'verify', lambda path: 1 / 0)
+    patch.setattr(files, 'verify', lambda path: 1 / 0)
     with pytest.raises(ZeroDivisionError):
       store.save(10)
-  assert checkpoint_files.steps(tmp_path) == [5, 10]
+  assert files.steps(tmp_path) == [5, 10]
   again = State().store(tmp_path, keep=1)
   again.save(15)
-  assert checkpoint_files.steps(tmp_path) == [15]
+  assert files.steps(tmp_path) == [15]
   assert not list(tmp_path.glob('*_temp'))
 
 
@@ -506,7 +401,7 @@ def test_a_save_that_fails_removes_its_pieces_and_may_fail_again(
   tmp_path, monkeypatch
 ):
   store, said = begun(tmp_path), []
-  before = files(tmp_path)
+  before = files_in(tmp_path)
 
   def fail(self, path):
     (tmp_path / 'ckpt-10.data-00000-of-00001').write_bytes(b'half')
@@ -518,13 +413,13 @@ def test_a_save_that_fails_removes_its_pieces_and_may_fail_again(
     for count in (1, 2):
       store.save(10, needed=False, say=said.append)
       assert len(said) == count and 'step 10 could not be written' in said[-1]
-    assert checkpoint_files.steps(tmp_path) == [5]
+    assert files.steps(tmp_path) == [5]
     # A third in a row ends the run, as does one that is needed.
-    with pytest.raises(checkpoint_files.NotSaved, match='No space left'):
+    with pytest.raises(files.NotSaved, match='No space left'):
       store.save(10, needed=False, say=said.append)
-    with pytest.raises(checkpoint_files.NotSaved, match='No space left'):
+    with pytest.raises(files.NotSaved, match='No space left'):
       store.save(10)
-  after = files(tmp_path)
+  after = files_in(tmp_path)
   assert {n: after[n] for n in before if n.startswith('ckpt-')} == {
     n: v for n, v in before.items() if n.startswith('ckpt-')
   }
@@ -543,9 +438,9 @@ def test_a_real_write_that_fails(tmp_path):
   finally:
     resource.setrlimit(resource.RLIMIT_FSIZE, limits)
   assert 'ckpt-10 could not' in said[0] or 'step 10 could not' in said[0]
-  assert checkpoint_files.steps(tmp_path) == [5] and restore(tmp_path)[0] == 5
+  assert files.steps(tmp_path) == [5] and restore(tmp_path)[0] == 5
   store.save(15)
-  assert checkpoint_files.steps(tmp_path) == [15]
+  assert files.steps(tmp_path) == [15]
 
 
 def test_nothing_is_deleted_before_the_new_one_was_read_back(
@@ -558,12 +453,12 @@ def test_nothing_is_deleted_before_the_new_one_was_read_back(
     read_back.append(path)
     raise IndexError('Read less bytes than requested')
 
-  monkeypatch.setattr(checkpoint_files, 'verify', damaged)
-  with pytest.raises(checkpoint_files.NotSaved, match='Read less bytes'):
+  monkeypatch.setattr(files, 'verify', damaged)
+  with pytest.raises(files.NotSaved, match='Read less bytes'):
     store.save(10)
   monkeypatch.undo()
   assert read_back == [str(tmp_path / 'ckpt-10')]
-  assert checkpoint_files.steps(tmp_path) == [5] and restore(tmp_path)[0] == 5
+  assert files.steps(tmp_path) == [5] and restore(tmp_path)[0] == 5
 
 
 @pytest.mark.parametrize(
@@ -577,4 +472,4 @@ def test_nothing_is_deleted_before_the_new_one_was_read_back(
 )
 def test_a_store_that_is_busy_says_nothing_of_what_it_holds(text, silent):
   error = tf.errors.FailedPreconditionError(None, None, text)
-  assert checkpoint_files.out_of_reach(error) == silent
+  assert files.out_of_reach(error) == silent

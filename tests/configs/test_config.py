@@ -4,6 +4,7 @@ import dataclasses
 import importlib.util
 import json
 import os
+import pathlib
 import re
 import subprocess
 import sys
@@ -11,16 +12,11 @@ import sys
 import pytest
 from absl import flags
 
-import checks
-import command_line
-import config
-import derived
-import presets
-import settings
-from config import Config, ConfigError
+from cvr.configs import checks, command_line, config, derived, presets, settings
+from cvr.configs.config import Config, ConfigError
 from small_data import METHOD_SETTINGS
 
-ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+ROOT = str(pathlib.Path(__file__).parents[2])
 
 
 def parse(line='', load_stored=None):
@@ -1036,9 +1032,7 @@ def test_help(word):
 def test_no_tensorflow_before_the_config_is_valid(line):
   code = f"""
 import sys
-import command_line
-import config
-import presets
+from cvr.configs import command_line, config
 try:
   command_line.parse(['run.py', {line!r}])
 except (config.ConfigError, command_line.Help) as answer:

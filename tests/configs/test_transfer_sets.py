@@ -3,7 +3,7 @@
 import pytest
 import tensorflow_datasets as tfds
 
-from evaluation import transfer_sets
+from cvr.configs import transfer_sets
 
 SETS = transfer_sets.SETS
 IN_TFDS = [name for name, row in SETS.items() if row.dataset]

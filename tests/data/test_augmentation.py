@@ -7,14 +7,12 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-import augmentation
-import data
-import data_sources
 import data_util
-import derived
-import randomness
-import train
-from config import Config
+from cvr.configs import derived
+from cvr.configs.config import Config
+from cvr.data import augmentation, batches, sources
+from cvr.numerics import randomness
+from cvr.training import train
 from small_data import write
 
 
@@ -247,11 +245,11 @@ RUN = {'train_batch_size': 8, 'local_crops': 3, 'seed': 4} | SMALL | STILL
 def inputs(pictures, strategy, **changes):
   """Two global batches: rows joined over the replicas, views finished."""
   cfg = Config(dataset=pictures, **RUN | changes)
-  info = data_sources.describe(cfg.dataset)
+  info = sources.describe(cfg.dataset)
   finish = functools.partial(augmentation.per_batch, derived.augmentation(cfg))
-  batches, found = train.make_input(cfg, info, strategy, 0), []
+  dataset, found = train.make_input(cfg, info, strategy, 0), []
   for _ in range(2):
-    done = strategy.run(finish, args=(next(batches),))
+    done = strategy.run(finish, args=(next(dataset),))
     parts = tf.nest.map_structure(strategy.experimental_local_results, done)
     found.append({
       'views': [np.concatenate(view) for view in parts['views']],
@@ -277,10 +275,10 @@ def test_host_device_and_two_replicas_agree(pictures, two_replicas):
 
 
 def test_batches_have_static_shapes_and_travel_as_bytes(pictures):
-  info, recipe = data_sources.describe(pictures), recipe_of(local_crops=3)
+  info, recipe = sources.describe(pictures), recipe_of(local_crops=3)
 
   def spec(recipe, finish=None):
-    return data.train_batches(
+    return batches.train_batches(
       info,
       augmentation.per_image(recipe, 5),
       global_batch=8,

@@ -8,60 +8,18 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-import data
-import data_sources
 import data_util
-import randomness
-from data_sources import (
+from cvr.data import batches, sources
+from cvr.data.sources import (
   DataError,
-  DatasetInfo,
   Shard,
   check_batch,
   damaged_shard,
   describe,
 )
+from cvr.numerics import randomness
 from small_data import CLASSES, encoded, make_folder, write
-
-
-def make_records(path, values):
-  with tf.io.TFRecordWriter(path) as writer:
-    for value in values:
-      feature = {
-        'image': tf.train.Feature(
-          bytes_list=tf.train.BytesList(value=[encoded(value)])
-        ),
-        'label': tf.train.Feature(
-          int64_list=tf.train.Int64List(value=[value % 3])
-        ),
-      }
-      features = tf.train.Features(feature=feature)
-      example = tf.train.Example(features=features)
-      writer.write(example.SerializeToString())
-
-
-def parse_record(record):
-  example = tf.io.parse_single_example(
-    record,
-    {
-      'image': tf.io.FixedLenFeature([], tf.string),
-      'label': tf.io.FixedLenFeature([], tf.int64),
-    },
-  )
-  return example['image'], example['label']
-
-
-def make_shards(root):
-  """23 records in 4 files, pixel value = index; the first is a slice."""
-  shards, first = [], 0
-  for k, count in enumerate((7, 6, 5, 5)):
-    path = str(root / f'part{k}.tfrecord')
-    values = list(range(first, first + count))
-    make_records(path, ([200, 201] if k == 0 else []) + values)
-    shards.append(Shard(path, 2 if k == 0 else 0, count, first))
-    first += count
-  return DatasetInfo(
-    'records', 'train', first, CLASSES, shards=tuple(shards), parse=parse_record
-  )
+from small_shards import SMALL, augment, indices, make_shards, take
 
 
 @pytest.fixture
@@ -69,28 +27,9 @@ def records(tmp_path):
   return make_shards(tmp_path)
 
 
-def augment(image, seed):
-  """Two views whose pixels tell the image and the noise it got."""
-  value = tf.cast(image[1, 1], tf.float32)[None, None]
-  noise = [randomness.uniform([], s) for s in randomness.split_seed(seed, 2)]
-  return {'views': tuple(tf.tile(value + n, [2, 2, 1]) for n in noise)}
-
-
-SMALL = dict(global_batch=8, per_replica_batch=8, seed=5, shuffle_buffer=6)
-
-
-def take(info, count, **settings):
-  batches = data.train_batches(info, augment, **{**SMALL, **settings})
-  return list(batches.take(count).as_numpy_iterator())
-
-
-def indices(batches):
-  return np.concatenate([batch['index'] for batch in batches])
-
-
-def assert_same(batches, others):
-  assert len(batches) == len(others)
-  for a, b in zip(batches, others, strict=True):
+def assert_same(dataset, others):
+  assert len(dataset) == len(others)
+  for a, b in zip(dataset, others, strict=True):
     tf.nest.map_structure(np.testing.assert_array_equal, a, b)
 
 
@@ -98,7 +37,7 @@ KINDS = ('folder', 'records', 'cached folder', 'cached records')
 
 
 @pytest.fixture(scope='module')
-def sources(tmp_path_factory):
+def kinds(tmp_path_factory):
   """Kind -> (info, settings, the batches of its first steps)."""
   info = {
     'folder': describe(
@@ -106,22 +45,22 @@ def sources(tmp_path_factory):
     ),
     'records': make_shards(tmp_path_factory.mktemp('records')),
   }
-  sources = {}
+  kinds = {}
   for kind in KINDS:
     *cached, base = kind.split()
     settings = dict(cache=bool(cached))
     steps = info[base].num_examples  # Then the epochs end with a batch.
     whole = take(info[base], steps, **settings)
-    sources[kind] = info[base], settings, whole
-  return sources
+    kinds[kind] = info[base], settings, whole
+  return kinds
 
 
 # Reading.
 
 
 @pytest.mark.parametrize('kind', KINDS)
-def test_views_and_labels_belong_to_the_index(sources, kind):
-  info, _, whole = sources[kind]
+def test_views_and_labels_belong_to_the_index(kinds, kind):
+  info, _, whole = kinds[kind]
   labels = info.labels or [i % 3 for i in range(info.num_examples)]
   for batch in whole:
     for view in batch['views']:
@@ -132,8 +71,8 @@ def test_views_and_labels_belong_to_the_index(sources, kind):
 
 
 @pytest.mark.parametrize('kind', KINDS)
-def test_every_example_once_an_epoch_in_ever_new_order(sources, kind):
-  info, _, whole = sources[kind]
+def test_every_example_once_an_epoch_in_ever_new_order(kinds, kind):
+  info, _, whole = kinds[kind]
   epochs = indices(whole).reshape(8, info.num_examples)
   for epoch in epochs:
     assert sorted(epoch) == list(range(info.num_examples))
@@ -141,8 +80,8 @@ def test_every_example_once_an_epoch_in_ever_new_order(sources, kind):
 
 
 @pytest.mark.parametrize('kind', KINDS)
-def test_resume_is_bit_exact(sources, kind):
-  info, settings, whole = sources[kind]
+def test_resume_is_bit_exact(kinds, kind):
+  info, settings, whole = kinds[kind]
   tf.random.set_seed(9)  # Nothing global has a say.
   try:
     resumed = take(info, 8, start_step=7, **settings)
@@ -152,18 +91,18 @@ def test_resume_is_bit_exact(sources, kind):
 
 
 @pytest.mark.parametrize('kind', ['folder', 'records'])
-def test_seed_decides(sources, kind):
-  info, settings, whole = sources[kind]
+def test_seed_decides(kinds, kind):
+  info, settings, whole = kinds[kind]
   other = take(info, 3, **{**settings, 'seed': 6})
   assert (indices(other) != indices(whole[:3])).any()
 
 
-def test_augmentation_belongs_to_seed_epoch_and_index(sources):
-  info, _, whole = sources['folder']
+def test_augmentation_belongs_to_seed_epoch_and_index(kinds):
+  info, _, whole = kinds['folder']
 
-  def noise(batches):
-    views = np.concatenate([batch['views'][0] for batch in batches])
-    keys = [(k // 22, int(i)) for k, i in enumerate(indices(batches))]
+  def noise(dataset):
+    views = np.concatenate([batch['views'][0] for batch in dataset])
+    keys = [(k // 22, int(i)) for k, i in enumerate(indices(dataset))]
     return dict(zip(keys, views[:, 0, 0, 0].tolist(), strict=True))
 
   small = noise(whole[:11])
@@ -171,9 +110,9 @@ def test_augmentation_belongs_to_seed_epoch_and_index(sources):
   assert small == large and len(set(small.values())) == 88
 
 
-def test_thread_count_does_not_matter(sources):
-  info, _, whole = sources['records']
-  dataset = data.train_batches(info, augment, **SMALL)
+def test_thread_count_does_not_matter(kinds):
+  info, _, whole = kinds['records']
+  dataset = batches.train_batches(info, augment, **SMALL)
   spec = dataset.element_spec
   assert [view.shape for view in spec['views']] == [[8, 2, 2, 3]] * 2
   assert spec['label'].dtype == tf.int32 and spec['index'].dtype == tf.int64
@@ -184,8 +123,8 @@ def test_thread_count_does_not_matter(sources):
   assert_same(whole[:6], list(alone.as_numpy_iterator()))
 
 
-def test_hosts_and_replicas_of_a_folder_cut_one_batch(sources):
-  info, _, whole = sources['folder']
+def test_hosts_and_replicas_of_a_folder_cut_one_batch(kinds):
+  info, _, whole = kinds['folder']
   hosts = [
     take(info, 10, num_hosts=2, host=host, per_replica_batch=2)
     for host in range(2)
@@ -198,7 +137,7 @@ def test_hosts_and_replicas_of_a_folder_cut_one_batch(sources):
 
 @pytest.mark.parametrize('count', [3, 5, 6, 20])
 def test_the_last_records_of_a_split(records, count):
-  few = data_sources.a_few(records, count)
+  few = sources.a_few(records, count)
   assert few.num_examples == count
   sizes = dict(global_batch=count, per_replica_batch=count)
   (batch,) = take(few, 1, **sizes)
@@ -211,12 +150,12 @@ def test_the_last_records_of_a_split(records, count):
 
 def test_a_few_images_are_from_all_over_a_folder(folder, records):
   info = describe(f'folder:{folder}')
-  few = data_sources.a_few(info, 4)
+  few = sources.a_few(info, 4)
   assert few.num_examples == 4
   assert few.paths == tuple(info.paths[i] for i in (0, 5, 11, 16))
   assert few.labels == tuple(info.labels[i] for i in (0, 5, 11, 16))
   for whole in (info, records):
-    assert data_sources.a_few(whole, 100) == whole
+    assert sources.a_few(whole, 100) == whole
 
 
 @pytest.mark.parametrize('num_hosts', [1, 2, 3])
@@ -225,7 +164,7 @@ def test_all_of_a_split_is_read_in_so_many_steps_by_every_host(
 ):
   for info in (records, describe(f'folder:{folder}')):
     sizes = dict(global_batch=6, per_replica_batch=6 // num_hosts)
-    steps = data.steps_of_all(info, 6, num_hosts)
+    steps = batches.steps_of_all(info, 6, num_hosts)
     seen = {
       int(i)
       for host in range(num_hosts)
@@ -236,7 +175,7 @@ def test_all_of_a_split_is_read_in_so_many_steps_by_every_host(
 
 
 def host_indices(info, start_step, count, num_hosts, host):
-  records = data._shuffled_records(
+  records = batches._shuffled_records(
     info, [1, 2], start_step, 2, num_hosts, host, buffer=5
   )
   return [int(index) for _, index, _ in records.take(count)]
@@ -246,7 +185,7 @@ def host_indices(info, start_step, count, num_hosts, host):
 def test_hosts_partition_records(records, num_hosts):
   seen = []
   for host in range(num_hosts):
-    _, _, size = data._host_part(records, num_hosts, host)
+    _, _, size = batches._host_part(records, num_hosts, host)
     own = host_indices(records, 0, 3 * size, num_hosts, host)
     assert sorted(own[:size]) == sorted(own[size : 2 * size])
     resumed = host_indices(records, size // 2 + 1, size, num_hosts, host)
@@ -262,11 +201,11 @@ def preprocess(image, index):
 
 
 @pytest.mark.parametrize('kind,num_hosts', [('folder', 2), ('records', 4)])
-def test_evaluation_sees_every_example_once(sources, kind, num_hosts):
-  info = sources[kind][0]
+def test_evaluation_sees_every_example_once(kinds, kind, num_hosts):
+  info = kinds[kind][0]
   lengths, real = set(), []
   for host in range(num_hosts):
-    dataset = data.eval_batches(
+    dataset = batches.eval_batches(
       info,
       preprocess,
       global_batch=8,
@@ -274,11 +213,11 @@ def test_evaluation_sees_every_example_once(sources, kind, num_hosts):
       num_hosts=num_hosts,
       host=host,
     )
-    batches = list(dataset.as_numpy_iterator())
-    lengths.add(len(batches))
-    own = indices(batches)
-    mask = np.concatenate([b['mask'] for b in batches])
-    value = np.concatenate([b['views'][0] for b in batches])[:, 0, 0, 0]
+    dataset = list(dataset.as_numpy_iterator())
+    lengths.add(len(dataset))
+    own = indices(dataset)
+    mask = np.concatenate([b['mask'] for b in dataset])
+    value = np.concatenate([b['views'][0] for b in dataset])[:, 0, 0, 0]
     np.testing.assert_array_equal(mask, own >= 0)
     np.testing.assert_array_equal(value[own >= 0], own[own >= 0])
     assert (np.diff(own[own >= 0]) > 0).all()
@@ -291,27 +230,27 @@ def test_evaluation_sees_every_example_once(sources, kind, num_hosts):
 
 
 @pytest.mark.parametrize('kind', ['folder', 'records'])
-def test_labels_and_parts_of_a_split(sources, kind):
-  info = sources[kind][0]
-  labels = data.labels_of(info)
+def test_labels_and_parts_of_a_split(kinds, kind):
+  info = kinds[kind][0]
+  labels = batches.labels_of(info)
   expected = info.labels or np.arange(info.num_examples) % 3
   np.testing.assert_array_equal(labels, expected)
-  part = data.kept(info, [20, 3, 9])
+  part = batches.kept(info, [20, 3, 9])
   assert part.num_examples == 3
-  np.testing.assert_array_equal(data.labels_of(part), labels[[3, 9, 20]])
-  ids = [data_sources.example_id(part, i) for i in range(3)]
-  assert ids == [data_sources.example_id(info, i) for i in (3, 9, 20)]
+  np.testing.assert_array_equal(batches.labels_of(part), labels[[3, 9, 20]])
+  ids = [sources.example_id(part, i) for i in range(3)]
+  assert ids == [sources.example_id(info, i) for i in (3, 9, 20)]
   # A part of a part.
-  again = data.kept(part, [0, 2])
-  assert [data_sources.example_id(again, i) for i in range(2)] == ids[::2]
-  np.testing.assert_array_equal(data.labels_of(again), labels[[3, 20]])
-  prints = [data_sources.fingerprint(i)['files'] for i in (info, part)]
-  assert prints[0] != prints[1] == data_sources.fingerprint(part)['files']
+  again = batches.kept(part, [0, 2])
+  assert [sources.example_id(again, i) for i in range(2)] == ids[::2]
+  np.testing.assert_array_equal(batches.labels_of(again), labels[[3, 20]])
+  prints = [sources.fingerprint(i)['files'] for i in (info, part)]
+  assert prints[0] != prints[1] == sources.fingerprint(part)['files']
 
 
 @pytest.mark.parametrize('kind', ['folder', 'records'])
-def test_training_and_evaluation_see_the_part_alone(sources, kind):
-  info = data.kept(sources[kind][0], [3, 9, 20, 21])
+def test_training_and_evaluation_see_the_part_alone(kinds, kind):
+  info = batches.kept(kinds[kind][0], [3, 9, 20, 21])
   seen = take(info, 4, global_batch=3, per_replica_batch=3)
   assert sorted(indices(seen)) == sorted([0, 1, 2, 3] * 3)
   values = {
@@ -325,7 +264,7 @@ def test_training_and_evaluation_see_the_part_alone(sources, kind):
   for hosts in (1, 2):
     found = {}
     for host in range(hosts):
-      for batch in data.eval_batches(
+      for batch in batches.eval_batches(
         info,
         preprocess,
         global_batch=2,
@@ -341,30 +280,30 @@ def test_training_and_evaluation_see_the_part_alone(sources, kind):
     assert found == {0: 3, 1: 9, 2: 20, 3: 21}
 
 
-def test_a_share_is_of_every_class_and_of_the_seed(sources):
-  info = sources['folder'][0]  # 5, 9 and 8 images
-  few = data.share_of(info, 0.25, 0)
+def test_a_share_is_of_every_class_and_of_the_seed(kinds):
+  info = kinds['folder'][0]  # 5, 9 and 8 images
+  few = batches.share_of(info, 0.25, 0)
   assert [few.labels.count(c) for c in range(3)] == [1, 2, 2]
-  assert data.share_of(info, 0.01, 0).num_examples == 3
-  assert data.share_of(info, 0.25, 0) == few
-  assert any(data.share_of(info, 0.25, s) != few for s in (1, 2))
+  assert batches.share_of(info, 0.01, 0).num_examples == 3
+  assert batches.share_of(info, 0.25, 0) == few
+  assert any(batches.share_of(info, 0.25, s) != few for s in (1, 2))
 
 
 @pytest.mark.parametrize('kind', ['folder', 'records'])
-def test_what_two_splits_share(sources, kind):
-  info = sources[kind][0]
-  assert data_sources.overlap(info, info) == info.num_examples
-  few = data_sources.a_few(info, 5)
-  assert data_sources.overlap(info, few) == 5
+def test_what_two_splits_share(kinds, kind):
+  info = kinds[kind][0]
+  assert sources.overlap(info, info) == info.num_examples
+  few = sources.a_few(info, 5)
+  assert sources.overlap(info, few) == 5
   if kind == 'records':
     # Two slices of one file that touch, and two that do not.
     (a, b) = (
       dataclasses.replace(info, shards=(Shard('f', skip, 6, 0),))
       for skip in (0, 4)
     )
-    assert data_sources.overlap(a, b) == data_sources.overlap(b, a) == 2
+    assert sources.overlap(a, b) == sources.overlap(b, a) == 2
     b = dataclasses.replace(info, shards=(Shard('f', 6, 6, 0),))
-    assert data_sources.overlap(a, b) == 0
+    assert sources.overlap(a, b) == 0
 
 
 # What cannot be decoded.
@@ -378,8 +317,8 @@ DAMAGED = {
 }
 
 
-def test_undecodable_images_are_replaced_and_counted(folder, sources):
-  _, _, before = sources['folder']
+def test_undecodable_images_are_replaced_and_counted(folder, kinds):
+  _, _, before = kinds['folder']
   info = describe(f'folder:{folder}')
   damaged = dict(zip((4, 7, 12, 21), DAMAGED.values(), strict=True))
   for index, content in damaged.items():
@@ -393,10 +332,10 @@ def test_undecodable_images_are_replaced_and_counted(folder, sources):
     assert (new['views'][0][bad] // 1 == 0).all()  # Example 0 stands in,
     assert (new['label'][bad] == 0).all()  # under its own label.
   assert sum(batch['bad'].sum() for batch in after) == 4 * len(damaged)
-  batches = data.eval_batches(
+  dataset = batches.eval_batches(
     info, preprocess, global_batch=24, per_replica_batch=24
   )
-  (batch,) = batches.as_numpy_iterator()
+  (batch,) = dataset.as_numpy_iterator()
   bad = np.isin(batch['index'], list(damaged))
   np.testing.assert_array_equal(batch['bad'], bad)
   np.testing.assert_array_equal(batch['mask'], ~bad & (batch['index'] >= 0))
@@ -405,12 +344,12 @@ def test_undecodable_images_are_replaced_and_counted(folder, sources):
 def test_first_example_may_be_the_bad_one(folder):
   info = describe(f'folder:{folder}')
   write(info.paths[0], DAMAGED['html'])
-  spare, label = data._find_spare(info, data._in_order(info))
+  spare, label = batches._find_spare(info, batches._in_order(info))
   assert spare == encoded(1) and label == 0
   for path in info.paths:
     write(path, b'not an image')
   with pytest.raises(DataError, match='none of the first 22 images'):
-    data._find_spare(info, data._in_order(info))
+    batches._find_spare(info, batches._in_order(info))
 
 
 @pytest.mark.parametrize('kind', ['jpg', 'png', 'cached'])
@@ -437,10 +376,10 @@ def test_a_window_is_that_part_of_the_image(tmp_path, kind):
     return {'views': (tf.ensure_shape(image, [16, 16, 3]),)}
 
   def cut(image, seed):
-    return view(data._part(image, lambda s: window(s, seed)), seed)
+    return view(batches._part(image, lambda s: window(s, seed)), seed)
 
-  whole = data.train_batches(info, cut, cache=cached, **SMALL)
-  part = data.train_batches(info, view, cache=cached, window=window, **SMALL)
+  whole = batches.train_batches(info, cut, cache=cached, **SMALL)
+  part = batches.train_batches(info, view, cache=cached, window=window, **SMALL)
   for a, b in zip(whole.take(2), part.take(2), strict=True):
     np.testing.assert_array_equal(a['views'][0], b['views'][0])
 
@@ -465,10 +404,10 @@ def header(kind, height, width):
 @pytest.mark.parametrize('kind', ['png', 'gif', 'bmp', 'jpeg'])
 def test_bombs_are_refused_by_their_header(kind):
   size = (20_000, 30_001)
-  pixels = tf.function(data._header_pixels)
+  pixels = tf.function(batches._header_pixels)
   assert int(pixels(tf.constant(header(kind, *size)))) == 20_000 * 30_001
   with pytest.raises(tf.errors.InvalidArgumentError, match='too large'):
-    tf.function(data.decode)(tf.constant(header(kind, *size)))
+    tf.function(batches.decode)(tf.constant(header(kind, *size)))
 
 
 def test_header_of_real_images():
@@ -479,13 +418,13 @@ def test_header_of_real_images():
     file = io.BytesIO()
     image.save(file, kind)
     data_of = tf.constant(file.getvalue())
-    assert int(tf.function(data._header_pixels)(data_of)) == 13 * 21
-    assert tf.function(data.decode)(data_of).shape == [13, 21, 3]
+    assert int(tf.function(batches._header_pixels)(data_of)) == 13 * 21
+    assert tf.function(batches.decode)(data_of).shape == [13, 21, 3]
 
 
 def test_one_channel_becomes_three():
   gray = np.arange(48, dtype=np.uint8).reshape(6, 8, 1)
-  out = data.decode(tf.io.encode_png(gray))
+  out = batches.decode(tf.io.encode_png(gray))
   np.testing.assert_array_equal(out, np.repeat(gray, 3, -1))
 
 
@@ -502,7 +441,7 @@ def rewrite(info, shard, change):
 
 
 def read(info):
-  return list(data._in_order(info))
+  return list(batches._in_order(info))
 
 
 def flip(content):
@@ -562,9 +501,9 @@ def crop(image, seed):
 
 def test_photo_patches_batches(data_dir):
   info = describe('photo_patches', data_dir, 'train[:1%]')  # 82.
-  batches = data.train_batches(
+  dataset = batches.train_batches(
     info, crop, global_batch=41, per_replica_batch=41, seed=0
   )
-  batches = list(batches.take(2).as_numpy_iterator())
-  assert batches[0]['views'][0].shape == (41, 24, 24, 3)
-  assert sorted(indices(batches)) == list(range(82))
+  dataset = list(dataset.take(2).as_numpy_iterator())
+  assert dataset[0]['views'][0].shape == (41, 24, 24, 3)
+  assert sorted(indices(dataset)) == list(range(82))

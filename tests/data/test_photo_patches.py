@@ -6,13 +6,12 @@ import numpy as np
 import pytest
 import tensorflow_datasets as tfds
 
-import data_sources
-import photo_patches
+from cvr.data import photo_patches, sources
 
 
 @pytest.fixture(scope='module')
 def examples(data_dir):
-  data_sources.describe('photo_patches', data_dir)
+  sources.describe('photo_patches', data_dir)
   builder = tfds.builder('photo_patches/32px', data_dir=data_dir)
   return {
     split: list(tfds.as_numpy(builder.as_dataset(split=split)))

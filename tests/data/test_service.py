@@ -1,6 +1,7 @@
 """The data service: a dispatcher here, workers in processes of their own."""
 
 import os
+import pathlib
 import signal
 import socket
 import subprocess
@@ -11,21 +12,18 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-import augmentation
-import config
-import data
-import data_service
-import derived
 import run
-from data_sources import describe
+from cvr.configs import config, derived
+from cvr.data import augmentation, batches, service
+from cvr.data.sources import describe
 from small_data import make_folder
-from test_data import SMALL, augment, indices, make_shards, take
+from small_shards import SMALL, augment, indices, make_shards, take
 
-ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+ROOT = str(pathlib.Path(__file__).parents[2])
 
 
 @pytest.fixture(scope='module')
-def service():
+def workers():
   """Two workers of the script -> (the address, their process ids)."""
   server = tf.data.experimental.service.DispatchServer()
   env = {
@@ -53,8 +51,10 @@ def service():
 
 
 def shared(info, address, **settings):
-  share = data_service.shared(address)
-  return data.train_batches(info, augment, **{**SMALL, **settings}, share=share)
+  share = service.shared(address)
+  return batches.train_batches(
+    info, augment, **{**SMALL, **settings}, share=share
+  )
 
 
 def info_of(kind, folder):
@@ -64,16 +64,16 @@ def info_of(kind, folder):
 
 
 @pytest.mark.parametrize('kind', ['folder', 'records', 'cached'])
-def test_every_example_of_an_epoch_arrives_once(service, tmp_path, kind):
+def test_every_example_of_an_epoch_arrives_once(workers, tmp_path, kind):
   info = info_of(kind, tmp_path)
   cached = dict(cache=kind == 'cached')
   size = info.num_examples
   ours = take(info, 3 * size // 8, **cached)
   whole = [value for batch in ours for value in batch['views'][0][:, 0, 0, 0]]
   wanted, found = set(whole[: 2 * size]), []
-  batches = shared(info, service[0], **cached)
-  assert batches.element_spec['views'][0].shape == [8, 2, 2, 3]
-  for batch in batches.take(40 * size).as_numpy_iterator():
+  dataset = shared(info, workers[0], **cached)
+  assert dataset.element_spec['views'][0].shape == [8, 2, 2, 3]
+  for batch in dataset.take(40 * size).as_numpy_iterator():
     value = batch['views'][0][:, 0, 0, 0]
     np.testing.assert_array_equal(value // 1, batch['index'])
     # The noise tells the epoch, too: it is that of (seed, epoch, index).
@@ -85,24 +85,24 @@ def test_every_example_of_an_epoch_arrives_once(service, tmp_path, kind):
 
 
 def test_local_crops_arrive_as_they_are_made_here(
-  service, tmp_path, monkeypatch
+  workers, tmp_path, monkeypatch
 ):
   monkeypatch.setattr(derived, 'MULTI_CROP', ('contrastive',))
   cfg = config.Config(image_size=16, local_size=8, local_crops=2)
   views = augmentation.per_image(derived.augmentation(cfg), 4)
   info = info_of('folder', tmp_path)
 
-  def rows(batches):
+  def rows(dataset):
     """What an example's draws are -> its views."""
     return {
       draws.tobytes(): [view[i].tobytes() for view in batch['views']]
-      for batch in batches.as_numpy_iterator()
+      for batch in dataset.as_numpy_iterator()
       for i, draws in enumerate(batch['draws'])
     }
 
-  ours = rows(data.train_batches(info, views, **SMALL).take(33))
-  theirs = data.train_batches(
-    info, views, **SMALL, share=data_service.shared(service[0])
+  ours = rows(batches.train_batches(info, views, **SMALL).take(33))
+  theirs = batches.train_batches(
+    info, views, **SMALL, share=service.shared(workers[0])
   )
   sizes = [view.shape for view in theirs.element_spec['views']]
   assert sizes == [[8, 16, 16, 3]] * 2 + [[8, 8, 8, 3]] * 2
@@ -111,45 +111,45 @@ def test_local_crops_arrive_as_they_are_made_here(
   assert found == {draws: ours[draws] for draws in found}
 
 
-def test_a_host_gets_its_own_part(service, tmp_path):
+def test_a_host_gets_its_own_part(workers, tmp_path):
   """Of more hosts than files: workers leave out what is not this one's."""
-  batches = shared(
-    info_of('records', tmp_path), service[0], global_batch=12, num_hosts=6,
+  dataset = shared(
+    info_of('records', tmp_path), workers[0], global_batch=12, num_hosts=6,
     host=5, per_replica_batch=2,
   )  # fmt: skip
-  assert (indices(batches.take(4).as_numpy_iterator()) % 6 == 5).all()
+  assert (indices(dataset.take(4).as_numpy_iterator()) % 6 == 5).all()
 
 
-def test_resumes_at_about_the_same_place(service, tmp_path):
+def test_resumes_at_about_the_same_place(workers, tmp_path):
   """In the folder, exactly there: no batch of an earlier step."""
   info = info_of('folder', tmp_path)
   earlier = {v for b in take(info, 11) for v in b['views'][0].ravel().tolist()}
-  later = shared(info, service[0], start_step=11).take(8).as_numpy_iterator()
+  later = shared(info, workers[0], start_step=11).take(8).as_numpy_iterator()
   later = {v for b in later for v in b['views'][0].ravel().tolist()}
   assert not earlier & later
-  records = data._shared_records(
+  records = batches._shared_records(
     info_of('records', tmp_path), [1, 2], 3, 8, 1, 0, 6
   )
   epochs = [int(epoch) for epoch, _, _ in records.take(24)]
   assert epochs[0] == 1 and set(epochs) == {1, 2}
 
 
-def tiny_run(folder, model_dir, service):
+def tiny_run(folder, model_dir, workers):
   return run.main([
     'run.py', f'--dataset=folder:{folder}', f'--model_dir={model_dir}',
     '--use_tpu=false', '--mode=train', '--resnet_depth=18', '--image_size=16',
     '--train_batch_size=8', '--train_steps=4', '--proj_head_hidden_dim=16',
     '--proj_out_dim=8', '--warmup_epochs=0', '--no_augmentation',
-    '--use_blur=false', f'--data_service={service}',
+    '--use_blur=false', f'--data_service={workers}',
   ])  # fmt: skip
 
 
 @pytest.mark.usefixtures('tiny_encoder')
-def test_a_run_trains_with_it(service, folder, tmp_path, capsys):
-  assert tiny_run(folder, tmp_path / 'run', service[0]) == 0
+def test_a_run_trains_with_it(workers, folder, tmp_path, capsys):
+  assert tiny_run(folder, tmp_path / 'run', workers[0]) == 0
   out = capsys.readouterr().out
   assert 'Done: 4 steps' in out
-  assert f'--data_service={service[0]}: no promised order' in out
+  assert f'--data_service={workers[0]}: no promised order' in out
 
 
 def test_nobody_there(folder, tmp_path, capsys):
@@ -169,9 +169,9 @@ def test_a_run_does_not_wait_for_ever(monkeypatch):
     statuses.append(status)
     ended.set()
 
-  monkeypatch.setattr(data_service.os, '_exit', leave)
+  monkeypatch.setattr(service.os, '_exit', leave)
   lonely = tf.data.experimental.service.DispatchServer()
-  with data_service.watched(lonely.target, said.append, every=0, patience=2):
+  with service.watched(lonely.target, said.append, every=0, patience=2):
     ended.wait()
   assert statuses == [75]
   *waiting, last = said
@@ -187,27 +187,27 @@ def test_a_dispatcher_that_forgot(tmp_path):
   port = int(address.rpartition(':')[2])
   config = service_of.WorkerConfig(f'localhost:{port}')
   worker = service_of.WorkerServer(config)
-  batches = iter(shared(info_of('folder', tmp_path), address))
-  with pytest.raises(data_service.Unreachable, match='started anew'):
-    with data_service.watched(address, print):
-      next(batches)
+  dataset = iter(shared(info_of('folder', tmp_path), address))
+  with pytest.raises(service.Unreachable, match='started anew'):
+    with service.watched(address, print):
+      next(dataset)
       server._stop()
       server = service_of.DispatchServer(service_of.DispatcherConfig(port=port))
       while True:
-        next(batches)
+        next(dataset)
   worker._stop()
   server._stop()
 
 
 # The last of those that need both.
-def test_a_killed_worker_does_not_stop_it(service, tmp_path):
-  address, (worker, _) = service
+def test_a_killed_worker_does_not_stop_it(workers, tmp_path):
+  address, (worker, _) = workers
   info = info_of('folder', tmp_path)
-  batches = shared(info, address).as_numpy_iterator()
-  before = [next(batches) for _ in range(5)]
-  assert len(data_service.check(address)) == 2
+  dataset = shared(info, address).as_numpy_iterator()
+  before = [next(dataset) for _ in range(5)]
+  assert len(service.check(address)) == 2
   os.kill(worker, signal.SIGKILL)
-  after = [next(batches) for _ in range(3 * info.num_examples)]
+  after = [next(dataset) for _ in range(3 * info.num_examples)]
   found = [v for b in before + after for v in b['views'][0][:, 0, 0, 0]]
   assert len(found) == len(set(found)) and len(after[-1]['index']) == 8
-  assert not data_service._trouble(address)
+  assert not service._trouble(address)

@@ -6,9 +6,8 @@ import threading
 import pytest
 import tensorflow as tf
 
-import data_sources
-import photo_patches
-from data_sources import DataError, describe
+from cvr.data import photo_patches, sources
+from cvr.data.sources import DataError, describe
 from small_data import CLASSES, encoded, write
 
 
@@ -89,7 +88,7 @@ def test_folder_that_is_not_there_or_empty(tmp_path):
   ],
 )
 def test_names_that_are_paths_are_refused(name, tmp_path, monkeypatch):
-  monkeypatch.setattr(data_sources.tfds, 'builder_cls', None)
+  monkeypatch.setattr(sources.tfds, 'builder_cls', None)
   with pytest.raises(DataError, match='neither folder:PATH nor a TFDS'):
     describe(name, str(tmp_path))
 
@@ -127,11 +126,11 @@ def test_without_a_network_nobody_waits(tmp_path, monkeypatch):
     prepared.append(builder.name)
     raise ValueError('no route')
 
-  monkeypatch.setattr(data_sources.socket, 'getaddrinfo', find)
+  monkeypatch.setattr(sources.socket, 'getaddrinfo', find)
   monkeypatch.setattr(
-    data_sources.tfds.core.DatasetBuilder, 'download_and_prepare', prepare
+    sources.tfds.core.DatasetBuilder, 'download_and_prepare', prepare
   )
-  monkeypatch.setattr(data_sources.urllib.request, 'getproxies', dict)
+  monkeypatch.setattr(sources.urllib.request, 'getproxies', dict)
   with pytest.raises(DataError) as error:
     describe('cifar10', str(tmp_path))
   assert f'cannot find {", ".join(sorted(asked))} to' in str(error.value)
@@ -142,14 +141,14 @@ def test_without_a_network_nobody_waits(tmp_path, monkeypatch):
   with pytest.raises(DataError, match='no route'):
     describe('cifar10', str(tmp_path))
   proxy = {'https': 'http://proxy:3128'}
-  monkeypatch.setattr(data_sources.urllib.request, 'getproxies', lambda: proxy)
+  monkeypatch.setattr(sources.urllib.request, 'getproxies', lambda: proxy)
   with pytest.raises(DataError, match='no route'):
     describe('cifar10', str(tmp_path))
   assert prepared == ['cifar10', 'cifar10']
 
 
 def test_unknown_size_counts_as_large(tmp_path, monkeypatch):
-  monkeypatch.setattr(data_sources, '_download_bytes', lambda builder: None)
+  monkeypatch.setattr(sources, '_download_bytes', lambda builder: None)
   with pytest.raises(DataError, match='of unknown size. Add --download'):
     describe('photo_patches', str(tmp_path))
   monkeypatch.setitem(photo_patches.PER_CLASS, 'train', 1)
@@ -200,5 +199,5 @@ def test_prepared_files_that_are_gone(tmp_path, monkeypatch):
 def test_an_image_is_called_by_its_place_below_the_split(tmp_path):
   """Also where one class, or one image, is all there is."""
   write(f'{tmp_path}/train/cat/7.png', encoded(7))
-  info = data_sources.describe(f'folder:{tmp_path}')
-  assert data_sources.example_id(info, 0) == 'cat/7.png'
+  info = sources.describe(f'folder:{tmp_path}')
+  assert sources.example_id(info, 0) == 'cat/7.png'

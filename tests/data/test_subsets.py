@@ -5,7 +5,7 @@ import itertools
 import numpy as np
 import pytest
 
-from evaluation import subsets
+from cvr.data import subsets
 
 # Sizes 1, 4, 10 and 25; there are no images of class 2.
 LABELS = np.random.default_rng(0).permutation(

@@ -9,11 +9,12 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-import config
-import data_sources
-from evaluation import accuracy, rates, robustness, store, suites
-from evaluation.subject import Missing, Subject
-from features import Look
+from cvr.configs import config
+from cvr.data import sources
+from cvr.evaluation import evaluate, store
+from cvr.evaluation.features import Look
+from cvr.evaluation.suites import accuracy, rates, robustness
+from cvr.evaluation.suites.subject import Missing, Subject
 from small_data import CLASSES, encoded, write
 
 SETTINGS = {
@@ -50,7 +51,7 @@ class Encoder:
     labels = np.array(info.labels)
     if self.told:
       rows[np.arange(n), labels] += 20
-    ids = np.array([data_sources.example_id(info, i) for i in range(n)])
+    ids = np.array([sources.example_id(info, i) for i in range(n)])
     logits = 0 * rows[:, :3]
     logits[:, 1] = 1  # The probe says 1, whatever it sees.
     # In batches, of which one cannot be decoded.
@@ -141,7 +142,7 @@ def test_images_that_cannot_be_decoded_are_left_out_and_lost_ones_refused(make):
   for number in accuracy.knn_suite(subject):
     assert number.images == len(number.scores) == len(number.ids) == 59
   subject, _ = make(Lossy())
-  with pytest.raises(data_sources.DataError, match='40 images of val read, 60'):
+  with pytest.raises(sources.DataError, match='40 images of val read, 60'):
     subject._replace(model='lossy').rows(subject.describe(
       subject.cfg.dataset, 'val'))  # fmt: skip
 
@@ -236,7 +237,7 @@ def test_numbers_that_would_mean_nothing_are_refused(make, tmp_path):
         yield rows
 
   subject, _ = make(Broken())
-  with pytest.raises(data_sources.DataError, match='are no numbers'):
+  with pytest.raises(sources.DataError, match='are no numbers'):
     list(accuracy.knn_suite(subject))
   subject, _ = make(Encoder(), eval_split='train')
   with pytest.raises(config.ConfigError, match='120 of its images are in'):
@@ -293,7 +294,7 @@ def test_a_probe_that_says_nothing_is_never_right(make):
 def test_without_a_library_what_needs_none_is_there(make, monkeypatch):
   monkeypatch.setitem(sys.modules, 'sklearn.linear_model', None)
   subject, _ = make(Encoder())
-  *found, missing = suites._measured('linear', subject)
+  *found, missing = evaluate._measured('linear', subject)
   assert values(found).keys() == {
     'online', 'online_5', 'sgd_simclr', 'sgd_byol'
   }  # fmt: skip
@@ -318,7 +319,7 @@ def test_what_depends_on_the_settings_is_made_anew(make):
 def test_too_few_images_to_choose_on(make, tmp_path):
   images = make_images(tmp_path / 'one', {'train': 1, 'val': 4})
   subject, _ = make(Encoder(), images=images)
-  with pytest.raises(data_sources.DataError, match='leave none to choose'):
+  with pytest.raises(sources.DataError, match='leave none to choose'):
     list(accuracy.linear_suite(subject))
   images = make_images(tmp_path / 'two', {'train': 2, 'val': 4})
   subject, _ = make(Encoder(), images=images)
@@ -377,14 +378,14 @@ def test_imagenet_has_subsets_of_its_own(make, monkeypatch):
   subject, _ = make(Encoder())
   cfg = dataclasses.replace(subject.cfg, dataset='imagenet2012')
   subject, shared = subject._replace(cfg=cfg), [0]
-  monkeypatch.setattr(data_sources, 'overlap', lambda *_: shared[0])
+  monkeypatch.setattr(sources, 'overlap', lambda *_: shared[0])
   splits = types.SimpleNamespace(test='validation')
   few, held = accuracy._semi_split(subject, splits, 0.01)
   assert few == ('imagenet2012_subset/1pct', 'train')
   assert held == ('imagenet2012', 'train[-10009:]')
   # Test images that are training images would be chosen on, and fitted to.
   shared[0] = 10009
-  with pytest.raises(data_sources.DataError, match='--eval_split=validation'):
+  with pytest.raises(sources.DataError, match='--eval_split=validation'):
     accuracy._semi_split(subject, splits, 0.01)
 
 

@@ -5,11 +5,11 @@ import pytest
 import tensorflow as tf
 
 import data_util
-import features
-import randomness
-from data_sources import describe
-from evaluation import corruptions
-from features import Look
+from cvr.data.sources import describe
+from cvr.evaluation import features
+from cvr.evaluation.corruptions import corruptions
+from cvr.evaluation.features import Look
+from cvr.numerics import randomness
 from small_data import write
 
 SIZE = 16
@@ -28,7 +28,7 @@ def info(tmp_path):
 
 def shown(info, look, batch=4):
   """{index: image} of a look."""
-  source = features.batches(info, SIZE, batch, look)
+  source = features.eval_input(info, SIZE, batch, look)
   found = {}
   for rows in source(tf.distribute.InputContext()).as_numpy_iterator():
     for i, image in zip(rows['index'], rows['views'][0], strict=True):

@@ -6,7 +6,7 @@ import math
 import numpy as np
 import pytest
 
-from evaluation import statistics
+from cvr.evaluation import statistics
 
 stats = pytest.importorskip('scipy.stats')
 

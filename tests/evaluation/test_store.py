@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from evaluation import store
+from cvr.evaluation import store
 
 FACTS = {'model': 'abc', 'look': {'crop': 0.875}}
 

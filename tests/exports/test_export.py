@@ -4,8 +4,6 @@ PyTorch's part is in test_torch.py.
 """
 
 import json
-import pathlib
-import re
 import subprocess
 import sys
 
@@ -13,93 +11,20 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-import checkpoints
-import config
-import derived
-import export
-import methods
 import model
-import pretrained
 import resnet
 import run
-import skeletons
-import train
-
-DOCS = pathlib.Path(__file__).parents[1] / 'docs' / 'export.md'
-SIZE = 33  # Odd after the stem: every padding shows.
-
-
-def randomise(module, seed=0):
-  """Numbers with which no branch, no statistic and no bias is trivial."""
-  rng = np.random.default_rng(seed)
-  for variable in module.variables:
-    noise = rng.uniform(0.5, 1.5, variable.shape)
-    if 'gamma' in variable.name or 'variance' in variable.name:
-      variable.assign(noise)
-    elif variable.shape.rank == 1:
-      variable.assign(noise - 1)
-
-
-def trained(
-  monkeypatch, layers=(), classes=3, depth=18, width=1 / 8, **changes
-):
-  """A Trained of a thin encoder with the given options."""
-  options = {'stem': 'imagenet', 'sk_ratio': 0.0, 'se_ratio': 0.0}
-  options |= dict(layers)
-
-  def make(cfg):
-    return resnet.ResNet(cfg.resnet_depth, width, **options)
-
-  monkeypatch.setattr(skeletons, 'make_encoder', make)
-  settings = {
-    'image_size': SIZE,
-    'resnet_depth': depth,
-    'proj_head_hidden_dim': 12,
-    'proj_out_dim': 6,
-  }
-  cfg = config.Config(**settings | changes)
-
-  def state():
-    method = methods.make_method(cfg, 0, 1)
-    probe = model.Classifier(classes) if classes else None
-    if probe:
-      probe(method.probed(method.embed(tf.zeros([1, SIZE, SIZE, 3]))))
-      randomise(probe)
-    return train.State(method, probe, None)
-
-  first = state()
-  randomise(first.method)
-  found = pretrained.Found('a/ckpt-7', False, settings, (), classes, 7, {})
-  recipe = derived.augmentation(cfg)
-  return export.Trained(first, found, recipe.mean_std, SIZE, state)
+from cvr.checkpoints import saving
+from cvr.configs import config
+from cvr.exports import export
+from cvr.training import train
+from exported_models import SIZE, blocks, expected, pictures, trained
 
 
 @pytest.fixture(autouse=True)
 def few_blocks(monkeypatch):
   monkeypatch.setitem(resnet.BLOCKS, 18, (False, (1, 1, 1, 1)))
   monkeypatch.setitem(resnet.BLOCKS, 50, (True, (2, 1, 1, 1)))
-
-
-def expected(exported, images):
-  """By the ways of evaluate.py, not by those of export.py."""
-  import data_util
-
-  state = exported.state
-  if exported.mean_std:
-    images = data_util.normalize(images)
-  embedded = state.method.embed(images)
-  out = {
-    'final_avg_pool': embedded['representation'],
-    'proj_head_output': embedded['projection'],
-  }
-  if state.probe:
-    out['logits_sup'] = state.probe(state.method.probed(embedded))
-  return {name: value.numpy() for name, value in out.items()}
-
-
-def pictures(rows=5, size=SIZE, seed=1):
-  rng = np.random.default_rng(seed)
-  return rng.random((rows, size, size, 3), np.float32)
 
 
 def alone(folder, code):
@@ -113,14 +38,6 @@ def alone(folder, code):
   )
   assert done.returncode == 0, done.stderr
   return done.stdout, done.stderr
-
-
-def blocks(heading):
-  """The Python of one chapter of docs/export.md."""
-  chapter = (
-    DOCS.read_text().partition(f'## {heading}\n')[2].partition('\n## ')[0]
-  )
-  return re.findall(r'```python\n(.*?)```', chapter, re.DOTALL)
 
 
 LOAD = 'import numpy as np\nimages = np.load("images.npy")\n'
@@ -331,7 +248,7 @@ def test_what_torchvision_has_no_names_for_is_refused(
 
 
 def test_the_twin_of_a_head_with_gelu():
-  import keras_twin
+  from cvr.exports import keras_twin
 
   x = np.random.default_rng(0).normal(size=[7, 3]).astype('float32')
   mlp = model.MLP(3, 5, 4, mid_bn=False, activation='gelu')
@@ -436,8 +353,8 @@ def test_exporting_a_run(tmp_path, tiny_encoder, capsys):
   )
   state = train.make_state(cfg, 3, 0, 1)
   record = run._record(cfg, ['run.py']) | {'class_names': ['a', 'b', 'c']}
-  record = checkpoints.Record(record)  # No config.json: a copied checkpoint.
-  checkpoints.Checkpoints(where, record=record, **state.items()).save(1)
+  record = saving.Record(record)  # No config.json: a copied checkpoint.
+  saving.Checkpoints(where, record=record, **state.items()).save(1)
   out = tmp_path / 'out'
   asked = ['run.py', '--mode=export', f'--checkpoint={where}']
   assert run.main([*asked, f'--output={out}']) == 0

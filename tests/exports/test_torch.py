@@ -23,11 +23,11 @@ timm = pytest.importorskip(
 import torchvision  # noqa: E402
 
 import data_util  # noqa: E402
-import export  # noqa: E402
-import test_export  # noqa: E402
-from test_export import pictures, trained  # noqa: E402
+import exported_models  # noqa: E402
+from cvr.exports import export  # noqa: E402
+from exported_models import pictures, trained  # noqa: E402
 
-SCRIPT = pathlib.Path(__file__).parents[1] / 'scripts' / 'load_in_torch.py'
+SCRIPT = pathlib.Path(__file__).parents[2] / 'scripts' / 'load_in_torch.py'
 spec = importlib.util.spec_from_file_location('load_in_torch', SCRIPT)
 load_in_torch = importlib.util.module_from_spec(spec)
 spec.loader.exec_module(load_in_torch)
@@ -81,7 +81,7 @@ def test_their_resnets_give_our_outputs(
   # Even and odd after the stem: the max pool pads them differently.
   for size in (64, 65, 67):
     images = pictures(3, size)
-    ours = test_export.expected(model, tf.constant(images))[name]
+    ours = exported_models.expected(model, tf.constant(images))[name]
     assert_close(through(net, images, mean, std), ours)
 
 
@@ -103,11 +103,11 @@ def test_the_documented_lines_and_what_their_max_pool_is_for(
   settings = dict(depth=50, width=1, image_size=224, classes=0)
   model, _ = exported(monkeypatch, folder, **settings)
   monkeypatch.chdir(tmp_path)
-  (code,) = test_export.blocks('PyTorch')
+  (code,) = exported_models.blocks('PyTorch')
   scope = {}
   exec(code, scope)
   mean, std = data_util.IMAGENET_MEAN, data_util.IMAGENET_STD
-  ours = test_export.expected(model, tf.constant(pictures(2, 224)))
+  ours = exported_models.expected(model, tf.constant(pictures(2, 224)))
   ours = ours['final_avg_pool']
   assert_close(through(scope['model'], pictures(2, 224), mean, std), ours)
   # Left as it was, it is another network.

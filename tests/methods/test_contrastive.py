@@ -4,13 +4,12 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-import methods
 import model
 import oracles
-import skeletons
-import towers
-import train
-from test_methods import BATCH, make, make_batch, tiny
+from cvr import methods
+from cvr.methods import skeletons, towers
+from cvr.training import train
+from tiny_methods import BATCH, make, make_batch, tiny
 
 pytestmark = pytest.mark.usefixtures('tiny_encoder')
 AT = tf.constant(3, tf.int64)

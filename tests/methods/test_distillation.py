@@ -6,12 +6,11 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-import distillation
-import optimizers
 import oracles
-import schedules
-import train
-from test_methods import (
+from cvr.methods import distillation
+from cvr.numerics import schedules
+from cvr.training import optimizers, train
+from tiny_methods import (
   BATCH,
   assert_same,
   make,

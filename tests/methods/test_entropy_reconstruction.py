@@ -7,7 +7,7 @@ import pytest
 import tensorflow as tf
 
 import oracles
-from test_methods import BATCH, make, make_batch, tiny
+from tiny_methods import BATCH, make, make_batch, tiny
 
 pytestmark = pytest.mark.usefixtures('tiny_encoder')
 

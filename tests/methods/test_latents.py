@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-import latents
-import randomness
+from cvr.methods import latents
+from cvr.numerics import randomness
 
 OPTIONS = {'init': 'byol', 'bn_decay': 0.9, 'sync_bn': False}
 LOGITS = np.array([-1.0, 0.3, 1.7])

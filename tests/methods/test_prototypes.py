@@ -7,19 +7,18 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-import clustering
-import methods
 import oracles
 import run
-import skeletons
-import test_run
-from config import ConfigError
-from test_clustering import on_replicas
-from test_methods import SIZE, make, tiny
-from test_run import assert_same_bits, flags
+import small_runs
+from cvr import methods
+from cvr.configs.config import ConfigError
+from cvr.methods import skeletons
+from cvr.numerics import clustering
+from on_replicas import on_replicas
+from small_runs import assert_same_bits, flags
+from tiny_methods import SIZE, make, tiny
 
 pytestmark = pytest.mark.usefixtures('tiny_encoder')
-images = test_run.images  # The same fixture.
 DIM = 8
 
 
@@ -317,7 +316,7 @@ def test_a_run_that_goes_on_where_an_epoch_begins(
 ):
   argv = flags(
     images, tmp_path, '--mode=train', '--checkpoint_steps=3',
-    '--train_batch_size=10', '--train_steps=7', *test_run.QUICK,
+    '--train_batch_size=10', '--train_steps=7', *small_runs.QUICK,
     f'--pretrain_loss={loss}', *more.split(),
   )  # fmt: skip
   assert run.main(argv) == 0
@@ -328,11 +327,11 @@ def test_a_run_that_goes_on_where_an_epoch_begins(
   assert run.main(argv) == 0
   assert_same_bits(whole / 'ckpt-7', tmp_path / 'ckpt-7')
   if loss == 'deepcluster':  # It saw all of them before step 0.
-    first = test_run.tensors(tmp_path / 'ckpt-0')
+    first = small_runs.tensors(tmp_path / 'ckpt-0')
     for crop in range(2):
       memory = first[f'method/memory/{crop}/.ATTRIBUTES/VARIABLE_VALUE']
       np.testing.assert_allclose(np.linalg.norm(memory, axis=1), 1, rtol=1e-5)
-  early, late = (test_run.tensors(tmp_path / f'ckpt-{k}') for k in (3, 7))
+  early, late = (small_runs.tensors(tmp_path / f'ckpt-{k}') for k in (3, 7))
   for name in kept:
     key = f'method/{name}/.ATTRIBUTES/VARIABLE_VALUE'
     assert not np.array_equal(early[key], late[key]), name

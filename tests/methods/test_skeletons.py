@@ -7,25 +7,19 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-import checkpoint_files
-import config
-import contrastive
-import data_sources
-import distributed
-import loop
-import methods
-import monitor
-import pretrained
 import run
-import schedules
-import skeletons
-import test_run
-import train
-from test_methods import BATCH, assert_same, make_batch, step_weights, tiny
-from test_run import assert_same_bits, flags
+import small_runs
+from cvr import methods
+from cvr.checkpoints import files, pretrained
+from cvr.configs import config
+from cvr.data import sources
+from cvr.methods import contrastive, skeletons
+from cvr.numerics import replicas, schedules
+from cvr.training import loop, monitor, train
+from small_runs import assert_same_bits, flags
+from tiny_methods import BATCH, assert_same, make_batch, step_weights, tiny
 
 pytestmark = pytest.mark.usefixtures('tiny_encoder')
-images = test_run.images  # The same fixture.
 SLOTS = 16
 
 
@@ -36,14 +30,14 @@ class Toy(skeletons.Siamese):
 
   def make_heads(self, cfg):
     dim = cfg.proj_out_dim
-    self.queue = distributed.mirrored(tf.zeros([SLOTS, dim]), 'queue')
-    self.pointer = distributed.mirrored(tf.constant(0), 'pointer')
-    self.centre = distributed.mirrored(tf.zeros([dim]), 'centre')
+    self.queue = replicas.mirrored(tf.zeros([SLOTS, dim]), 'queue')
+    self.pointer = replicas.mirrored(tf.constant(0), 'pointer')
+    self.centre = replicas.mirrored(tf.zeros([dim]), 'centre')
     memory = tf.zeros([self.num_examples, dim])
-    self.memory = distributed.mirrored(memory, 'memory')
-    self.anchor = distributed.mirrored(tf.zeros([dim]), 'anchor')
+    self.memory = replicas.mirrored(memory, 'memory')
+    self.anchor = replicas.mirrored(tf.zeros([dim]), 'anchor')
     # Rows that were observed, epochs that were begun.
-    self.counts = distributed.mirrored(tf.zeros([2], tf.int32), 'counts')
+    self.counts = replicas.mirrored(tf.zeros([2], tf.int32), 'counts')
 
   def objective(self, embeddings, step):
     del step
@@ -61,9 +55,9 @@ class Toy(skeletons.Siamese):
     return skeletons.Output(loss, {'toy_loss': loss}, features, carry)
 
   def remember(self, index, rows):
-    index = distributed.all_gather(tf.cast(index, tf.int32))
-    rows = distributed.all_gather(rows)
-    distributed.set_rows(self.memory, index, rows)
+    index = replicas.all_gather(tf.cast(index, tf.int32))
+    rows = replicas.all_gather(rows)
+    replicas.set_rows(self.memory, index, rows)
     return rows
 
   def observe(self, embeddings):
@@ -74,14 +68,14 @@ class Toy(skeletons.Siamese):
     del step
     keys = self.remember(carry['index'], carry['keys'])
     at = (self.pointer + tf.range(keys.shape[0])) % SLOTS
-    distributed.set_rows(self.queue, at, keys)
+    replicas.set_rows(self.queue, at, keys)
     self.pointer.assign((self.pointer + keys.shape[0]) % SLOTS)
-    mean = tf.reduce_mean(distributed.all_gather(carry['mean']), 0)
+    mean = tf.reduce_mean(replicas.all_gather(carry['mean']), 0)
     self.centre.assign(0.9 * self.centre + 0.1 * mean)
 
   def on_epoch(self, epoch):
     mean = tf.reduce_mean(self.memory, 0) + tf.cast(epoch, tf.float32)
-    self.anchor.assign(distributed.of_first_replica(mean))
+    self.anchor.assign(replicas.of_first_replica(mean))
     self.counts.assign_add([0, 1])
 
 
@@ -150,7 +144,7 @@ def test_two_replicas_keep_what_one_keeps(toy, images, tmp_path, two_replicas):
     assert np.abs(first.numpy()).max() > 0
   # Restored on one replica: all that two had.
   method = methods.make_method(tiny(image_size=16), 0, 5, num_examples=24)
-  path = checkpoint_files.prefix(str(tmp_path / 'two'), 5)
+  path = files.prefix(str(tmp_path / 'two'), 5)
   pretrained.load(path, [], method)
   for a, b in zip(method.variables, two.variables, strict=True):
     np.testing.assert_array_equal(a.numpy(), b.numpy())
@@ -163,12 +157,12 @@ def test_a_run_that_was_stopped_keeps_what_another_keeps(
   whole, broken = tmp_path / 'whole', tmp_path / 'broken'
   more = (
     '--mode=train', '--checkpoint_steps=100', '--train_batch_size=10',
-    '--train_steps=7', *test_run.QUICK,
+    '--train_steps=7', *small_runs.QUICK,
   )  # fmt: skip
   assert run.main(flags(images, whole, *more)) == 0
   out = capsys.readouterr().out
   assert out.count('One pass over the data before step 0') == 1
-  counts = test_run.tensors(whole / 'ckpt-7')[
+  counts = small_runs.tensors(whole / 'ckpt-7')[
     'method/counts/.ATTRIBUTES/VARIABLE_VALUE'
   ]
   # Epochs begin at steps 0, 3 and 5.
@@ -214,7 +208,7 @@ def test_a_step_with_state_compiles_and_is_the_same(toy):
 @pytest.mark.usefixtures('two_replicas')
 def test_who_does_nothing_when_an_epoch_begins_is_not_asked(folder):
   strategy = tf.distribute.get_strategy()
-  info = data_sources.describe(f'folder:{folder}', '', 'train')
+  info = sources.describe(f'folder:{folder}', '', 'train')
   for name, kind in methods.METHODS.items():
     found = train._epochs(strategy, info, kind(tiny(name), 0, 1))
     assert (found is None) == (name != 'deepcluster')
@@ -230,7 +224,7 @@ def test_a_pass_over_the_data_moves_nothing_else(toy, folder, monkeypatch):
     dataset=f'folder:{folder}', image_size=16, no_augmentation=True,
     use_blur=False, grad_cache_chunk=4,
   )  # fmt: skip
-  info = data_sources.describe(cfg.dataset, '', 'train')
+  info = sources.describe(cfg.dataset, '', 'train')
   method = methods.make_method(cfg, 0, 1, info.num_examples)
   before = {v.ref(): v.numpy() for v in method.variables}
   seen = []
@@ -262,7 +256,7 @@ class Late(contrastive.SimCLR):
 
 
 @pytest.mark.parametrize(
-  'replicas, settings',
+  'count, settings',
   [
     (1, {'optimizer': 'lars'}),
     (1, {'optimizer': 'lars', 'lars_classic': False, 'lars_nesterov': True}),
@@ -274,17 +268,17 @@ class Late(contrastive.SimCLR):
   ],
 )
 def test_what_is_held_keeps_its_bits_and_then_begins_anew(
-  monkeypatch, two_replicas, replicas, settings
+  monkeypatch, two_replicas, count, settings
 ):
   """Weight decay and momentum would move it without a gradient."""
   monkeypatch.setitem(methods.METHODS, 'contrastive', Late)
-  strategy = two_replicas if replicas == 2 else tf.distribute.get_strategy()
+  strategy = two_replicas if count == 2 else tf.distribute.get_strategy()
   cfg = tiny(weight_decay=0.1, clip_norm=1e3, **settings)
   with strategy.scope():
     state = train.make_state(cfg, 3, 0, 100)
     schedule = schedules.warmup_cosine(0.1, 0, 100)
     step = train.make_train_step(cfg, state, schedule)
-  batch = make_batch(np.random.default_rng(3), BATCH // replicas)
+  batch = make_batch(np.random.default_rng(3), BATCH // count)
 
   @tf.function(autograph=False)
   def run_step():

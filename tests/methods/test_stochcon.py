@@ -6,10 +6,10 @@ import tensorflow as tf
 import tf_keras as keras
 
 import oracles
-import skeletons
-import train
-from config import Config
-from test_methods import (
+from cvr.configs.config import Config
+from cvr.methods import skeletons
+from cvr.training import train
+from tiny_methods import (
   Glance,
   assert_same,
   loss_and_gradients,

@@ -9,8 +9,8 @@ import tf_keras as keras
 from skimage import color
 
 import data_util
-import derived
-import towers
+from cvr.configs import derived
+from cvr.methods import towers
 
 CORNERS = np.array(list(itertools.product([0.0, 1.0], repeat=3)))
 

@@ -7,21 +7,9 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-import clustering
 import oracles
-
-
-def on_replicas(strategy, function, parts):
-  """function(parts[r]) on replica r -> its result, each leaf once a replica."""
-  values = strategy.experimental_distribute_values_from_function(
-    lambda context: tf.constant(parts[context.replica_id_in_sync_group])
-  )
-
-  @tf.function(autograph=False)
-  def run(values):
-    return strategy.run(function, args=(values,))
-
-  return tf.nest.map_structure(strategy.experimental_local_results, run(values))
+from cvr.numerics import clustering
+from on_replicas import on_replicas
 
 
 def cosines(rng, rows, columns, dim=6):

@@ -9,7 +9,7 @@ import scipy.special
 import scipy.stats
 import tensorflow as tf
 
-import distributions
+from cvr.numerics import distributions
 
 KAPPAS = (1e-3, 1.0, 10.0, 100.0, 1024.0, 16384.0, 1e6)
 

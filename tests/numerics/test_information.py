@@ -8,11 +8,9 @@ import pytest
 import scipy.stats
 import tensorflow as tf
 
-import distributed
-import distributions
-import information
 import objectives
 import oracles
+from cvr.numerics import distributions, information, replicas
 
 PLUG_IN = information.plug_in(tf.identity)
 
@@ -449,16 +447,16 @@ def test_bounds_leave_each_row_out():
 def everything(h1, h2, logits1, logits2):
   """Every kind of loss and bound, of this replica's rows."""
   z1, z2 = tf.math.l2_normalize(h1, -1), tf.math.l2_normalize(h2, -1)
-  keys1, keys2 = distributed.all_gather(z1), distributed.all_gather(z2)
-  offset = distributed.replica_id() * z1.shape[0]
+  keys1, keys2 = replicas.all_gather(z1), replicas.all_gather(z2)
+  offset = replicas.replica_id() * z1.shape[0]
   rows = (z1, z2, keys1, keys2)
   vmf_kernel = information.vmf_kernel(z1.shape[1], 10.0)
   laplace = information.gaussian_kernel(z1.shape[1], 0.7, 1.0)
-  plug_in = information.plug_in(distributed.all_gather)
+  plug_in = information.plug_in(replicas.all_gather)
 
   def mean(log_p):
-    share = batch_mean(log_p) / distributed.num_replicas()
-    return distributed.cross_replica_sum(share)
+    share = batch_mean(log_p) / replicas.num_replicas()
+    return replicas.cross_replica_sum(share)
 
   joe = information.er_symmetric(vmf_kernel, *rows, offset=offset)
   weighted = information.er_symmetric(
@@ -479,7 +477,7 @@ def values_and_gradients(*inputs):
     values = everything(*inputs)
     # Unequal weights: no term undoes another one.
     total = tf.add_n([n * v for n, v in enumerate(values.values(), 1)])
-    total /= distributed.num_replicas()
+    total /= replicas.num_replicas()
   return values, tape.gradient(total, inputs)
 
 

@@ -5,7 +5,7 @@ import pytest
 import tensorflow as tf
 from scipy import stats
 
-import randomness
+from cvr.numerics import randomness
 
 
 @pytest.mark.parametrize('shape', [[7], [8, 9], [33, 257]])

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-import distributed
+from cvr.numerics import replicas
 
 
 def per_replica(strategy, values):
@@ -22,8 +22,8 @@ def test_gather_and_rows_are_inverse(two_replicas):
   @tf.function
   def run(x):
     def step(part):
-      whole = distributed.all_gather(part)
-      return whole, distributed.local_rows(whole)
+      whole = replicas.all_gather(part)
+      return whole, replicas.local_rows(whole)
 
     return two_replicas.run(step, args=(x,))
 
@@ -43,7 +43,7 @@ def test_gradients_cross_the_replicas(two_replicas):
     def step(x, w):
       with tf.GradientTape() as tape:
         tape.watch(x)
-        loss = tf.reduce_sum(w * distributed.all_gather(x))
+        loss = tf.reduce_sum(w * replicas.all_gather(x))
       return tape.gradient(loss, x)
 
     return two_replicas.run(step, args=(x, w))
@@ -55,25 +55,23 @@ def test_gradients_cross_the_replicas(two_replicas):
 
 def test_one_replica_has_nothing_to_say():
   x = tf.constant([[1.0, 2.0]])
-  assert distributed.num_replicas() == 1
-  assert distributed.replica_id() == 0
+  assert replicas.num_replicas() == 1
+  assert replicas.replica_id() == 0
   for function in (
-    distributed.all_gather,
-    distributed.local_rows,
-    distributed.cross_replica_sum,
+    replicas.all_gather,
+    replicas.local_rows,
+    replicas.cross_replica_sum,
   ):
     np.testing.assert_array_equal(function(x), x)
 
 
 def test_of_an_index_that_comes_twice_the_last_row_counts():
-  table = distributed.mirrored(tf.zeros([4, 2]), 'table')
+  table = replicas.mirrored(tf.zeros([4, 2]), 'table')
   index = tf.constant([2, 0, 2, 2])
   rows = tf.reshape(tf.range(1.0, 9.0), [4, 2])
   for jit_compile in (False, True):
     table.assign(tf.zeros([4, 2]))
-    tf.function(distributed.set_rows, jit_compile=jit_compile)(
-      table, index, rows
-    )
+    tf.function(replicas.set_rows, jit_compile=jit_compile)(table, index, rows)
     np.testing.assert_array_equal(table, [[3, 4], [0, 0], [7, 8], [0, 0]])
 
 
@@ -82,8 +80,8 @@ def test_a_mirrored_variable_is_written_by_all_saved_and_restored(
 ):
   def make(strategy):
     with strategy.scope():
-      table = distributed.mirrored(tf.zeros([4, 2]), 'table')
-      count = distributed.mirrored(tf.constant(0), 'count')
+      table = replicas.mirrored(tf.zeros([4, 2]), 'table')
+      count = replicas.mirrored(tf.constant(0), 'count')
     return table, count
 
   table, count = make(two_replicas)
@@ -91,9 +89,9 @@ def test_a_mirrored_variable_is_written_by_all_saved_and_restored(
   @tf.function
   def run(values):
     def step(rows):
-      place = distributed.replica_id()
-      index = distributed.all_gather(tf.stack([2 * place, 2 * place + 1]))
-      distributed.set_rows(table, index, distributed.all_gather(rows))
+      place = replicas.replica_id()
+      index = replicas.all_gather(tf.stack([2 * place, 2 * place + 1]))
+      replicas.set_rows(table, index, replicas.all_gather(rows))
       count.assign_add(1)
 
     two_replicas.run(step, args=(values,))
@@ -117,12 +115,12 @@ def test_a_mirrored_variable_is_written_by_all_saved_and_restored(
 def test_what_the_first_replica_has(two_replicas):
   @tf.function
   def run(x):
-    return two_replicas.run(distributed.of_first_replica, args=(x,))
+    return two_replicas.run(replicas.of_first_replica, args=(x,))
 
   found = run(per_replica(two_replicas, np.array([[1, 2], [3, 4]], np.int32)))
   for x in found.values:
     np.testing.assert_array_equal(x, [1, 2])
-  assert distributed.of_first_replica(3.0) == 3.0
+  assert replicas.of_first_replica(3.0) == 3.0
 
 
 STEP = {
@@ -139,7 +137,7 @@ STEP = {
 )
 def test_srun_tells_the_workers(node, local, index):
   own = {'SLURM_NODEID': str(node), 'SLURM_LOCALID': str(local)}
-  config = json.loads(distributed.slurm_config(STEP | own))
+  config = json.loads(replicas.slurm_config(STEP | own))
   assert config['cluster']['worker'] == [
     'n9:10112', 'n9:10113', 'n10:10112', 'n10:10113', 'n07:10112',
     'gpu-b:10112',
@@ -156,7 +154,7 @@ def test_srun_tells_the_workers(node, local, index):
   ],
 )
 def test_elsewhere_one_process_runs_alone(env):
-  assert distributed.slurm_config(env) == ''
+  assert replicas.slurm_config(env) == ''
 
 
 @pytest.mark.parametrize(
@@ -169,4 +167,4 @@ def test_elsewhere_one_process_runs_alone(env):
   ],
 )
 def test_short_names_of_nodes(short, names):
-  assert distributed._expanded(short) == names
+  assert replicas._expanded(short) == names

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-import schedules
+from cvr.numerics import schedules
 
 
 @pytest.mark.parametrize(

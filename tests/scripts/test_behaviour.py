@@ -5,7 +5,7 @@ import os
 import pytest
 
 import behaviour
-import command_line
+from cvr.configs import command_line
 
 
 def print_config(*arguments):

@@ -2,16 +2,16 @@
 
 import json
 import os
+import pathlib
 import subprocess
 import sys
 
 import pytest
 
-import checks
-import config
-import methods
+from cvr import methods
+from cvr.configs import checks, config
 
-SCRIPTS = os.path.join(os.path.dirname(os.path.dirname(__file__)), 'scripts')
+SCRIPTS = os.path.join(pathlib.Path(__file__).parents[2], 'scripts')
 sys.path.insert(0, SCRIPTS)
 families = __import__('families')
 sys.path.remove(SCRIPTS)

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-ROOT = pathlib.Path(__file__).parents[1]
+ROOT = pathlib.Path(__file__).parents[2]
 SCRIPT = runpy.run_path(f'{ROOT}/scripts/plot_information.py')
 
 

@@ -1,18 +1,18 @@
 """The small reproductions: equal terms for both of a pair, honest tables."""
 
 import os
+import pathlib
 import subprocess
 import sys
 
 import numpy as np
 import pytest
 
-import checks
-import config
-import derived
-from evaluation import card, statistics
+from cvr.configs import checks, config, derived
+from cvr.evaluation import statistics
+from cvr.evaluation.card import card
 
-SCRIPTS = os.path.join(os.path.dirname(os.path.dirname(__file__)), 'scripts')
+SCRIPTS = os.path.join(pathlib.Path(__file__).parents[2], 'scripts')
 sys.path.insert(0, SCRIPTS)
 families = __import__('families')
 reproduce = __import__('reproduce_small')

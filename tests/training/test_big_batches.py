@@ -8,10 +8,9 @@ import pytest
 import tensorflow as tf
 import tf_keras as keras
 
-import big_batches
 import resnet
-import train
-from test_methods import (
+from cvr.training import big_batches, train
+from tiny_methods import (
   BATCH,
   assert_same,
   make,

@@ -7,11 +7,10 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-import config
-import doctor
 import run
-import train
-from config import Config
+from cvr.configs import config
+from cvr.configs.config import Config
+from cvr.training import doctor, train
 
 # A GPU run in balance: neither the input nor the sum holds it up.
 NUMBERS = doctor.Numbers(

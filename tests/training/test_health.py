@@ -6,12 +6,11 @@ import re
 import numpy as np
 import pytest
 
-import checks
-import config
-import distributions
-import health
 import oracles
-from settings import METHOD_NAMES
+from cvr.configs import checks, config
+from cvr.configs.settings import METHOD_NAMES
+from cvr.numerics import distributions
+from cvr.training import health
 from small_data import METHOD_SETTINGS
 
 RNG = np.random.default_rng(0)

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-import loop
+from cvr.training import loop
 
 
 class Trainer:

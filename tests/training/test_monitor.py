@@ -8,8 +8,8 @@ import os
 import pytest
 import tensorflow as tf
 
-import monitor
-from monitor import Monitor
+from cvr.training import monitor
+from cvr.training.monitor import Monitor
 
 
 class Terminal(io.StringIO):

@@ -4,9 +4,8 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-import optimizers
-import train
-from config import Config
+from cvr.configs.config import Config
+from cvr.training import optimizers, train
 from small_data import SMALL
 
 

@@ -7,12 +7,12 @@ import pytest
 import tensorflow as tf
 import tf_keras as keras
 
-import methods
-import pretrained
 import resnet
-import train
-from config import Config, ConfigError
-from presets import PRESETS
+from cvr import methods
+from cvr.checkpoints import pretrained
+from cvr.configs.config import Config, ConfigError
+from cvr.configs.presets import PRESETS
+from cvr.training import train
 from small_data import METHOD_SETTINGS, SMALL
 
 

@@ -8,13 +8,11 @@ import pytest
 import tensorflow as tf
 import tf_keras as keras
 
-import data_sources
-import health
-import loop
-import methods
-import watch
-from config import Config
-from monitor import Monitor
+from cvr import methods
+from cvr.configs.config import Config
+from cvr.data import sources
+from cvr.training import health, loop, watch
+from cvr.training.monitor import Monitor
 from small_data import METHOD_SETTINGS, encoded, write
 
 pytestmark = pytest.mark.usefixtures('tiny_encoder')
@@ -66,7 +64,7 @@ def look(method, views=None, rows=ROWS, strategy=None):
 
 def views_of(folder, **changes):
   cfg = tiny(dataset=f'folder:{folder}', **changes)
-  return watch.held_out(cfg, data_sources.describe(cfg.dataset))
+  return watch.held_out(cfg, sources.describe(cfg.dataset))
 
 
 def test_the_pairs_depend_on_the_images_alone(folder):
@@ -101,7 +99,7 @@ def test_a_split_without_two_good_images_is_not_watched(tmp_path):
   cfg = tiny(dataset=f'folder:{tmp_path}', no_augmentation=True)
   said = io.StringIO()
   monitor = Monitor(str(tmp_path), stream=said)
-  info = data_sources.describe(cfg.dataset)
+  info = sources.describe(cfg.dataset)
   watching = watch.make_watch(cfg, None, None, info, 0, monitor)
   assert watching(10, {}) == ({}, (), False)
   assert 'Not watched' in said.getvalue()
@@ -147,7 +145,7 @@ def test_slices_and_replicas_see_what_one_sees(loss, two_replicas):
 def test_every_method_is_watched(loss, tmp_path, folder):
   """By the same numbers, from the watch to the file."""
   cfg = tiny(loss, dataset=f'folder:{folder}', no_augmentation=True)
-  info = data_sources.describe(cfg.dataset)
+  info = sources.describe(cfg.dataset)
   said = io.StringIO()
   monitor = Monitor(str(tmp_path / 'run'), stream=said)
   strategy = tf.distribute.get_strategy()
@@ -292,7 +290,7 @@ def test_a_run_settles_later_where_prototypes_stand_still_or_a_queue_fills(
       loss, dataset=f'folder:{folder}', no_augmentation=True, **changes
     )
     quiet = Monitor(str(tmp_path), stream=io.StringIO())
-    info = data_sources.describe(cfg.dataset)
+    info = sources.describe(cfg.dataset)
     strategy = tf.distribute.get_strategy()
     watch.make_watch(cfg, strategy, make(cfg), info, 3, quiet)
   assert settled == [100, 140, 200]
@@ -314,7 +312,7 @@ def test_assignments_of_a_method_that_has_them():
 
 def test_who_is_watched(folder, tmp_path):
   cfg = tiny(dataset=f'folder:{folder}')
-  info = data_sources.describe(cfg.dataset)
+  info = sources.describe(cfg.dataset)
 
   def watching(chief=True, **changes):
     quiet = Monitor(str(tmp_path), chief, io.StringIO())

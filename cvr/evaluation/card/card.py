@@ -17,7 +17,8 @@ import os
 import numpy as np
 import tensorflow as tf
 
-from evaluation import plots, references, store
+from cvr.evaluation import store
+from cvr.evaluation.card import plots, references
 
 VERSION = 1
 # Shares of images, which readers see in percent.

@@ -7,7 +7,8 @@ import os
 import numpy as np
 import tensorflow as tf
 
-from evaluation import card, plots, statistics
+from cvr.evaluation import statistics
+from cvr.evaluation.card import card, plots
 
 # Parts of a protocol that are found, not set: they may differ.
 _FOUND = """chosen seed checkpoint validation_accuracy iterations not_converged

@@ -18,8 +18,8 @@ import functools
 import numpy as np
 import tensorflow as tf
 
-import randomness
-from evaluation import blurs, weather
+from cvr.evaluation.corruptions import blurs, weather
+from cvr.numerics import randomness
 
 GROUPS = {
   'noise': ('gaussian_noise', 'shot_noise', 'impulse_noise'),

@@ -12,8 +12,8 @@ import functools
 import numpy as np
 import tensorflow as tf
 
-import randomness
-from evaluation import blurs
+from cvr.evaluation.corruptions import blurs
+from cvr.numerics import randomness
 
 # Five frosted panes, of which a part is laid over an image.
 _PANES, _PANE_SIDE = 5, 512

@@ -12,7 +12,8 @@ from typing import NamedTuple
 import numpy as np
 import tensorflow as tf
 
-from evaluation import statistics, subsets
+from cvr.data import subsets
+from cvr.evaluation import statistics
 
 _CHUNK = 8192  # Rows at a time: logits of 1000 classes take 33 MB.
 _MOMENTUM = 0.9

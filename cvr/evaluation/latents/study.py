@@ -11,10 +11,10 @@ import os
 import numpy as np
 import tensorflow as tf
 
-import config
-import data_sources
-import features
-import latent_report
+from cvr.configs import config
+from cvr.data import sources
+from cvr.evaluation import features
+from cvr.evaluation.latents import report
 
 # Images of the training split that forests are fitted on.
 _FITTED = 20_000
@@ -48,8 +48,8 @@ def _unpacked(rows):
 def study(cfg, strategy, state, folder, say):
   """Writes latents.json, latents.md and latents.png to a folder."""
   has_bits = hasattr(state.method.latent, 'bits')
-  latent_report.check_packages(has_bits)
-  test_info = data_sources.describe(cfg.dataset, cfg.data_dir, cfg.eval_split)
+  report.check_packages(has_bits)
+  test_info = sources.describe(cfg.dataset, cfg.data_dir, cfg.eval_split)
   if not test_info.class_names:
     raise config.ConfigError(
       f'--dataset={cfg.dataset} has no labels, which --mode=latents needs.'
@@ -63,40 +63,40 @@ def study(cfg, strategy, state, folder, say):
     return {name: value[good] for name, value in rows.items()}
 
   test = rows_of(test_info)
-  report = {'dataset': test_info.name, 'split': test_info.split}
+  numbers = {'dataset': test_info.name, 'split': test_info.split}
   if has_bits:
     bits = _unpacked(test)
-    report['capacity'] = latent_report.capacity(*bits)
-    fitted = data_sources.describe(cfg.dataset, cfg.data_dir, cfg.train_split)
-    fitted = data_sources.a_few(fitted, _FITTED)
+    numbers['capacity'] = report.capacity(*bits)
+    fitted = sources.describe(cfg.dataset, cfg.data_dir, cfg.train_split)
+    fitted = sources.a_few(fitted, _FITTED)
     say(f'Forests on the bits of {fitted.num_examples:,} training images ...')
-    counts = latent_report.counts(bits[0].shape[1])
-    report['forest'] = latent_report.forest_curve(
+    counts = report.counts(bits[0].shape[1])
+    numbers['forest'] = report.forest_curve(
       _unpacked(rows_of(fitted)), bits, counts, cfg.seed
     )
   scores = entropies(test)
   if 'logits' in test:
     wrong = test['logits'].argmax(1) != test['labels']
-    report['uncertainty'] = latent_report.uncertainty(scores, wrong)
+    numbers['uncertainty'] = report.uncertainty(scores, wrong)
   say(f'{len(LOOKS)} corruptions of {test_info.num_examples:,} images ...')
   corrupted = {k: entropies(rows_of(test_info, v)) for k, v in LOOKS.items()}
-  report['corrupted'] = latent_report.rises(scores, corrupted)
-  write(report, folder)
-  say('\n'.join(latent_report.table(report)))
+  numbers['corrupted'] = report.rises(scores, corrupted)
+  write(numbers, folder)
+  say('\n'.join(report.table(numbers)))
   say(f'Written: latents.json, latents.md, latents.png in {folder}')
 
 
-def write(report, folder):
+def write(numbers, folder):
   """The report for programs, for readers and as a picture."""
 
   def open_new(name, kind='w'):
     return tf.io.gfile.GFile(os.path.join(folder, name), kind)
 
   with open_new('latents.json') as file:
-    json.dump(report, file, indent=2)
+    json.dump(numbers, file, indent=2)
   with open_new('latents.md') as file:
-    file.write('\n'.join(latent_report.table(report)))
+    file.write('\n'.join(report.table(numbers)))
   picture = io.BytesIO()
-  latent_report.draw(report, picture)
+  report.draw(numbers, picture)
   with open_new('latents.png', 'wb') as file:
     file.write(picture.getvalue())

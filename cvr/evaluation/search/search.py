@@ -8,14 +8,12 @@ import time
 import numpy as np
 import tensorflow as tf
 
-import config
-import data
-import data_sources
 import data_util
-import derived
-import features
-import hamming
-import pretrained
+from cvr.checkpoints import pretrained
+from cvr.configs import config, derived
+from cvr.data import batches, sources
+from cvr.evaluation import features
+from cvr.evaluation.search import hamming
 
 # Recall is measured among so many images: their floats are kept in memory.
 _MEASURED, _QUERIES = 50_000, 1000
@@ -23,7 +21,7 @@ _MEASURED, _QUERIES = 50_000, 1000
 
 def _facts(cfg, info, found):
   """What an index is made of: another model or data set needs another."""
-  return data_sources.fingerprint(info) | {
+  return sources.fingerprint(info) | {
     'model': pretrained.fingerprint(found.path),
     'image_size': cfg.image_size,
     'normalized': derived.augmentation(cfg).mean_std,
@@ -82,7 +80,7 @@ def _embed(cfg, state, path):
   """An image's file -> its packed bits [1, bytes]."""
   try:
     with tf.io.gfile.GFile(path, 'rb') as file:
-      image = data.decode(file.read())
+      image = batches.decode(file.read())
   except tf.errors.OpError as error:
     reason = str(error).partition('\n')[0][:200]
     raise config.ConfigError(
@@ -106,7 +104,7 @@ def search(cfg, strategy, state, found, path, say):
   path: the index, which is made where it is not there or of something else.
   """
   query = _embed(cfg, state, cfg.query)
-  info = data_sources.describe(cfg.dataset, cfg.data_dir, cfg.eval_split)
+  info = sources.describe(cfg.dataset, cfg.data_dir, cfg.eval_split)
   facts = _facts(cfg, info, found)
   index = _load(path, facts, say)
   if index is None:

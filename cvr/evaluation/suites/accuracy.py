@@ -6,17 +6,12 @@ import json
 
 import numpy as np
 
-import data
-import data_sources
-from evaluation import (
-  finetuning,
-  knn,
-  linear,
-  subsets,
-  transfer_sets,
-)
-from evaluation.subject import Missing, accuracy, knows, splits_of
-from features import Look
+from cvr.configs import transfer_sets
+from cvr.data import batches, sources, subsets
+from cvr.evaluation.features import Look
+from cvr.evaluation.heads import knn, linear
+from cvr.evaluation.suites import finetuning
+from cvr.evaluation.suites.subject import Missing, accuracy, knows, splits_of
 
 # Images that hyper-parameters are chosen on: at most, and at most this share.
 _HELD_OUT, _HELD_SHARE = 10_009, 0.1
@@ -36,7 +31,7 @@ def _held_out_count(labels, wanted=None):
     wanted = min(_HELD_OUT, max(1, round(_HELD_SHARE * len(labels))))
   count = min(wanted, len(labels) - len(np.unique(labels)))
   if not count:
-    raise data_sources.DataError(
+    raise sources.DataError(
       f'{len(labels)} labelled images leave none to choose settings on: more '
       'than one of a class are needed.'
     )
@@ -69,7 +64,7 @@ def _kept(subject, facts, make):
 def sgd_head(subject, splits, name):
   """The frozen protocol `name` on the training split -> (Head, facts)."""
   cfg = subject.cfg
-  facts = data_sources.fingerprint(splits.train) | {
+  facts = sources.fingerprint(splits.train) | {
     'head': name,
     'passes': cfg.linear_passes,
     'seed': cfg.seed,
@@ -117,7 +112,7 @@ def _logistic_of_split(subject, info, rows, classes, metric, look, count):
   """The same, `count` of the rows held out of a training split by seed."""
   seed = subject.cfg.seed
   rest, held = subsets.held_out(rows['labels'], count, seed)
-  facts = data_sources.fingerprint(info) | {
+  facts = sources.fingerprint(info) | {
     'look': look._asdict(),
     'held_out': count,
     'seed': seed,
@@ -229,8 +224,8 @@ def _semi_split(subject, splits, share):
   cfg = subject.cfg
   if cfg.dataset.split(':')[0] == 'imagenet2012':
     whole = subject.describe(cfg.dataset, 'train')
-    if data_sources.overlap(whole, splits.test):
-      raise data_sources.DataError(
+    if sources.overlap(whole, splits.test):
+      raise sources.DataError(
         f'--eval_split={cfg.eval_split} is of the training images, which the '
         'published parts of the labels and the images to choose on are of too. '
         'Semi-supervised learning needs --eval_split=validation.'
@@ -238,12 +233,12 @@ def _semi_split(subject, splits, share):
     name = f'imagenet2012_subset/{round(100 * share)}pct'
     held = subject.describe(cfg.dataset, f'train[-{_HELD_OUT}:]')
     return subject.describe(name, 'train'), held
-  labels = data.labels_of(splits.train)
+  labels = batches.labels_of(splits.train)
   used = subsets.stratified(labels, share, cfg.seed)
   rest = np.setdiff1d(np.arange(len(labels)), used)
   count = _held_out_count(labels[rest])
   picked = subsets.held_out(labels[rest], count, cfg.seed)[1]
-  few, held = (data.kept(splits.train, at) for at in (used, rest[picked]))
+  few, held = (batches.kept(splits.train, at) for at in (used, rest[picked]))
   return few, held
 
 
@@ -255,7 +250,7 @@ def semi_suite(subject):
     of = f'{round(100 * share)}pct'
     try:
       yield from _semi(subject, splits, test, share, of, papers)
-    except data_sources.DataError as error:
+    except sources.DataError as error:
       yield Missing('semi', of, str(error))
 
 
@@ -267,7 +262,7 @@ def _semi(subject, splits, test, share, of, papers):
     train_images=few.num_examples,
   )  # fmt: skip
   rows, held_rows = fitted_rows(subject, few), subject.rows(held)
-  facts = [data_sources.fingerprint(info) for info in (few, held)]
+  facts = [sources.fingerprint(info) for info in (few, held)]
   # Of the few labels alone: the others are only there to choose by.
   facts = {'few': facts, 'seed': subject.cfg.seed}
   head, found = logistic_head(
@@ -318,7 +313,7 @@ def _finetuned(
 def _transfer_splits(subject, name, place):
   """-> DatasetInfos of a transfer set: train, validation (or None), test."""
   if not place:
-    raise data_sources.DataError(
+    raise sources.DataError(
       f'{name} is not in TFDS: say where it lies with '
       f'--transfer_sets={name}=folder:PATH'
     )
@@ -327,7 +322,7 @@ def _transfer_splits(subject, name, place):
     for split in transfer_sets.splits(name, place)
   ]
   if any(info and not info.class_names for info in found):
-    raise data_sources.DataError(f'{name}: {place} has a split without labels.')
+    raise sources.DataError(f'{name}: {place} has a split without labels.')
   return found
 
 
@@ -341,7 +336,7 @@ def _transfer(subject, suite, measure):
   for name, place in transfer_sets.parse(subject.cfg.transfer_sets).items():
     try:
       yield measure(name, _transfer_splits(subject, name, place))
-    except data_sources.DataError as error:
+    except sources.DataError as error:
       yield Missing(suite, name, str(error))
 
 
@@ -354,7 +349,7 @@ def transfer_suite(subject):
     rows = subject.rows(train, _WHOLE)
     if validation:
       held = subject.rows(validation, _WHOLE)
-      facts = [data_sources.fingerprint(info) for info in (train, validation)]
+      facts = [sources.fingerprint(info) for info in (train, validation)]
       head, found = logistic_head(
         subject, rows, held, classes, row.metric, {'transfer': facts}
       )
@@ -408,10 +403,10 @@ def transfer_finetune_suite(subject):
     if held:
       both = _joined(subject, train, held)
     else:
-      labels = data.labels_of(train)
+      labels = batches.labels_of(train)
       count = _held_out_of(name, labels)
       rest, picked = subsets.held_out(labels, count, subject.cfg.seed)
-      fitted, held = data.kept(train, rest), data.kept(train, picked)
+      fitted, held = batches.kept(train, rest), batches.kept(train, picked)
     number = functools.partial(accuracy, 'transfer_finetune', name)
     grid = finetuning.transfer_grid(train.num_examples)
     protocol = subject.protocol(Look(), train_split=train.split)

@@ -6,7 +6,7 @@ each pair of images.
 
 import numpy as np
 
-import distributions
+from cvr.numerics import distributions
 
 # Lipschitz bounds ------------------------------------------------------------
 #

@@ -10,15 +10,12 @@ from typing import NamedTuple
 import numpy as np
 import tensorflow as tf
 
-import config
-import data
-import data_sources
-import features
-import loop
-import train
-from evaluation import store
-from monitor import Monitor
-from settings import of_one_call, of_the_encoder, sections
+from cvr.configs import config
+from cvr.configs.settings import of_one_call, of_the_encoder, sections
+from cvr.data import batches, sources
+from cvr.evaluation import features, store
+from cvr.training import loop, train
+from cvr.training.monitor import Monitor
 
 # What all protocols share: Nesterov SGD on crops and flips, a cosine, no
 # warm-up, every layer from the start. All else has its default: no setting of
@@ -73,7 +70,7 @@ class Trial(NamedTuple):
     batch = min(self.batch, max(images // _FEWEST_STEPS, replicas))
     batch = min(batch, images) // replicas * replicas
     if not batch:
-      raise data_sources.DataError(
+      raise sources.DataError(
         f'{images} images are too few for {replicas} replicas.'
       )
     return self._replace(batch=batch)
@@ -158,8 +155,8 @@ def _predicted(name, rows):
 
 def _diverged(name, info):
   """The same of a network that is no more: no class is -1."""
-  labels = data.labels_of(info)
-  ids = [data_sources.example_id(info, i) for i in range(len(labels))]
+  labels = batches.labels_of(info)
+  ids = [sources.example_id(info, i) for i in range(len(labels))]
   return {
     name: np.full(len(labels), -1),
     f'{name}_labels': labels,
@@ -181,8 +178,8 @@ def outcome(subject, trial, fitted, others):
   settings = config.to_dict(settings_of(subject.cfg, trial, '', ''))
   facts = subject.facts(
     finetuned={k: v for k, v in settings.items() if k not in _OF_THE_CALL},
-    fitted=data_sources.fingerprint(fitted),
-    others={k: data_sources.fingerprint(v) for k, v in others.items()},
+    fitted=sources.fingerprint(fitted),
+    others={k: sources.fingerprint(v) for k, v in others.items()},
   )
   folder = os.path.join(subject.store.folder, f'run-{store.digest(facts)}')
 

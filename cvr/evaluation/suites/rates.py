@@ -9,21 +9,20 @@ import functools
 import numpy as np
 import tensorflow as tf
 
-import distributions
-import health
-import information
-import watch
-from evaluation import compression, linear
-from evaluation.accuracy import fitted_rows, lbfgs_head
-from evaluation.subject import (
+from cvr.configs.settings import show
+from cvr.evaluation.features import Look
+from cvr.evaluation.heads import linear
+from cvr.evaluation.suites import compression
+from cvr.evaluation.suites.accuracy import fitted_rows, lbfgs_head
+from cvr.evaluation.suites.subject import (
   Missing,
   Number,
   accuracy,
   no_numbers,
   splits_of,
 )
-from features import Look
-from settings import show
+from cvr.numerics import distributions, information
+from cvr.training import health, watch
 
 _PAIRS, _TOGETHER = 1024, 64
 _KAPPAS = [2.0**k for k in range(-1, 9)]

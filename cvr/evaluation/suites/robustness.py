@@ -9,12 +9,13 @@ import os
 
 import numpy as np
 
-import data_sources
-import derived
-from evaluation import linear, robustness_sets, variants
-from evaluation.accuracy import sgd_head
-from evaluation.subject import Missing, accuracy, knows, splits_of
-from features import Look
+from cvr.configs import derived, variants
+from cvr.data import sources
+from cvr.evaluation.features import Look
+from cvr.evaluation.heads import linear
+from cvr.evaluation.suites import robustness_sets
+from cvr.evaluation.suites.accuracy import sgd_head
+from cvr.evaluation.suites.subject import Missing, accuracy, knows, splits_of
 
 _FROZEN = 'sgd_byol'
 
@@ -95,8 +96,8 @@ def _list_of(subject, name, place, classes):
       os.path.join(folder, 'list.csv'), classes
     )
   except robustness_sets.ListError as error:
-    raise data_sources.DataError(str(error)) from error
-  info = data_sources.DatasetInfo(
+    raise sources.DataError(str(error)) from error
+  info = sources.DatasetInfo(
     name,
     'list.csv',
     len(frames.paths),
@@ -113,7 +114,7 @@ def _frames(subject, name, place, splits, heads):
   info, frames = _list_of(subject, name, place, splits.classes)
   rows = subject.rows(info, logits=bool(subject.state.probe))
   if len(rows['ids']) < len(frames.paths):
-    raise data_sources.DataError(
+    raise sources.DataError(
       f'{name}: {len(frames.paths) - len(rows["ids"])} images of '
       f'{place}/list.csv cannot be decoded. Replace them or take them out.'
     )
@@ -139,7 +140,7 @@ def _relabelled(name, rows, info, splits):
       rows['labels'], info.class_names, splits.train.class_names
     )
   except ValueError as error:
-    raise data_sources.DataError(f'{name}: {error}') from error
+    raise sources.DataError(f'{name}: {error}') from error
 
 
 def _images(subject, name, place, split, splits, heads):
@@ -171,7 +172,7 @@ def _published_corruptions(subject, place, splits, heads):
     labels = _relabelled('imagenet_c', rows, info, splits)
     seen = rows['labels'] if seen is None else seen
     if len(rows['labels']) != len(seen) or (rows['labels'] != seen).any():
-      raise data_sources.DataError(
+      raise sources.DataError(
         f'imagenet_c: {dataset}, {split} has other images than the first of '
         'its 75 sets, or some of its images cannot be decoded.'
       )
@@ -196,7 +197,7 @@ def _published(subject, splits, heads):
     place = place or row.dataset
     try:
       if not place:
-        raise data_sources.DataError(
+        raise sources.DataError(
           f'{name} is not in TFDS: put list.csv beside its images and say '
           f'where: --robustness_sets={name}=folder:PATH'
         )
@@ -206,7 +207,7 @@ def _published(subject, splits, heads):
         yield from _images(subject, name, place, row.split, splits, heads)
       else:
         yield from _frames(subject, name, place, splits, heads)
-    except data_sources.DataError as error:
+    except sources.DataError as error:
       yield Missing('robustness', name, str(error))
 
 

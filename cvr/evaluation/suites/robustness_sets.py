@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from evaluation.variants import ALEXNET_ERRORS, SETS, SEVERITIES
+from cvr.configs.variants import ALEXNET_ERRORS, SETS, SEVERITIES
 
 # ImageNet-C ------------------------------------------------------------------
 

@@ -4,12 +4,9 @@ from typing import NamedTuple
 
 import numpy as np
 
-import config
-import data
-import data_sources
-import derived
-import features
-from evaluation import statistics, store
+from cvr.configs import config, derived
+from cvr.data import batches, sources
+from cvr.evaluation import features, statistics, store
 
 # Another one where what is in a store would come out otherwise now.
 _VERSION = 2
@@ -64,7 +61,7 @@ class Subject(NamedTuple):
   class_names: tuple = ()
 
   def describe(self, dataset, split):
-    return data_sources.describe(
+    return sources.describe(
       dataset, self.cfg.data_dir, split, download=self.cfg.download
     )
 
@@ -83,7 +80,7 @@ class Subject(NamedTuple):
   def rows(self, info, look=features.CENTRAL, logits=False):
     """Good rows of a split: representation, labels, ids; logits if asked."""
     facts = self.facts(
-      images=data_sources.fingerprint(info), look=look._asdict(), logits=logits
+      images=sources.fingerprint(info), look=look._asdict(), logits=logits
     )
     names = (
       'representation',
@@ -106,7 +103,7 @@ class Subject(NamedTuple):
           for k in names
         }
       if done != info.num_examples:
-        raise data_sources.DataError(
+        raise sources.DataError(
           f'--dataset={info.name}: {done} images of {info.split} read, '
           f'{info.num_examples} expected. Is a file of the data set missing?'
         )
@@ -115,7 +112,7 @@ class Subject(NamedTuple):
     # What cannot be decoded has no label; what has one has to have features.
     good = rows['labels'] >= 0
     if not good.any():
-      raise data_sources.DataError(
+      raise sources.DataError(
         f'{told(info, look)}: no image that can be decoded has a label.'
       )
     rows = {k: v[good] for k, v in rows.items()} if not good.all() else rows
@@ -154,7 +151,7 @@ class Subject(NamedTuple):
 
 def no_numbers(where):
   """What is raised of features that are NaN or infinite."""
-  return data_sources.DataError(
+  return sources.DataError(
     f'{where}: the features of some images are no numbers, so nothing that is '
     'measured means anything. Is the checkpoint from before the loss became '
     'NaN? --precision=fp32 if it was trained in half precision.'
@@ -190,8 +187,8 @@ def accuracy(suite, name, info, rows, scores, protocol, metric='top_1', seed=0):
 class Splits(NamedTuple):
   """The main data set: its training and evaluation splits, their rows."""
 
-  train: data_sources.DatasetInfo
-  test: data_sources.DatasetInfo
+  train: sources.DatasetInfo
+  test: sources.DatasetInfo
 
   @property
   def classes(self):
@@ -213,14 +210,14 @@ def splits_of(subject):
         f'--dataset={cfg.dataset}: {info.split} has no labels, which '
         '--mode=evaluate needs.'
       )
-  shared = data_sources.overlap(train, test)
+  shared = sources.overlap(train, test)
   if shared:
     raise config.ConfigError(
       f'--eval_split={cfg.eval_split}: {shared:,} of its images are in '
       f'--train_split={cfg.train_split} too. Name splits that share none.'
     )
   if cfg.train_share < 1:
-    train = data.share_of(train, cfg.train_share, cfg.seed)
+    train = batches.share_of(train, cfg.train_share, cfg.seed)
   return Splits(train, test)
 
 

@@ -11,7 +11,7 @@ import pytest
 import tensorflow as tf
 
 import sample_card
-from evaluation import card, references
+from cvr.evaluation.card import card, references
 
 BAR = (0x9C, 0xC7, 0xE3)
 

@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 
 import sample_card
-from evaluation import card, comparison, statistics
+from cvr.evaluation import statistics
+from cvr.evaluation.card import card, comparison
 
 
 @pytest.fixture(scope='module')

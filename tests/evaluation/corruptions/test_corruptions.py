@@ -10,9 +10,9 @@ from PIL import Image
 from scipy import ndimage, stats
 from skimage import color, filters
 
-import photo_patches
-import randomness
-from evaluation import blurs, corruptions, weather
+from cvr.data import photo_patches
+from cvr.evaluation.corruptions import blurs, corruptions, weather
+from cvr.numerics import randomness
 
 SEVERITIES = range(1, 6)
 

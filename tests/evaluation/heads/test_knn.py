@@ -5,7 +5,7 @@ import math
 import numpy as np
 import pytest
 
-from evaluation import knn
+from cvr.evaluation.heads import knn
 
 
 def random(seed=0):

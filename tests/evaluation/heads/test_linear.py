@@ -9,7 +9,8 @@ import pytest
 import scipy.optimize
 import scipy.special
 
-from evaluation import linear, subsets
+from cvr.data import subsets
+from cvr.evaluation.heads import linear
 
 
 def random(seed=0):

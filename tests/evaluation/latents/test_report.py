@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-import latent_report
+from cvr.evaluation.latents import report
 
 BLUE, RED, GREEN = (0x00, 0x72, 0xB2), (0xD5, 0x5E, 0x00), (0x00, 0x9E, 0x73)
 
@@ -63,14 +63,14 @@ def five_sigma(p, n):
   ],
 )
 def test_how_many_bits_are_kept(k, wanted):
-  assert latent_report.counts(k) == wanted
+  assert report.counts(k) == wanted
 
 
 def test_the_bits_that_make_the_label_come_first_and_suffice():
   pytest.importorskip('sklearn')
   train, test = split(500, 0), split(2000, 1)
-  assert {*latent_report.ranking(*train, trees=20)[:2]} == {*INFORMATIVE}
-  one, two, full = latent_report.forest_curve(train, test, [1, 2, 8], trees=20)
+  assert {*report.ranking(*train, trees=20)[:2]} == {*INFORMATIVE}
+  one, two, full = report.forest_curve(train, test, [1, 2, 8], trees=20)
   # With one of two bits known, two of the four labels are left.
   assert abs(one['accuracy'] - 1 / 2) < five_sigma(1 / 2, 2000)
   assert two == {'bits': 2, 'macro_f1': 1.0, 'accuracy': 1.0}
@@ -83,7 +83,7 @@ def test_no_bit_tells_anything():
   others = np.setdiff1d(np.arange(8), INFORMATIVE)
   shuffled = random().permutation(train[1])
   for which, labels in ((others, train[1]), (range(8), shuffled)):
-    curve = latent_report.forest_curve(
+    curve = report.forest_curve(
       (train[0][:, which], labels),
       (test[0][:, which], test[1]),
       [1, len(which)],
@@ -103,7 +103,7 @@ def test_the_curve_is_that_of_plain_forests():
   labels = np.where(noise, 2, np.where(bits[:, 4] & bits[:, 1], 5, 7))
   labels[300:][labels[300:] == 2] = 5
   train, test = (bits[:300], labels[:300]), (bits[300:], labels[300:])
-  curve = latent_report.forest_curve(train, test, [1, 2, 20], seed=3, trees=10)
+  curve = report.forest_curve(train, test, [1, 2, 20], seed=3, trees=10)
 
   def forest(which):
     made = ensemble.RandomForestClassifier(10, random_state=3)
@@ -120,9 +120,9 @@ def test_the_curve_is_that_of_plain_forests():
     theirs = f1_score(test[1], predicted, average='macro')
     assert row['macro_f1'] == pytest.approx(theirs, abs=1e-12)
   assert len({row['macro_f1'] for row in curve}) == 3
-  again = latent_report.forest_curve(train, test, [1, 2, 20], seed=3, trees=10)
+  again = report.forest_curve(train, test, [1, 2, 20], seed=3, trees=10)
   assert again == curve
-  other = latent_report.forest_curve(train, test, [1, 2, 20], seed=4, trees=10)
+  other = report.forest_curve(train, test, [1, 2, 20], seed=4, trees=10)
   assert other != curve
 
 
@@ -130,16 +130,16 @@ def test_forests_see_train_only(monkeypatch):
   pytest.importorskip('sklearn')
   train, test = split(200, 0), split(200, 1)
   seen = []
-  fitted = latent_report.fitted
+  fitted = report.fitted
 
   def spy(bits, labels, *how):
     seen.append((bits.tobytes(), labels.tobytes()))
     return fitted(bits, labels, *how)
 
-  monkeypatch.setattr(latent_report, 'fitted', spy)
+  monkeypatch.setattr(report, 'fitted', spy)
   rows = random().permutation(200)
   curves = [
-    latent_report.forest_curve(train, (test[0], labels), [1, 2], trees=5)
+    report.forest_curve(train, (test[0], labels), [1, 2], trees=5)
     for labels in (test[1], test[1][rows])
   ]
   # Forests of other bits had been fitted, had test a say in the ranking.
@@ -151,8 +151,8 @@ def test_without_scikit_learn(monkeypatch):
   for module in ('sklearn', 'sklearn.ensemble', 'sklearn.metrics'):
     monkeypatch.setitem(sys.modules, module, None)
   wanted = r"pip install -e '\.\[quickstart\]'"
-  with pytest.raises(latent_report.Missing, match=wanted):
-    latent_report.forest_curve(split(9, 0), split(9, 1), [1])
+  with pytest.raises(report.Missing, match=wanted):
+    report.forest_curve(split(9, 0), split(9, 1), [1])
 
 
 # Capacity --------------------------------------------------------------------
@@ -160,7 +160,7 @@ def test_without_scikit_learn(monkeypatch):
 
 def test_independent_fair_bits():
   bits = all_codes(9)
-  found = latent_report.capacity(bits, np.arange(512) % 10)
+  found = report.capacity(bits, np.arange(512) % 10)
   assert found == {
     'images': 512,
     'bits': 9,
@@ -182,11 +182,11 @@ def test_copies_opposites_and_constants():
   fair = all_codes(2)[:, :1]
   never, always = np.zeros_like(fair), np.ones_like(fair)
   bits = np.concatenate([fair, fair, ~fair, never, always], 1)
-  shared = latent_report.mutual_information(bits)
+  shared = report.mutual_information(bits)
   wanted = np.zeros([5, 5])
   wanted[:3, :3] = 1
   np.testing.assert_array_equal(shared, wanted)
-  found = latent_report.capacity(bits, np.array([0, 1, 2, 2]))
+  found = report.capacity(bits, np.array([0, 1, 2, 2]))
   assert found['share_of_ones'] == 0.5
   assert found['entropy_per_bit'] == pytest.approx(3 / 5)
   assert found['constant_bits'] == 2
@@ -200,7 +200,7 @@ def test_copies_opposites_and_constants():
 
 
 def test_a_single_bit_has_no_pairs():
-  found = latent_report.capacity(all_codes(1), np.arange(2))
+  found = report.capacity(all_codes(1), np.arange(2))
   assert found['mean_mutual_information'] is None
   assert found['max_mutual_information'] is None
 
@@ -230,7 +230,7 @@ def test_loops_over_pairs_and_codes_agree(dtype):
   source[:, 4] ^= source[:, 0] & source[:, 1]
   source[:, 5] |= source[:, 2]
   bits, labels = source.astype(dtype), random(1).integers(0, 3, 200)
-  found = latent_report.capacity(bits, labels)
+  found = report.capacity(bits, labels)
   pairs = [
     loop_mutual_information(bits[:, i], bits[:, j])
     for i, j in itertools.combinations(range(6), 2)
@@ -240,7 +240,7 @@ def test_loops_over_pairs_and_codes_agree(dtype):
   entropies = [loop_entropy(bit) for bit in bits.T]
   assert found['entropy_per_bit'] == pytest.approx(np.mean(entropies))
   np.testing.assert_allclose(
-    np.diag(latent_report.mutual_information(bits)), entropies, atol=1e-12
+    np.diag(report.mutual_information(bits)), entropies, atol=1e-12
   )
   classes = collections.defaultdict(list)
   for code, label in zip(bits, labels, strict=True):
@@ -260,7 +260,7 @@ def test_codes_differ_in_their_last_bit_alone():
   """Bytes of zeros and a last byte that is not full count as others do."""
   bits = np.zeros([3, 19], bool)
   bits[2, 18] = True
-  found = latent_report.capacity(bits, np.array([0, 1, 0]))
+  found = report.capacity(bits, np.array([0, 1, 0]))
   assert found['unique_codes'] == 2
   assert found['share_of_images_with_such_codes'] == pytest.approx(2 / 3)
 
@@ -278,16 +278,16 @@ def test_auroc_is_a_share_of_pairs():
   wrong = random(1).random(90) < 0.3
   wanted = loop_auroc(score[wrong], score[~wrong])
   for given in (wrong, wrong.astype(np.uint8)):
-    found = latent_report.uncertainty(score, given)
+    found = report.uncertainty(score, given)
     assert found['auroc'] == pytest.approx(wanted, abs=1e-12)
-  assert latent_report.auroc(np.array([2, 3]), np.array([0, 1])) == 1
-  assert latent_report.auroc(np.array([0, 1]), np.array([2, 3])) == 0
-  assert latent_report.auroc(np.ones(3), np.ones(5)) == 0.5
+  assert report.auroc(np.array([2, 3]), np.array([0, 1])) == 1
+  assert report.auroc(np.array([0, 1]), np.array([2, 3])) == 0
+  assert report.auroc(np.ones(3), np.ones(5)) == 0.5
 
 
 @pytest.mark.parametrize('rate', [0, 1])
 def test_no_error_or_nothing_else(rate):
-  found = latent_report.uncertainty(np.arange(40.0), np.full(40, rate, bool))
+  found = report.uncertainty(np.arange(40.0), np.full(40, rate, bool))
   assert found['auroc'] is None
   for name in ('aurc', 'aurc_best', 'aurc_random'):
     assert found[name] == rate
@@ -304,7 +304,7 @@ def test_scores_that_rank_all_errors_none_or_the_wrong_way():
     ([4, 2, 3, 1], worst, 0),
     ([7, 7, 7, 7], 1 / 2, 0.5),
   ):
-    found = latent_report.uncertainty(np.array(score), wrong)
+    found = report.uncertainty(np.array(score), wrong)
     assert found['aurc'] == pytest.approx(aurc)
     assert found['auroc'] == ranked
     assert found['aurc_best'] == pytest.approx(best)
@@ -314,7 +314,7 @@ def test_scores_that_rank_all_errors_none_or_the_wrong_way():
 def test_the_curve_of_scores_that_know_the_errors():
   score = random().permutation(40)
   wrong = score >= 30
-  curve = latent_report.uncertainty(score, wrong)['curve']
+  curve = report.uncertainty(score, wrong)['curve']
   for i, (coverage, risk) in enumerate(curve, 1):
     assert coverage == i / 20
     # 2 i rows, of which those beyond the 30th are wrong.
@@ -325,10 +325,10 @@ def test_the_curve_of_scores_that_know_the_errors():
 def test_the_order_of_rows_does_not_matter():
   score = random().integers(0, 5, 60)
   wrong = random(1).random(60) < 0.4
-  found = latent_report.uncertainty(score, wrong)
+  found = report.uncertainty(score, wrong)
   for seed in range(5):
     rows = random(seed).permutation(60)
-    assert latent_report.uncertainty(score[rows], wrong[rows]) == found
+    assert report.uncertainty(score[rows], wrong[rows]) == found
 
 
 def test_equal_scores_are_the_mean_over_their_orders():
@@ -338,7 +338,7 @@ def test_equal_scores_are_the_mean_over_their_orders():
   for rows in itertools.permutations(range(6)):
     order = sorted(rows, key=lambda row: score[row])
     risks.append(np.cumsum(wrong[order]) / np.arange(1, 7))
-  found = latent_report.uncertainty(score, wrong)
+  found = report.uncertainty(score, wrong)
   assert found['aurc'] == pytest.approx(np.mean(risks))
   halves = {coverage: risk for coverage, risk in found['curve']}
   assert halves[0.5] == pytest.approx(np.mean(risks, 0)[2])
@@ -347,7 +347,7 @@ def test_equal_scores_are_the_mean_over_their_orders():
 
 def test_scores_that_rise():
   clean = np.array([1.0, 2, 3, 4])
-  found = latent_report.rises(
+  found = report.rises(
     clean,
     {'same': clean, 'more': clean + 10, 'some': np.array([0, 2, 5, 6.0])},
   )
@@ -363,9 +363,9 @@ def test_scores_that_rise():
 def test_scores_that_are_no_numbers():
   broken = np.array([1, np.nan])
   with pytest.raises(ValueError, match='NaN'):
-    latent_report.uncertainty(broken, np.array([True, False]))
+    report.uncertainty(broken, np.array([True, False]))
   with pytest.raises(ValueError, match='NaN'):
-    latent_report.rises(np.ones(2), {'blur': broken})
+    report.rises(np.ones(2), {'blur': broken})
 
 
 # For readers -----------------------------------------------------------------
@@ -375,24 +375,24 @@ def made_up(*parts, k=64):
   """A report, as JSON that sorts its keys gives it back."""
   score = random().random(200)
   bits = random().random((200, k)) < 0.5
-  report = {
+  numbers = {
     'forest': [
       {'bits': n, 'macro_f1': 1 - 0.5**n, 'accuracy': 0.125}
-      for n in latent_report.counts(k)
+      for n in report.counts(k)
     ],
-    'capacity': latent_report.capacity(bits, np.arange(200) % 3),
-    'uncertainty': latent_report.uncertainty(score, score > 0.8),
+    'capacity': report.capacity(bits, np.arange(200) % 3),
+    'uncertainty': report.uncertainty(score, score > 0.8),
     'corrupted': {
       'blur': {'mean': 2.0, 'clean_mean': 1.0, 'rose': 0.75, 'auroc': None}
     },
     'checkpoint': 'elsewhere',
   }
-  report = {part: report[part] for part in parts or report}
-  return json.loads(json.dumps(report, sort_keys=True))
+  numbers = {part: numbers[part] for part in parts or numbers}
+  return json.loads(json.dumps(numbers, sort_keys=True))
 
 
 def test_tables():
-  lines = latent_report.table(made_up())
+  lines = report.table(made_up())
   for line in (
     '| bits | macro-F1 | accuracy |',
     '| 2 | 0.75 | 0.125 |',
@@ -406,16 +406,16 @@ def test_tables():
     assert lines.count(line) == 1, line
   assert not any('curve' in line or 'elsewhere' in line for line in lines)
   # A Gaussian latent has no bits.
-  lines = latent_report.table(made_up('uncertainty'))
+  lines = report.table(made_up('uncertainty'))
   assert lines[0] == '| uncertainty |  |'
   assert lines.count('') == 1
-  assert latent_report.table({}) == []
+  assert report.table({}) == []
 
 
-def drawn(report):
+def drawn(numbers):
   """The PNG's pixels [H, W, 3]."""
   file = io.BytesIO()
-  latent_report.draw(report, file)
+  report.draw(numbers, file)
   return tf.io.decode_png(file.getvalue(), channels=3).numpy()
 
 
@@ -434,7 +434,7 @@ def test_a_panel_for_each_part_that_is_there(tmp_path):
   assert both.shape[1] == 2 * forest.shape[1] == 2 * risk.shape[1]
   few = drawn(made_up('forest', k=10))
   assert has(few, BLUE) and not has(few, RED)
-  latent_report.draw(made_up('capacity'), f'{tmp_path}/none.png')
+  report.draw(made_up('capacity'), f'{tmp_path}/none.png')
   assert not list(tmp_path.iterdir())
 
 
@@ -442,5 +442,5 @@ def test_without_matplotlib(monkeypatch, tmp_path):
   for module in ('matplotlib', 'matplotlib.figure'):
     monkeypatch.setitem(sys.modules, module, None)
   wanted = r"pip install -e '\.\[plot\]'"
-  with pytest.raises(latent_report.Missing, match=wanted):
-    latent_report.draw(made_up(), f'{tmp_path}/drawn.png')
+  with pytest.raises(report.Missing, match=wanted):
+    report.draw(made_up(), f'{tmp_path}/drawn.png')

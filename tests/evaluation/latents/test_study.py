@@ -6,14 +6,13 @@ import sys
 import numpy as np
 import pytest
 
-import latent_report
-import latent_study
-from test_search import DIM, call, extracted, trained
+from bit_runs import DIM, call, extracted, trained
+from cvr.evaluation.latents import report, study
 
 KINDS = ('stochcon_bernoulli', 'stochcon_gaussian')
 
 
-def study(model_dir, *more):
+def studied(model_dir, *more):
   assert call('--mode=latents', f'--model_dir={model_dir}', *more) == 0
   with open(f'{model_dir}/eval/latents.json') as file:
     return json.load(file)
@@ -25,33 +24,33 @@ def test_the_report_of_a_run(kind, tmp_path, tiny_encoder, capsys, monkeypatch):
   given = []
   curve = [{'bits': 1, 'macro_f1': 0.25, 'accuracy': 0.5}]
   monkeypatch.setattr(
-    latent_report, 'forest_curve', lambda *args: given.append(args) or curve
+    report, 'forest_curve', lambda *args: given.append(args) or curve
   )
-  report = study(model_dir)
+  numbers = studied(model_dir)
   said = capsys.readouterr().out
-  assert all(line in said for line in latent_report.table(report))
+  assert all(line in said for line in report.table(numbers))
   with open(f'{model_dir}/eval/latents.png', 'rb') as file:
     assert file.read(8) == b'\x89PNG\r\n\x1a\n'
   rows = extracted(model_dir, f'{tmp_path}/f.npz')
   wrong = rows['logits'].argmax(1) != rows['labels']
-  scores = latent_study.entropies(rows)
-  expected = latent_report.uncertainty(scores, wrong)
+  scores = study.entropies(rows)
+  expected = report.uncertainty(scores, wrong)
   np.testing.assert_allclose(
-    report['uncertainty'].pop('curve'), expected.pop('curve')
+    numbers['uncertainty'].pop('curve'), expected.pop('curve')
   )
-  assert report['uncertainty'] == pytest.approx(expected)
-  assert report['corrupted'].keys() == latent_study.LOOKS.keys()
-  for row in report['corrupted'].values():
+  assert numbers['uncertainty'] == pytest.approx(expected)
+  assert numbers['corrupted'].keys() == study.LOOKS.keys()
+  for row in numbers['corrupted'].values():
     assert row['clean_mean'] == pytest.approx(scores.mean(), rel=1e-5)
   # The images are each of one colour.
-  assert report['corrupted']['gaussian_noise 5']['mean'] != pytest.approx(
+  assert numbers['corrupted']['gaussian_noise 5']['mean'] != pytest.approx(
     scores.mean(), rel=1e-4
   )
-  assert ('forest' in report) == ('latent_bits' in rows) == (kind == KINDS[0])
+  assert ('forest' in numbers) == ('latent_bits' in rows) == (kind == KINDS[0])
   if kind == KINDS[0]:
     bits = np.unpackbits(rows['latent_bits'], axis=1)[:, :DIM]
     test_labels = rows['labels']
-    assert report['capacity'] == latent_report.capacity(bits, test_labels)
+    assert numbers['capacity'] == report.capacity(bits, test_labels)
     # Fitted on the training split, told of the evaluation's.
     train = extracted(model_dir, f'{tmp_path}/t.npz', '--eval_split=train')
     fitted = np.unpackbits(train['latent_bits'], axis=1)[:, :DIM]
@@ -62,21 +61,21 @@ def test_the_report_of_a_run(kind, tmp_path, tiny_encoder, capsys, monkeypatch):
     ):
       np.testing.assert_array_equal(rows, pair[0])
       np.testing.assert_array_equal(labels, pair[1])
-    assert (counts, seed) == (latent_report.counts(DIM), 0)
-    assert report['forest'] == curve
+    assert (counts, seed) == (report.counts(DIM), 0)
+    assert numbers['forest'] == curve
 
 
 def test_entropies_of_bits_and_gaussians():
   p = np.array([[0.5, 0.25], [1.0, 0.0]])
   bits = {'latent_mean': p, 'latent_bits': None}
   expected = np.log(2) - 0.25 * np.log(0.25) - 0.75 * np.log(0.75)
-  assert latent_study.entropies(bits) == pytest.approx([expected, 0], abs=1e-9)
+  assert study.entropies(bits) == pytest.approx([expected, 0], abs=1e-9)
   std = np.array([[0.5], [2.0]])
-  found = latent_study.entropies({'latent_mean': p, 'latent_std': std})
+  found = study.entropies({'latent_mean': p, 'latent_std': std})
   each = np.log(std[:, 0] * np.sqrt(2 * np.pi * np.e))
   assert found == pytest.approx(2 * each)
   per_dim = {'latent_mean': p, 'latent_std': np.array([[0.5, 2.0]] * 2)}
-  assert latent_study.entropies(per_dim) == pytest.approx([each.sum()] * 2)
+  assert study.entropies(per_dim) == pytest.approx([each.sum()] * 2)
 
 
 def test_who_has_no_latents(tmp_path, tiny_encoder, capsys):

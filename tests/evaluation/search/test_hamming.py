@@ -7,7 +7,7 @@ import sys
 import numpy as np
 import pytest
 
-import hamming
+from cvr.evaluation.search import hamming
 
 
 def make(n, bits, seed=0, share=0.5):

@@ -5,8 +5,8 @@ import math
 import numpy as np
 import pytest
 
-import distributions
-from evaluation import compression
+from cvr.evaluation.suites import compression
+from cvr.numerics import distributions
 
 
 def random(seed=0):

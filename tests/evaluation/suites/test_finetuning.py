@@ -6,14 +6,19 @@ import os
 import numpy as np
 import pytest
 
-import config
-import data_sources
-import derived
-import locks
-import loop
-from evaluation import finetuning, suites
-from evaluation.finetuning import SEMI, Trial, settings_of, transfer_grid
-from test_search import call, trained
+from bit_runs import call, trained
+from cvr.checkpoints import locks
+from cvr.configs import config, derived
+from cvr.data import sources
+from cvr.evaluation import evaluate
+from cvr.evaluation.suites import finetuning
+from cvr.evaluation.suites.finetuning import (
+  SEMI,
+  Trial,
+  settings_of,
+  transfer_grid,
+)
+from cvr.training import loop
 
 
 def test_grids_are_the_papers():
@@ -87,9 +92,7 @@ def test_a_trial_is_the_protocol_whatever_the_pretraining_was():
   assert Trial(4096, 0.05).fitted(12811 // 2) == Trial(2135, 0.05)
   assert Trial(4096, 0.05).fitted(101, replicas=4) == Trial(32, 0.05)
   assert Trial(4096, 0.05).fitted(7, replicas=4) == Trial(4, 0.05)
-  with pytest.raises(
-    data_sources.DataError, match='3 images are too few for 4'
-  ):
+  with pytest.raises(sources.DataError, match='3 images are too few for 4'):
     Trial(4096, 0.05).fitted(3, replicas=4)
 
 
@@ -147,10 +150,10 @@ def test_a_card_does_not_depend_on_batches_and_replicas(
   assert all(n['images'] == 7 for n in first['numbers'])
   ids = rows[next(k for k in rows if k.startswith('ids/'))]
   assert len(set(ids)) == 7
-  import distributed
+  from cvr.numerics import replicas
 
   strategy = (two_replicas, 'two CPUs')
-  monkeypatch.setattr(distributed, 'make_strategy', lambda *_: strategy)
+  monkeypatch.setattr(replicas, 'make_strategy', lambda *_: strategy)
   again = [f'--feature_cache={tmp_path}/other', '--eval_batch_size=6']
   second, others = evaluated(model_dir, *flags, *again)
   assert facts(first) == facts(second)
@@ -181,7 +184,7 @@ def test_suites_share_features_and_a_card_keeps_what_was_done(
   def stop(self, *_, **__):
     raise KeyboardInterrupt
 
-  monkeypatch.setattr('evaluation.knn.predictions', stop)
+  monkeypatch.setattr('cvr.evaluation.heads.knn.predictions', stop)
   flags = ['--mode=evaluate', f'--model_dir={model_dir}', '--linear_passes=1']
   assert call(*flags, '--suite=linear,knn') == 143
   with open(f'{model_dir}/eval/card.json') as file:
@@ -240,10 +243,10 @@ def test_what_cannot_be_had_ends_its_suite_alone(run_of, monkeypatch):
   model_dir, _ = run_of
 
   def lost(subject):
-    raise data_sources.DataError('no such split')
+    raise sources.DataError('no such split')
     yield
 
-  monkeypatch.setitem(suites._SUITES, 'semi', lost)
+  monkeypatch.setitem(evaluate._SUITES, 'semi', lost)
   card, _ = evaluated(model_dir, '--suite=semi,knn')
   missing = [{'suite': 'semi', 'name': '', 'why': 'no such split'}]
   assert card['missing'] == missing
@@ -251,7 +254,7 @@ def test_what_cannot_be_had_ends_its_suite_alone(run_of, monkeypatch):
   # Another suite says nothing of it, the same one anew does.
   again, _ = evaluated(model_dir, '--suite=knn')
   assert again['missing'] == missing
-  monkeypatch.setitem(suites._SUITES, 'semi', lambda subject: ())
+  monkeypatch.setitem(evaluate._SUITES, 'semi', lambda subject: ())
   again, _ = evaluated(model_dir, '--suite=semi')
   assert again['missing'] == []
   assert facts(again) == facts(card)

@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-import data_sources
-from config import Config
-from evaluation import rates
+from cvr.configs.config import Config
+from cvr.data import sources
+from cvr.evaluation.suites import rates
 
 D, N = 256, 40
 # Spec constants at d = 256, kappa_e 1024, kappa_b 10: KL of equal means, and
@@ -55,9 +55,7 @@ def test_embeddings_that_are_no_numbers_are_told(monkeypatch):
     state=types.SimpleNamespace(method=None),
   )  # fmt: skip
   info = types.SimpleNamespace(name='a', split='b')
-  with pytest.raises(
-    data_sources.DataError, match='views of a, b: .*no number'
-  ):
+  with pytest.raises(sources.DataError, match='views of a, b: .*no number'):
     rates._pairs(subject, info)
 
 

@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 import tensorflow_datasets as tfds
 
-from evaluation import robustness_sets, variants
+from cvr.configs import variants
+from cvr.evaluation.suites import robustness_sets
 
 SETS = variants.SETS
 ALEXNET = variants.ALEXNET_ERRORS

@@ -1,0 +1,1 @@
+"""The evaluation card: its files, page, plots, and comparisons."""

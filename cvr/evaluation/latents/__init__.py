@@ -1,0 +1,1 @@
+"""--mode=latents: what stochastic latents hold."""

@@ -1,0 +1,1 @@
+"""--mode=search: nearest images by bits."""

@@ -1,0 +1,1 @@
+"""What is computed of tensors and numbers, whatever it means."""
