@@ -42,6 +42,14 @@ def listed(directory):
   raise tf.errors.UnavailableError(None, None, f'{directory} gives no list')
 
 
+def write_atomically(path, content):
+  """Writes text or bytes so that readers see the old file or the new one."""
+  binary = isinstance(content, bytes)
+  with tf.io.gfile.GFile(f'{path}.new', 'wb' if binary else 'w') as file:
+    file.write(content)
+  tf.io.gfile.rename(f'{path}.new', path, overwrite=True)
+
+
 def steps(directory):
   """The steps of the checkpoints in a directory, in order."""
   names = map(_INDEX.fullmatch, listed(directory))

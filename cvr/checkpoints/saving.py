@@ -203,10 +203,7 @@ class Checkpoints:
       return []
 
   def _write(self, name, text):
-    temporary = self._path(name) + '.new'
-    with tf.io.gfile.GFile(temporary, 'w') as file:
-      file.write(text)
-    tf.io.gfile.rename(temporary, self._path(name), overwrite=True)
+    files.write_atomically(self._path(name), text)
 
   def _path(self, name):
     return os.path.join(self.directory, name)

@@ -9,6 +9,7 @@ import numpy as np
 import tensorflow as tf
 
 import data_util
+from cvr.checkpoints.files import write_atomically
 from cvr.configs import config, derived
 from cvr.data import batches, sources
 from cvr.evaluation.corruptions import corruptions
@@ -163,9 +164,7 @@ def save_npz(path, arrays):
   buffer = io.BytesIO()
   np.savez(buffer, **arrays)
   tf.io.gfile.makedirs(os.path.dirname(path) or '.')
-  with tf.io.gfile.GFile(f'{path}.new', 'wb') as file:
-    file.write(buffer.getvalue())
-  tf.io.gfile.rename(f'{path}.new', path, overwrite=True)
+  write_atomically(path, buffer.getvalue())
 
 
 def extract_features(cfg, strategy, state, say):

@@ -15,6 +15,8 @@ import zlib
 import numpy as np
 import tensorflow as tf
 
+from cvr.checkpoints.files import write_atomically
+
 _ROWS = 20_000  # In a file.
 _FACTS = 'facts.json'
 # What a file that is gone, cut or flipped ends in.
@@ -98,9 +100,7 @@ class Store:
     if held:
       made.append(self._part(place, len(made), held))
     content = json.dumps({'facts': facts, 'files': len(made)}, sort_keys=True)
-    with tf.io.gfile.GFile(f'{record}.new', 'w') as file:
-      file.write(content)
-    tf.io.gfile.rename(f'{record}.new', record, overwrite=True)
+    write_atomically(record, content)
     return _joined(made)
 
   def _part(self, place, number, pieces):

@@ -7,6 +7,8 @@ import time
 
 import tensorflow as tf
 
+from cvr.checkpoints import files
+
 # Published tags for the numbers of a summary; the rest is train/<name>.
 _TAGS = {
   'learning_rate': 'learning_rate',
@@ -84,13 +86,10 @@ class Monitor:
       self.say(line)
 
   def write_json(self, name, content):
-    """Writes a small file so that readers see the old or the new one."""
-    if not self.chief:
-      return
-    temporary = self._path(f'.{name}.{os.getpid()}')
-    with tf.io.gfile.GFile(temporary, 'w') as file:
-      file.write(json.dumps(content, indent=2, sort_keys=True) + '\n')
-    tf.io.gfile.rename(temporary, self._path(name), overwrite=True)
+    """Writes a small file, of which readers see the old or the new one."""
+    if self.chief:
+      text = json.dumps(content, indent=2, sort_keys=True) + '\n'
+      files.write_atomically(self._path(name), text)
 
   def _path(self, name):
     return os.path.join(self.model_dir, name)

@@ -17,6 +17,7 @@ import os
 import numpy as np
 import tensorflow as tf
 
+from cvr.checkpoints.files import write_atomically
 from cvr.evaluation import store
 from cvr.evaluation.card import plots, references
 
@@ -39,14 +40,6 @@ def key(row):
 
 
 # Files -----------------------------------------------------------------------
-
-
-def _replace(folder, name, content):
-  """Writes bytes so that readers see the old file or the new one."""
-  path = os.path.join(folder, name)
-  with tf.io.gfile.GFile(f'{path}.new', 'wb') as file:
-    file.write(content)
-  tf.io.gfile.rename(f'{path}.new', path, overwrite=True)
 
 
 def _plain(value):
@@ -133,12 +126,13 @@ def write(folder, card, scores):
     # Strings of an object array would be pickled.
     arrays[name] = array.astype(str) if array.dtype == object else array
   np.savez_compressed(buffer, **arrays)
-  _replace(folder, 'card_rows.npz', buffer.getvalue())
-  _replace(folder, 'card.json', f'{text}\n'.encode())
+  write_atomically(os.path.join(folder, 'card_rows.npz'), buffer.getvalue())
+  write_atomically(os.path.join(folder, 'card.json'), f'{text}\n')
   pictures = plots.draw(card['numbers'], SHARES)
   for name, picture in pictures.items():
-    _replace(folder, name, picture)
-  _replace(folder, 'card.md', '\n'.join(markdown(card, pictures)).encode())
+    write_atomically(os.path.join(folder, name), picture)
+  page = '\n'.join(markdown(card, pictures))
+  write_atomically(os.path.join(folder, 'card.md'), page)
   return ['card.json', 'card_rows.npz', 'card.md', *pictures]
 
 
