@@ -34,16 +34,8 @@ _SMALL = """--image_size=16 --stem=small --resnet_depth=18 --train_batch_size=8
   --proj_head_hidden_dim=16 --proj_out_dim=8 --eval_batch_size=8
   --train_summary_steps=1 --health_pairs=8 --warmup_epochs=0 --use_tpu=false
   --deterministic --checkpoint_steps=1000 --num_prototypes=5
-  --eval_split=validation --ceb_beta=0.5"""
-_NEEDS = {
-  'cmc': ['--view_pairs=lab_l,lab_ab'],
-  'moco': ['--queue_size=16'],
-  'simsiam': ['--predictor_hidden_dim=4'],
-  'swav': ['--queue_size=8'],
-  'stochcon_bernoulli': ['--latent_dim=6'],
-  'stochcon_gaussian': ['--latent_dim=6'],
-}
-
+  --eval_split=validation --ceb_beta=0.5 --predictor_hidden_dim=4
+  --latent_dim=6 --queue_size=16"""
 
 # Texts -----------------------------------------------------------------------
 
@@ -166,8 +158,12 @@ def _start(tree, calls, log):
 
 
 def training(name, images, model_dir, steps=STEPS):
+  sys.path.insert(0, str(ROOT))
+  from cvr.configs.methods import KINDS
+
+  pairs = KINDS[name].small.get('view_pairs', '')
   return [
-    *_SMALL.split(), *_NEEDS.get(name, []), f'--pretrain_loss={name}',
+    *_SMALL.split(), f'--view_pairs={pairs}', f'--pretrain_loss={name}',
     f'--dataset=folder:{images}', f'--model_dir={model_dir}',
     f'--train_steps={steps}', '--mode=train',
   ]  # fmt: skip

@@ -16,11 +16,13 @@ import time
 
 import plot_information
 import quickstart_table  # Puts the project on the path.
+from cvr.configs.methods import KINDS
 from cvr.configs.settings import show
 
 ROOT = os.path.join('runs', 'families')
 STEPS, BATCH = 160, 256
-# One network and one length for all; what a method needs is in its row.
+# One network and one length for all; what a method needs is in its row of
+# cvr/configs/methods.py.
 BASE = {
   'dataset': 'photo_patches/32px',
   'eval_split': 'test',
@@ -37,46 +39,7 @@ BASE = {
   'train_summary_steps': 20,
   'use_tpu': False,
 }
-_TWIN = {'ema_alpha': 0.99, 'ema_schedule': 'constant'}
-_DINO = _TWIN | {
-  'num_proj_layers': 3,
-  'proj_head_hidden': 'gelu',
-  'num_prototypes': 512,
-}
-METHODS = {
-  'contrastive': {},
-  'contrastive_ceb': {'ceb_beta': 0.1, 'beta_schedule': 'linear_warmup'},
-  'moco': {
-    'queue_size': 2048,
-    'temperature': 0.2,
-    **_TWIN,
-  },
-  # Its projection is the two networks' side by side.
-  'cmc': {'view_pairs': 'lab_l,lab_ab', 'proj_out_dim': 64},
-  'swav': {
-    'num_prototypes': 512,
-    'freeze_prototypes_steps': 32,
-    'learning_rate': 0.5,
-  },
-  'deepcluster': {'num_prototypes': 128, 'num_heads': 3},
-  'byol': _TWIN,
-  'byol_ceb': _TWIN
-  | {
-    'ceb_beta': 0.1,
-    'beta_schedule': 'linear_warmup',
-    'kappa_e': 16384.0,
-    'byol_loss_weight': 5.0,
-  },
-  'simsiam': {'predictor_hidden_dim': 512},
-  'dino': _DINO,
-  'er_simclr': {},
-  'er_byol': _TWIN | {'er_estimator': 'joe', 'ema_alpha': 0.8},
-  'er_dino': _DINO,
-  'entrec_cont': {},
-  'entrec_disc': {'proj_head_output_bn': True},
-  'stochcon_bernoulli': {},
-  'stochcon_gaussian': {},
-}
+METHODS = {name: kind.small for name, kind in KINDS.items()}
 # The claim of ER: with the entropy in the loss, teachers may move faster and
 # batches be smaller. Both of a pair get the same; as many images are seen.
 PAIRS = [('byol', 'er_byol'), ('dino', 'er_dino')]

@@ -7,6 +7,8 @@ import os
 import numpy as np
 import tensorflow as tf
 
+from cvr.configs import methods
+
 _DINO = {'proj_head_hidden': 'gelu', 'num_prototypes': 12}
 # pretrain_loss -> what it needs beside the smallest of settings.
 METHOD_SETTINGS = {
@@ -30,6 +32,13 @@ SMALL = {
   'proj_out_dim': 8,
   'train_batch_size': 4,
 }
+
+
+def take_local_crops(monkeypatch, name):
+  """Lets a method have local crops which has no use for them."""
+  kind = methods.KINDS[name]._replace(crops=True)
+  monkeypatch.setitem(methods.KINDS, name, kind)
+
 
 CLASSES = ('bird', 'cat', 'dog')
 

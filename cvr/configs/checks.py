@@ -8,8 +8,8 @@ import importlib.util
 import os
 import re
 
-from cvr.configs import derived, transfer_sets
-from cvr.configs.settings import FIELDS, METHOD_SWITCHES, refuse, show
+from cvr.configs import derived, methods, transfer_sets
+from cvr.configs.settings import FIELDS, refuse, show
 
 # fmt: off
 # A table, laid out by hand.
@@ -17,53 +17,15 @@ from cvr.configs.settings import FIELDS, METHOD_SWITCHES, refuse, show
 _CROPS = range(1, 17)  # Local ones.
 
 # A flag -> (another one, the values of that with which the first has effect).
+# Those that some methods read alone stand in the methods' rows.
 _MATTERS_WITH = {
   'local_crops': ('train_mode', ('pretrain',)),
   'local_size': ('local_crops', _CROPS),
   'local_area': ('local_crops', _CROPS),
-  'queue_size': ('pretrain_loss', ('moco', 'swav')),
-  'ema_schedule': ('pretrain_loss', derived.TEACHERS),
   'proj_head_hidden': ('proj_head_mode', ('nonlinear',)),
-  'temperature': (
-    'pretrain_loss',
-    ('contrastive', 'cmc', 'moco', 'swav', 'deepcluster', *derived.DINO,
-     *derived.STOCHCON)),
-  'teacher_temperature': ('pretrain_loss', derived.DINO),
-  'teacher_temperature_start': ('pretrain_loss', derived.DINO),
-  'teacher_temperature_warmup_epochs': ('pretrain_loss', derived.DINO),
-  'centring': ('pretrain_loss', derived.DINO),
-  'predictor_hidden_dim': ('pretrain_loss', ('simsiam',)),
-  'constant_predictor_rate': ('pretrain_loss', ('simsiam',)),
-  'double_batch_trick': (
-    'pretrain_loss', ('contrastive', 'contrastive_ceb', *derived.STOCHCON)),
-  'byol_loss_weight': ('pretrain_loss', ('byol', 'byol_ceb')),
-  'ceb_beta': ('pretrain_loss', derived.CEB),
-  'ceb_distribution': ('pretrain_loss', derived.CEB),
-  'backward_view': ('pretrain_loss', ('byol_ceb',)),
-  'queue_start': ('pretrain_loss', ('swav',)),
-  'num_prototypes': ('pretrain_loss', ('swav', 'deepcluster', *derived.DINO)),
-  'freeze_prototypes_steps': ('pretrain_loss', ('swav', *derived.DINO)),
-  'sinkhorn_epsilon': ('pretrain_loss', ('swav',)),
-  'sinkhorn_iterations': ('pretrain_loss', ('swav',)),
-  'num_heads': ('pretrain_loss', ('deepcluster',)),
-  'kmeans_iterations': ('pretrain_loss', ('deepcluster',)),
   'kappa_e': ('ceb_distribution', ('vmf',)),
   'kappa_b': ('ceb_distribution', ('vmf',)),
-  'er_kappa': ('pretrain_loss', ('er_simclr', 'er_byol', 'entrec_cont')),
-  'er_estimator': ('pretrain_loss', ('er_simclr', 'er_byol')),
-  'er_leave_one_out': (
-    'pretrain_loss', ('er_simclr', 'er_byol', 'entrec_cont')),
-  'er_entropy_of': ('pretrain_loss', ('er_byol',)),
-  'er_alpha': ('pretrain_loss', ('entrec_cont',)),
-  'latent_dim': ('pretrain_loss', derived.STOCHCON),
-  'latent_top_k': ('pretrain_loss', ('stochcon_bernoulli',)),
-  'latent_estimator': ('pretrain_loss', ('stochcon_bernoulli',)),
-  'latent_temperature': ('pretrain_loss', ('stochcon_bernoulli',)),
-  'latent_temperature_end': ('pretrain_loss', ('stochcon_bernoulli',)),
-  'latent_variance': ('pretrain_loss', ('stochcon_gaussian',)),
-  'latent_scale': ('pretrain_loss', ('stochcon_gaussian',)),
   'latent_std': ('latent_variance', ('fixed',)),
-  'latent_kl_weight': ('pretrain_loss', derived.STOCHCON),
   'sigma_e': ('ceb_distribution', ('gaussian',)),
   'sigma_b': ('ceb_distribution', ('gaussian',)),
   'gaussian_scale': ('ceb_distribution', ('gaussian',)),
@@ -140,8 +102,8 @@ def _check_run(cfg):
 
 
 def _check_method(cfg):
-  implied = METHOD_SWITCHES[cfg.pretrain_loss]
-  for name in METHOD_SWITCHES['byol_ceb']:
+  implied = methods.KINDS[cfg.pretrain_loss].switches
+  for name in methods.SWITCHES:
     value = getattr(cfg, name)
     if value is not None and value != (name in implied):
       why = f'contradicts --pretrain_loss={cfg.pretrain_loss}; drop it'
@@ -251,7 +213,8 @@ def _check_local_crops(cfg):
   if len(area) != 2 or not 0 < area[0] <= area[1] <= 1:
     why = "must be two shares of the image such as '0.05,0.14'"
     refuse('local_area', cfg.local_area, why)
-  if derived.num_views(cfg) > 2 and cfg.pretrain_loss not in derived.MULTI_CROP:
+  takes = methods.KINDS[cfg.pretrain_loss].crops
+  if derived.num_views(cfg) > 2 and not takes:
     why = f'--pretrain_loss={cfg.pretrain_loss} learns from two views; drop it'
     refuse('local_crops', cfg.local_crops, why)
 
@@ -327,24 +290,26 @@ def check_replicas(cfg, replicas):
 
 
 def _idle(cfg):
-  """{flag without effect: the one because of which}."""
+  """{flag without effect: the one because of which}, in the help's order."""
   idle = {
     name: other
     for name, (other, values) in _MATTERS_WITH.items()
     if getattr(cfg, other) not in values
   }
+  own = methods.KINDS[cfg.pretrain_loss].uses
+  idle |= {
+    name: 'pretrain_loss' for name in methods.OWN_FLAGS if name not in own
+  }
   if not derived.centres(cfg):
     idle['centre_momentum'] = (
       'pretrain_loss' if cfg.centring is None else 'centring'
     )
-  return idle
+  return {name: idle[name] for name in FIELDS if name in idle}
 
 
 def in_use(cfg):
   """{flag: value}, but those without effect."""
   idle = _idle(cfg)
-  if not derived.has_teacher(cfg):
-    idle['ema_alpha'] = 'pretrain_loss'
   known = dataclasses.asdict(cfg) | {'centring': derived.centres(cfg)}
   return {k: v for k, v in known.items() if k not in idle}
 

@@ -15,10 +15,10 @@ from absl import flags
 from cvr.configs.checks import check_place, check_surroundings
 from cvr.configs.config import allowed, from_dict, to_dict
 from cvr.configs.derived import READING, STOCHCON, stem
+from cvr.configs.methods import KINDS, SWITCHES
 from cvr.configs.presets import PRESETS
 from cvr.configs.settings import (
   FIELDS,
-  METHOD_SWITCHES,
   ConfigError,
   of_one_call,
   of_the_encoder,
@@ -280,8 +280,8 @@ def describe(cfg, argv=('run.py',)):
   Each value, and who set it where it is not the default.
   """
   typed = typed_flags(argv)
-  follows = dict.fromkeys(METHOD_SWITCHES['byol_ceb'], False)
-  follows |= dict.fromkeys(METHOD_SWITCHES[cfg.pretrain_loss], True)
+  implied = KINDS[cfg.pretrain_loss].switches
+  follows = {name: name in implied for name in SWITCHES}
   follows['stem'] = stem(cfg)
   lines = []
   for title, names in sections().items():

@@ -8,33 +8,15 @@ flag answer at once.
 import dataclasses
 import math
 
-from cvr.configs import variants
-from cvr.configs.settings import (
-  METHOD_NAMES,
-  METHOD_SWITCHES,
-  SUITES,
-  refuse,
-  show,
-)
+from cvr.configs import methods, variants
+from cvr.configs.settings import SUITES, refuse, show
 
 # fmt: off
 # Tables, laid out by hand.
 
-CEB = ('contrastive_ceb', 'byol_ceb')
-# The methods whose loss compares the images of a batch with each other.
-_IN_BATCH = (
-  'contrastive', 'contrastive_ceb', 'cmc',
-  'er_simclr', 'er_byol', 'er_dino', 'entrec_cont', 'entrec_disc', 'swav',
-  'stochcon_bernoulli', 'stochcon_gaussian')
-TEACHERS = tuple(
-  name for name in METHOD_NAMES
-  if 'use_momentum_encoder' in METHOD_SWITCHES[name])
 # Parts of an image's colours that a network of CMC may see.
 COLOUR_PARTS = ('rgb', 'lab_l', 'lab_ab', 'ycbcr_y', 'ycbcr_cbcr')
-DINO = ('dino', 'er_dino')
-STOCHCON = ('stochcon_bernoulli', 'stochcon_gaussian')
-# The methods that take --local_crops beside their two global ones.
-MULTI_CROP = ('swav', 'deepcluster', *DINO)
+STOCHCON = methods.using('latent_dim')
 # fmt: on
 # The modes that read a trained model and train none.
 READING = (
@@ -48,23 +30,25 @@ READING = (
 
 def is_ceb(cfg):
   """Whether the method compresses."""
-  return cfg.pretrain_loss in CEB
+  return cfg.pretrain_loss in methods.using('ceb_beta')
 
 
 def compares(cfg):
   """Whether the loss of an image depends on the others in its batch."""
-  return cfg.train_mode == 'pretrain' and cfg.pretrain_loss in _IN_BATCH
+  kind = methods.KINDS[cfg.pretrain_loss]
+  return cfg.train_mode == 'pretrain' and kind.compares
 
 
 def centres(cfg):
   """Whether the logits of DINO's teacher are centred."""
-  asked = cfg.pretrain_loss == 'dino' if cfg.centring is None else cfg.centring
-  return asked and cfg.pretrain_loss in DINO
+  if cfg.centring is None:
+    return methods.KINDS[cfg.pretrain_loss].centred
+  return cfg.centring and cfg.pretrain_loss in methods.using('centring')
 
 
 def has_teacher(cfg):
   """Whether the method has a target network, the EMA of the online one."""
-  return 'use_momentum_encoder' in METHOD_SWITCHES[cfg.pretrain_loss]
+  return methods.has_teacher(cfg.pretrain_loss)
 
 
 def chunks(cfg, replicas):

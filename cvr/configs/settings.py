@@ -1,39 +1,16 @@
 """Every setting of the program, as a table: its default, help, what it may be.
 
-A field is a flag. Nothing is imported here but the recipes' names.
+A field is a flag.
 """
 
 import dataclasses
 
+from cvr.configs.methods import KINDS, SWITCHES
 from cvr.configs.presets import PRESETS
 
 # fmt: off
 # Tables, laid out by hand.
 
-# pretrain_loss -> the head switches of the published code that it implies.
-_BYOL_SWITCHES = (
-  'use_momentum_encoder', 'use_momentum_proj_head', 'use_projector')
-METHOD_SWITCHES = {
-  'contrastive': (),
-  'contrastive_ceb': (),
-  'byol': _BYOL_SWITCHES,
-  'byol_ceb': (
-    *_BYOL_SWITCHES, 'use_target_projector', 'stochastic_projector'),
-  'moco': ('use_momentum_encoder', 'use_momentum_proj_head'),
-  'cmc': (),
-  'swav': (),
-  'deepcluster': (),
-  'simsiam': ('use_projector',),
-  'dino': ('use_momentum_encoder', 'use_momentum_proj_head'),
-  'er_simclr': (),
-  'er_byol': _BYOL_SWITCHES,
-  'er_dino': ('use_momentum_encoder', 'use_momentum_proj_head'),
-  'entrec_cont': (),
-  'entrec_disc': (),
-  'stochcon_bernoulli': (),
-  'stochcon_gaussian': (),
-}
-METHOD_NAMES = tuple(METHOD_SWITCHES)
 # What --mode=evaluate measures, in this order; --suite=all leaves out the last.
 SUITES = (
   *('linear', 'knn', 'semi', 'transfer', 'robustness', 'compression'),
@@ -240,7 +217,7 @@ class Settings:
   # Method
   pretrain_loss: str = opt('contrastive', 'The method: contrastive is SimCLR, '
     'contrastive_ceb C-SimCLR, byol_ceb C-BYOL; the others go by their own '
-    'names. docs/methods.md derives them.', METHOD_NAMES)
+    'names. docs/methods.md derives them.', tuple(KINDS))
   temperature: float = opt(0.1, 'Temperature of the softmax of SimCLR, MoCo, '
     "CMC, SwAV, DeepCluster, StochCon and DINO's student. C-SimCLR has "
     '--kappa_b = 1/temperature instead.', '(0, inf)')
@@ -505,8 +482,7 @@ def of_the_encoder(values):
   """What another training takes over: what was built."""
   own = [*sections()['Backbone'], *sections()['Heads']]
   own += ['image_size', 'batch_image_augmentation_type']
-  switches = METHOD_SWITCHES['byol_ceb']
-  return {k: v for k, v in values.items() if k in own and k not in switches}
+  return {k: v for k, v in values.items() if k in own and k not in SWITCHES}
 
 
 # In words --------------------------------------------------------------------

@@ -12,9 +12,17 @@ import sys
 import pytest
 from absl import flags
 
-from cvr.configs import checks, command_line, config, derived, presets, settings
+from cvr.configs import (
+  checks,
+  command_line,
+  config,
+  derived,
+  methods,
+  presets,
+  settings,
+)
 from cvr.configs.config import Config, ConfigError
-from small_data import METHOD_SETTINGS
+from small_data import METHOD_SETTINGS, take_local_crops
 
 ROOT = str(pathlib.Path(__file__).parents[2])
 
@@ -842,7 +850,7 @@ def test_method_facts():
       derived.has_teacher(cfg),
       derived.has_latent(cfg),
     )
-    for loss in settings.METHOD_NAMES
+    for loss in methods.KINDS
     for cfg in [Config(pretrain_loss=loss, **METHOD_SETTINGS.get(loss, {}))]
   }
   assert facts == {
@@ -921,7 +929,7 @@ def test_other_augmentations():
 @pytest.fixture
 def multi_crop(monkeypatch):
   """As if BYOL took local crops."""
-  monkeypatch.setattr(derived, 'MULTI_CROP', ('byol',))
+  take_local_crops(monkeypatch, 'byol')
 
 
 @pytest.mark.usefixtures('multi_crop')

@@ -13,13 +13,13 @@ from cvr.configs.config import Config
 from cvr.data import augmentation, batches, sources
 from cvr.numerics import randomness
 from cvr.training import train
-from small_data import write
+from small_data import take_local_crops, write
 
 
 @pytest.fixture(autouse=True)
 def multi_crop(monkeypatch):
   """As if SimCLR took local crops."""
-  monkeypatch.setattr(derived, 'MULTI_CROP', ('contrastive',))
+  take_local_crops(monkeypatch, 'contrastive')
 
 
 # Below 20 px a blur has one tap.

@@ -16,7 +16,7 @@ import run
 from cvr.configs import config, derived
 from cvr.data import augmentation, batches, service
 from cvr.data.sources import describe
-from small_data import make_folder
+from small_data import make_folder, take_local_crops
 from small_shards import SMALL, augment, indices, make_shards, take
 
 ROOT = str(pathlib.Path(__file__).parents[2])
@@ -87,7 +87,7 @@ def test_every_example_of_an_epoch_arrives_once(workers, tmp_path, kind):
 def test_local_crops_arrive_as_they_are_made_here(
   workers, tmp_path, monkeypatch
 ):
-  monkeypatch.setattr(derived, 'MULTI_CROP', ('contrastive',))
+  take_local_crops(monkeypatch, 'contrastive')
   cfg = config.Config(image_size=16, local_size=8, local_crops=2)
   views = augmentation.per_image(derived.augmentation(cfg), 4)
   info = info_of('folder', tmp_path)

@@ -8,7 +8,7 @@ import pytest
 
 import oracles
 from cvr.configs import checks, config
-from cvr.configs.settings import METHOD_NAMES
+from cvr.configs.methods import KINDS
 from cvr.numerics import distributions
 from cvr.training import health
 from small_data import METHOD_SETTINGS
@@ -211,7 +211,7 @@ def test_advice_is_for_what_the_run_has():
 
 
 @pytest.mark.parametrize('kind', TROUBLES)
-@pytest.mark.parametrize('method', METHOD_NAMES)
+@pytest.mark.parametrize('method', KINDS)
 def test_every_flag_that_is_named_exists(kind, method):
   settings = METHOD_SETTINGS.get(method, {})
   found = advice(kind, pretrain_loss=method, **settings)
