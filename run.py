@@ -11,99 +11,19 @@ import contextlib
 import dataclasses
 import errno
 import hashlib
-import json
-import logging
 import os
 import signal
 import subprocess
 import sys
-import tempfile
 import time
 import uuid
 
-import absl.logging
-
+from cvr.checkpoints import stored
 from cvr.configs import checks, command_line, config, derived
+from cvr.startup import quiet_start
 
 # 0 done, 1 a bug of ours; the rest as the README lists them.
 EXIT_USAGE, EXIT_NO_USE, EXIT_RETRY, EXIT_PREEMPTED = 2, 3, 75, 143
-
-
-def quiet_start():
-  """Imports TensorFlow without what its C++ parts print before any log level.
-
-  Shown all the same when the import fails, or with TF_CPP_MIN_LOG_LEVEL=0.
-  """
-  # TFDS warns of its own deprecations there.
-  absl.logging.set_verbosity(absl.logging.ERROR)
-  if os.environ.setdefault('TF_CPP_MIN_LOG_LEVEL', '3') == '0':
-    return
-  sys.stderr.flush()
-  stderr = os.dup(2)
-  with tempfile.TemporaryFile() as held:
-    os.dup2(held.fileno(), 2)
-    try:
-      import tensorflow  # noqa: F401
-    except BaseException:
-      held.seek(0)
-      os.write(stderr, held.read())
-      raise
-    finally:
-      os.dup2(stderr, 2)
-      os.close(stderr)
-  # Evaluating several data sets traces often, of which it warns.
-  logging.getLogger('tensorflow').setLevel(logging.ERROR)
-
-
-def _gfile(path):
-  """tf.io.gfile for buckets; os for local paths, which answers at once."""
-  if '://' not in path:
-    return os.path
-  quiet_start()
-  import tensorflow as tf
-
-  return tf.io.gfile
-
-
-def _list(folder):
-  if '://' not in folder:
-    return os.listdir(folder)
-  from cvr.checkpoints import files
-
-  return files.listed(folder)
-
-
-def _read_json(path):
-  if '://' not in path:
-    with open(path) as file:
-      return json.load(file)
-  import tensorflow as tf
-
-  with tf.io.gfile.GFile(path) as file:
-    return json.load(file)
-
-
-def read_stored(path):
-  """What a run's folder or a checkpoint tells of its model: Stored, or None."""
-  gfile = _gfile(path)
-  if not gfile.exists(path) and not gfile.exists(f'{path}.index'):
-    return None
-  folder = path if gfile.isdir(path) else os.path.dirname(path)
-  name = os.path.join(folder, 'config.json')
-  if not path.endswith(('.tar', '.gz', '.tgz')) and gfile.exists(name):
-    settings = config.stored_settings(name, _read_json)
-    return command_line.Stored(settings, (settings['pretrain_loss'],))
-  # Nothing of ours is there: the tensors themselves have to tell.
-  if gfile.isdir(path) and not any(n.endswith('.index') for n in _list(path)):
-    return None
-  quiet_start()
-  from cvr.checkpoints import files, pretrained
-
-  try:
-    found = pretrained.identify(path)
-  except files.CheckpointError as error:
-    raise config.ConfigError(str(error)) from error
-  return command_line.Stored(found.settings, found.methods, found.released)
 
 
 def _git_hash():
@@ -264,14 +184,14 @@ def _check_changes(cfg, say):
   if cfg.fresh_start or not files.steps(cfg.model_dir):
     return
   path = os.path.join(cfg.model_dir, 'config.json')
-  if _gfile(path).exists(path):
-    stored = config.stored_settings(path, _read_json)
+  if stored.exists(path):
+    settings = config.stored_settings(path, stored.read_json)
   else:
     try:
-      stored = pretrained.identify(cfg.model_dir).settings
+      settings = pretrained.identify(cfg.model_dir).settings
     except files.CheckpointError:
       return  # Damaged: the one before it may do.
-  lines, serious = command_line.changes(stored, cfg)
+  lines, serious = command_line.changes(settings, cfg)
   if serious and not cfg.allow_config_change:
     raise config.ConfigError(
       f'the run in --model_dir={cfg.model_dir} has other settings: '
@@ -313,8 +233,8 @@ def _read(cfg, argv, strategy, monitor):
   from cvr.training import train
 
   record = f'{cfg.model_dir}/config.json'
-  if cfg.mode == 'eval' and _gfile(cfg.model_dir).exists(record):
-    seen = _read_json(record).get('num_examples')
+  if cfg.mode == 'eval' and stored.exists(record):
+    seen = stored.read_json(record).get('num_examples')
     state, total = train.rebuild(cfg, strategy, seen)
     online.follow(cfg, strategy, state, total, monitor)
     return
@@ -408,7 +328,7 @@ def _print(text):
 def main(argv):
   """-> the exit status."""
   try:
-    cfg = command_line.parse(argv, read_stored)
+    cfg = command_line.parse(argv, stored.read_stored)
   except command_line.Help as text:
     _print(text)
     return 0

@@ -15,8 +15,9 @@ import pathlib
 import tempfile
 
 import run
+from cvr.startup import quiet_start
 
-run.quiet_start()
+quiet_start()
 
 import tensorflow as tf
 

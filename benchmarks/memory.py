@@ -12,9 +12,9 @@ import resource
 import subprocess
 import sys
 
-import run
+from cvr.startup import quiet_start
 
-run.quiet_start()
+quiet_start()
 
 
 def measure(batch, chunk, size, depth):

@@ -9,9 +9,9 @@ import argparse
 import pathlib
 import tempfile
 
-import run
+from cvr.startup import quiet_start
 
-run.quiet_start()
+quiet_start()
 
 import numpy as np
 import tensorflow as tf

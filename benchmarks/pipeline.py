@@ -12,9 +12,9 @@ import pathlib
 import tempfile
 import time
 
-import run
+from cvr.startup import quiet_start
 
-run.quiet_start()
+quiet_start()
 
 import numpy as np
 import tensorflow as tf

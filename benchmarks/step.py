@@ -11,8 +11,9 @@ import argparse
 import sys
 
 import run
+from cvr.startup import quiet_start
 
-run.quiet_start()
+quiet_start()
 
 import numpy as np
 import tensorflow as tf

@@ -9,9 +9,9 @@ python -m benchmarks.vmf
 import argparse
 import sys
 
-import run
+from cvr.startup import quiet_start
 
-run.quiet_start()
+quiet_start()
 
 import tensorflow as tf
 

@@ -13,8 +13,9 @@ import pathlib
 import re
 
 import run
+from cvr.startup import quiet_start
 
-run.quiet_start()
+quiet_start()
 
 import numpy as np
 import tensorflow as tf

@@ -9,12 +9,14 @@ import sys
 sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 
 import run
+from cvr.checkpoints.stored import read_stored
 from cvr.configs import command_line
+from cvr.startup import quiet_start
 
 
 def measure(model_dir, ends=(0, -1)):
   """-> (classes, steps there are, top-1 at those that `ends` points at)."""
-  run.quiet_start()
+  quiet_start()
   import tensorflow as tf
 
   # Several models in one process are traced anew, which it warns of.
@@ -30,7 +32,7 @@ def measure(model_dir, ends=(0, -1)):
   if not steps or (0 in ends and steps[0] != 0):
     sys.exit(f'{model_dir} holds no checkpoint of the untrained encoder')
   argv = ['run.py', '--mode=eval', f'--model_dir={model_dir}']
-  cfg = command_line.parse(argv, run.read_stored)
+  cfg = command_line.parse(argv, read_stored)
   train_info = sources.describe(cfg.dataset, cfg.data_dir, cfg.train_split)
   eval_info = sources.describe(cfg.dataset, cfg.data_dir, cfg.eval_split)
   run.set_precision(cfg)

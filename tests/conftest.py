@@ -4,9 +4,9 @@
 
 import collections
 
-import run
+from cvr.startup import quiet_start
 
-run.quiet_start()
+quiet_start()
 
 import pytest
 import tensorflow as tf

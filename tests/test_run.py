@@ -348,7 +348,10 @@ def test_help_and_typing_errors_come_from_the_program_itself():
 
 def test_what_tensorflow_prints_at_import_is_shown_when_it_matters(tmp_path):
   module = tmp_path / 'tensorflow.py'
-  start = '$PYTHON -c "import run; run.quiet_start(); import tensorflow"'
+  start = (
+    '$PYTHON -c "from cvr.startup import quiet_start; quiet_start(); '
+    'import tensorflow"'
+  )
 
   def call(**env):
     return in_a_shell(start, PYTHONPATH=str(tmp_path), **env)

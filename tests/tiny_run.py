@@ -22,8 +22,9 @@ def make_encoder(cfg):
 
 def main():
   import run
+  from cvr.startup import quiet_start
 
-  run.quiet_start()
+  quiet_start()
   import resnet
   from cvr.methods import skeletons
 

@@ -1,0 +1,69 @@
+"""The settings of a model that lies on disk, for the command line.
+
+TensorFlow is imported only for a bucket, or where a checkpoint's tensors have
+to be read: a local folder with a config.json answers at once.
+"""
+
+import json
+import os
+
+from cvr.configs import config
+from cvr.configs.command_line import Stored
+from cvr.startup import quiet_start
+
+
+def _file_system(path):
+  """tf.io.gfile for buckets; os.path for local paths."""
+  if '://' not in path:
+    return os.path
+  quiet_start()
+  import tensorflow as tf
+
+  return tf.io.gfile
+
+
+def exists(path):
+  """Whether there is a file or a folder."""
+  return _file_system(path).exists(path)
+
+
+def read_json(path):
+  """The content of a JSON file."""
+  if '://' not in path:
+    with open(path) as file:
+      return json.load(file)
+  import tensorflow as tf
+
+  with tf.io.gfile.GFile(path) as file:
+    return json.load(file)
+
+
+def _listed(folder):
+  if '://' not in folder:
+    return os.listdir(folder)
+  from cvr.checkpoints import files
+
+  return files.listed(folder)
+
+
+def read_stored(path):
+  """What a run's folder or a checkpoint says of its model: Stored, or None."""
+  if not exists(path) and not exists(f'{path}.index'):
+    return None
+  is_folder = _file_system(path).isdir(path)
+  folder = path if is_folder else os.path.dirname(path)
+  record = os.path.join(folder, 'config.json')
+  if not path.endswith(('.tar', '.gz', '.tgz')) and exists(record):
+    settings = config.stored_settings(record, read_json)
+    return Stored(settings, (settings['pretrain_loss'],))
+  # No run of ours: the settings follow from the tensors of a checkpoint.
+  if is_folder and not any(n.endswith('.index') for n in _listed(path)):
+    return None
+  quiet_start()
+  from cvr.checkpoints import files, pretrained
+
+  try:
+    found = pretrained.identify(path)
+  except files.CheckpointError as error:
+    raise config.ConfigError(str(error)) from error
+  return Stored(found.settings, found.methods, found.released)
