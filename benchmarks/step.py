@@ -8,6 +8,7 @@ largest matmul, measured in between.
 """
 
 import argparse
+import dataclasses
 import sys
 
 import run
@@ -25,10 +26,11 @@ from cvr.configs import (
   derived,
   presets,
 )
+from cvr.configs.plan import make_plan
 from cvr.training import (
   optimizers,
-  train,
 )
+from cvr.training.step import make_state, make_train_step
 
 PRESETS = {
   'contrastive': 'simclr',
@@ -71,9 +73,11 @@ def make_batch(cfg, augmented):
 
 def whole_step(cfg):
   """-> (run(batch), the floating point operations of a step, graph(batch))."""
-  state = train.make_state(cfg, 1000, 0, 1000)
-  schedule = optimizers.learning_rate(cfg, 0, 1000)
-  step = train.make_train_step(cfg, state, schedule)
+  plan = make_plan(cfg, examples=None, classes=1000, replicas=1)
+  # Without warm-up: the first step moves already.
+  plan = dataclasses.replace(plan, total=1000)
+  state = make_state(plan)
+  step = make_train_step(state, optimizers.learning_rate(plan))
   step = tf.function(step, autograph=False)
   cost = flops.train_step(state.method, cfg.image_size)
   return (

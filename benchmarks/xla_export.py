@@ -8,6 +8,7 @@ benchmarks/xla_run.py reads them.
 """
 
 import argparse
+import dataclasses
 import json
 import pathlib
 import re
@@ -26,10 +27,11 @@ from cvr.configs import (
   config,
   presets,
 )
+from cvr.configs.plan import make_plan
 from cvr.training import (
   optimizers,
-  train,
 )
+from cvr.training.step import make_state, make_train_step
 
 CLASSES = 1000
 REFERENCE_STEPS = 3
@@ -45,9 +47,10 @@ PRESETS = {
 def make_step(cfg):
   """-> (state, train_step), without warm-up: the first step moves already."""
   run.set_precision(cfg)
-  state = train.make_state(cfg, CLASSES, 0, 100)
-  schedule = optimizers.learning_rate(cfg, 0, 100)
-  return state, train.make_train_step(cfg, state, schedule)
+  plan = make_plan(cfg, examples=None, classes=CLASSES, replicas=1)
+  plan = dataclasses.replace(plan, total=100)
+  state = make_state(plan)
+  return state, make_train_step(state, optimizers.learning_rate(plan))
 
 
 def captured(concrete):

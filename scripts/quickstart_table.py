@@ -23,10 +23,10 @@ def measure(model_dir, ends=(0, -1)):
   tf.get_logger().setLevel('ERROR')
 
   from cvr.checkpoints import files, saving
-  from cvr.configs import derived
+  from cvr.configs.plan import make_plan
   from cvr.data import sources
   from cvr.evaluation import features, online
-  from cvr.training import train
+  from cvr.training.step import make_state
 
   steps = files.steps(model_dir)
   if not steps or (0 in ends and steps[0] != 0):
@@ -36,11 +36,11 @@ def measure(model_dir, ends=(0, -1)):
   train_info = sources.describe(cfg.dataset, cfg.data_dir, cfg.train_split)
   eval_info = sources.describe(cfg.dataset, cfg.data_dir, cfg.eval_split)
   run.set_precision(cfg)
-  state = train.make_state(
-    cfg, len(train_info.class_names), 0, 1, train_info.num_examples
+  plan = make_plan(
+    cfg, train_info.num_examples, len(train_info.class_names), replicas=1
   )
+  state = make_state(plan)
   context = tf.distribute.InputContext()
-  mean_std = derived.augmentation(cfg).mean_std
   splits = [
     features.eval_input(info, cfg.image_size, cfg.eval_batch_size)(context)
     for info in (train_info, eval_info)
@@ -52,7 +52,7 @@ def measure(model_dir, ends=(0, -1)):
       online.extract(
         lambda images: state.method.embed(images)['representation'],
         split,
-        mean_std,
+        plan.recipe.mean_std,
       )
       for split in splits
     ]

@@ -13,7 +13,7 @@ import tensorflow as tf
 import tf_keras as keras
 
 import tiny_run
-from small_data import SMALL, make_folder
+from small_data import SMALL, make_folder, plan_of
 from small_runs import make_images
 
 tf.config.set_logical_device_configuration(
@@ -75,8 +75,6 @@ def tiny_encoder(monkeypatch):
 def state_of(tiny_encoder):
   del tiny_encoder
   from cvr.configs.config import Config
-  from cvr.training import train
+  from cvr.training.step import make_state
 
-  return lambda **changes: train.make_state(
-    Config(**SMALL | changes), 3, 0, 100
-  )
+  return lambda **changes: make_state(plan_of(Config(**SMALL | changes)))

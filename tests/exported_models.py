@@ -13,7 +13,8 @@ from cvr.checkpoints import pretrained
 from cvr.configs import config, derived
 from cvr.exports import export
 from cvr.methods import skeletons
-from cvr.training import train
+from cvr.training.step import State
+from small_data import plan_of
 
 DOCS = pathlib.Path(__file__).parents[1] / 'docs' / 'export.md'
 
@@ -52,12 +53,12 @@ def trained(
   cfg = config.Config(**settings | changes)
 
   def state():
-    method = methods.make_method(cfg, 0, 1)
+    method = methods.make_method(plan_of(cfg, 1, 0))
     probe = model.Classifier(classes) if classes else None
     if probe:
       probe(method.probed(method.embed(tf.zeros([1, SIZE, SIZE, 3]))))
       randomise(probe)
-    return train.State(method, probe, None)
+    return State(method, probe, None)
 
   first = state()
   randomise(first.method)

@@ -6,7 +6,9 @@ import tensorflow as tf
 import tf_keras as keras
 
 from cvr.configs.config import Config
-from cvr.training import optimizers, train
+from cvr.training import optimizers
+from cvr.training.step import make_state
+from small_data import plan_of
 
 
 @pytest.mark.parametrize('policy', ['float32', 'mixed_bfloat16'])
@@ -26,7 +28,7 @@ def test_lamb_decays_kernels_alone_and_follows_the_schedule(
   )
   try:
     with strategy.scope():
-      state = train.make_state(cfg, 3, 5, 100)
+      state = make_state(plan_of(cfg, 100, warmup=5))
     groups = optimizers.make_groups(state.method, state.probe)
     before = [v.numpy() for v in groups.trained]
 

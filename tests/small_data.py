@@ -2,12 +2,15 @@
 value of the pixels is the index.
 """
 
+import dataclasses
 import os
 
 import numpy as np
 import tensorflow as tf
 
 from cvr.configs import methods
+from cvr.configs.plan import make_plan
+from cvr.numerics import replicas
 
 _DINO = {'proj_head_hidden': 'gelu', 'num_prototypes': 12}
 # pretrain_loss -> what it needs beside the smallest of settings.
@@ -32,6 +35,12 @@ SMALL = {
   'proj_out_dim': 8,
   'train_batch_size': 4,
 }
+
+
+def plan_of(cfg, total=100, warmup=0, classes=3, examples=None):
+  """The Plan of a run of `total` steps, whatever its data set."""
+  plan = make_plan(cfg, examples, classes, replicas.num_replicas())
+  return dataclasses.replace(plan, total=total, warmup=warmup)
 
 
 def take_local_crops(monkeypatch, name):

@@ -41,6 +41,8 @@ from cvr.evaluation import online
 from cvr.methods import skeletons
 from cvr.numerics import replicas
 from cvr.training import loop, train
+from cvr.training.step import State as Trained
+from cvr.training.step import make_state
 from saved_runs import (
   Net,
   State,
@@ -52,7 +54,7 @@ from saved_runs import (
   restore,
   saved_run,
 )
-from small_data import encoded, write
+from small_data import encoded, plan_of, write
 from small_runs import C_BYOL, assert_same_bits, flags, tensors
 
 FORK = multiprocessing.get_context('forkserver')
@@ -522,7 +524,8 @@ def state_of(monkeypatch):
   monkeypatch.setitem(resnet.BLOCKS, 18, (False, (1, 0, 0, 1)))
   monkeypatch.setitem(resnet.BLOCKS, 34, (False, (1, 0, 0, 2)))
 
-  def make_encoder(cfg):
+  def make_encoder(plan):
+    cfg = plan.cfg
     return resnet.ResNet(cfg.resnet_depth, cfg.width_multiplier / 8, 'small')
 
   monkeypatch.setattr(skeletons, 'make_encoder', make_encoder)
@@ -530,7 +533,7 @@ def state_of(monkeypatch):
   def make(**settings):
     small = dict(image_size=16, proj_head_hidden_dim=16, proj_out_dim=8)
     small |= dict(resnet_depth=18, train_batch_size=4) | settings
-    return train.make_state(config.Config(**small), 3, 0, 100)
+    return make_state(plan_of(config.Config(**small)))
 
   return make
 
@@ -775,7 +778,7 @@ def follow(tmp_path, monkeypatch):
   """follow(last step, wait) -> Results of a reader of tmp_path / 'run'."""
   parts = [Blocks(20, 8) for _ in range(2)]
   method = tf.train.Checkpoint(encoder=parts[0])
-  state = train.State(method, parts[1], None)
+  state = Trained(method, parts[1], None)
 
   def read(*args):
     values = parts[0].values() | parts[1].values()

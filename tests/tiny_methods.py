@@ -10,8 +10,8 @@ from cvr import methods
 from cvr.configs.config import Config
 from cvr.methods.skeletons import head_options
 from cvr.numerics import schedules
-from cvr.training import train
-from small_data import METHOD_SETTINGS
+from cvr.training.step import make_state, make_train_step
+from small_data import METHOD_SETTINGS, plan_of
 
 # 24 px is where blur begins to have more than one tap.
 SIZE, BATCH = 24, 8
@@ -54,9 +54,10 @@ class Glance(keras.layers.Layer):
 
   representation_dim = 12
 
-  def __init__(self, cfg):
+  def __init__(self, plan):
     super().__init__(dtype=tf.float32)
-    self.mlp = model.MLP(1, 0, 12, output_bn=True, **head_options(cfg))
+    options = head_options(plan.cfg)
+    self.mlp = model.MLP(1, 0, 12, output_bn=True, **options)
 
   def call(self, x, training=False, frozen=0):
     del frozen
@@ -67,7 +68,7 @@ class Glance(keras.layers.Layer):
 
 def make(cfg, total=10):
   keras.utils.set_random_seed(0)
-  return methods.make_method(cfg, 2, total, num_examples=BATCH)
+  return methods.make_method(plan_of(cfg, total, 2, examples=BATCH))
 
 
 def trained_variables(method):
@@ -96,10 +97,8 @@ def step_weights(cfg, batch, steps=1, strategy=None, compiled=False):
   strategy = strategy or tf.distribute.get_strategy()
   replicas = strategy.num_replicas_in_sync
   with strategy.scope():
-    state = train.make_state(cfg, 3, 0, 100, num_examples=BATCH)
-    step = train.make_train_step(
-      cfg, state, schedules.warmup_cosine(0.1, 0, 100)
-    )
+    state = make_state(plan_of(cfg, 100, examples=BATCH))
+    step = make_train_step(state, schedules.warmup_cosine(0.1, 0, 100))
 
   def part(context):
     r = context.replica_id_in_sync_group

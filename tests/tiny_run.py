@@ -8,8 +8,10 @@ import sys
 BLOCKS = (False, (1, 0, 0, 1))
 
 
-def make_encoder(cfg):
+def make_encoder(plan):
   import resnet
+
+  cfg = plan.cfg
 
   return resnet.ResNet(
     cfg.resnet_depth,

@@ -314,8 +314,11 @@ def in_use(cfg):
   return {k: v for k, v in known.items() if k not in idle}
 
 
-def warnings(cfg, num_examples=None):
-  """Lines about what is possible but hardly meant; call it again with data."""
+def warnings(cfg, total=None, warmup=0):
+  """Lines about settings that are possible and rarely meant.
+
+  total, warmup: steps, where they are known.
+  """
   lines = []
   for name, other in _idle(cfg).items():
     value, given = getattr(cfg, name), getattr(cfg, other)
@@ -335,10 +338,7 @@ def warnings(cfg, num_examples=None):
       f'--local_size={cfg.local_size}: larger than the global crops, '
       f'--image_size={cfg.image_size}'
     )
-  if num_examples:
-    warmup = derived.warmup_steps(cfg, num_examples)
-    steps = derived.train_steps(cfg, num_examples)
-    if warmup >= steps:
-      epochs = f'--warmup_epochs={cfg.warmup_epochs:g}'
-      lines.append(f'{epochs}: {warmup} steps of warm-up in a run of {steps}')
+  if total is not None and warmup >= total:
+    epochs = f'--warmup_epochs={cfg.warmup_epochs:g}'
+    lines.append(f'{epochs}: {warmup} steps of warm-up in a run of {total}')
   return lines

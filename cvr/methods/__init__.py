@@ -28,8 +28,6 @@ of them run on every replica. What is not trained is made by
 distributed.mirrored(): each replica has a copy, and assigns the same to it.
 """
 
-import tensorflow as tf
-
 from cvr.methods.contrastive import CMC, CSimCLR, MoCo, SimCLR
 from cvr.methods.distillation import BYOL, CBYOL, DINO, SimSiam
 from cvr.methods.entropy_reconstruction import (
@@ -39,48 +37,9 @@ from cvr.methods.entropy_reconstruction import (
   EntRecDisc,
   ERSimCLR,
 )
+from cvr.methods.finetune import Finetune, FinetuneLatent
 from cvr.methods.prototypes import DeepCluster, SwAV
-from cvr.methods.skeletons import Method, Output
-from cvr.methods.stochcon import StochCon, WithLatent
-
-
-class Finetune(WithLatent, Method):
-  """Train the encoder, from a block on, under the labels' loss alone."""
-
-  def make_heads(self, cfg):
-    if cfg.probe_latent:
-      super().make_heads(cfg)
-
-  @property
-  def frozen(self):
-    """How many of the encoder's stages (the stem, four groups) are frozen."""
-    return self.cfg.fine_tune_after_block + 1
-
-  def embed(self, images, training=False, step=None):
-    h = self.encoder(images, training=training, frozen=self.frozen)
-    # A frozen backbone is an encoder at evaluation, its heads included.
-    training = training and self.frozen < 5
-    embedded = self.layers_of(h, training)
-    if self.cfg.probe_latent and training:
-      embedded['code'] = self.sample_latent(embedded['phi'], step)
-    return embedded
-
-  def trained(self):
-    if self.frozen >= 5:
-      return []
-    encoder = self.encoder.stages[self.frozen :]
-    if self.cfg.probe_latent:
-      return [*encoder, self.latent.projector]
-    used = self.cfg.ft_proj_selector % (len(self.projector.layers_out) + 1)
-    return [*encoder, *self.projector.layers_out[:used]]
-
-  def encode(self, views, step, training=True):
-    return {'probed': self.probed(self.embed(views[0], training, step))}
-
-  def objective(self, embeddings, step):
-    del step
-    return Output(tf.constant(0.0), {}, embeddings['probed'])
-
+from cvr.methods.stochcon import StochCon
 
 METHODS = {
   'contrastive': SimCLR,
@@ -103,11 +62,12 @@ METHODS = {
 }
 
 
-def make_method(cfg, warmup_steps, total_steps, num_examples=None):
+def make_method(plan):
   """The method of a run, its variables built. Call it inside the scope."""
+  cfg = plan.cfg
   kind = METHODS[cfg.pretrain_loss]
   if cfg.train_mode == 'finetune':
-    kind = Finetune
-  method = kind(cfg, warmup_steps, total_steps, num_examples)
+    kind = FinetuneLatent if cfg.probe_latent else Finetune
+  method = kind(plan)
   method.build(cfg.image_size)
   return method

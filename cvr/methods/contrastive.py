@@ -10,6 +10,9 @@ import objectives
 from cvr.methods.skeletons import Output, Siamese, Teacher, make_ceb
 from cvr.numerics import distributions, randomness, replicas, schedules
 
+# The second half of the seed of MoCo's first keys.
+_QUEUE_STREAM = 65536
+
 
 def _contrast_metrics(*directions):
   """The sum of cross entropies, the means of accuracy and entropy."""
@@ -66,7 +69,7 @@ class CSimCLR(Siamese):
   def make_heads(self, cfg):
     self.ceb = make_ceb(cfg, self.projected_dim)
     self.beta = schedules.beta_schedule(
-      cfg.beta_schedule, cfg.ceb_beta, *self.steps
+      cfg.beta_schedule, cfg.ceb_beta, self.plan.warmup, self.plan.total
     )
 
   def trained(self):
@@ -142,8 +145,8 @@ class CMC(SimCLR):
 
   double = False
 
-  def encode(self, views, step, training=True):
-    del step
+  def encode(self, views, draw, training=True):
+    del draw
     # Two parts of one view, as published; of whole images there have to be two.
     first, second = self.encoder.parts
     h = self.encoder(
@@ -175,7 +178,7 @@ class MoCo(Teacher):
   def make_heads(self, cfg):
     super().make_heads(cfg)
     shape = [cfg.queue_size, cfg.proj_out_dim]
-    rows = randomness.normal(shape, [cfg.seed, 65536])
+    rows = randomness.normal(shape, [cfg.seed, _QUEUE_STREAM])
     queue = tf.math.l2_normalize(rows, -1)
     self.queue = replicas.mirrored(queue, 'queue')
 
@@ -187,8 +190,8 @@ class MoCo(Teacher):
   def chance(self):
     return {'contrast_loss': math.log(1 + self.cfg.queue_size)}
 
-  def encode(self, views, step, training=True):
-    del step
+  def encode(self, views, draw, training=True):
+    del draw
     online = self.embed(views[0], training)
     return {
       'query': tf.math.l2_normalize(online['projection'], -1),

@@ -6,7 +6,6 @@ import tensorflow as tf
 
 import model
 import objectives
-from cvr.configs import derived
 from cvr.methods.skeletons import (
   Method,
   Output,
@@ -34,8 +33,8 @@ class BYOL(Teacher):
   def trained(self):
     return [*super().trained(), self.predictor]
 
-  def encode(self, views, step, training=True):
-    del step
+  def encode(self, views, draw, training=True):
+    del draw
     online = [self.embed(view, training) for view in views]
     return {
       'projection': [o['projection'] for o in online],
@@ -86,17 +85,17 @@ class CBYOL(BYOL):
       2, cfg.proj_head_hidden_dim, cfg.proj_out_dim, **head_options(cfg)
     )
     self.beta = schedules.beta_schedule(
-      cfg.beta_schedule, cfg.ceb_beta, *self.steps
+      cfg.beta_schedule, cfg.ceb_beta, self.plan.warmup, self.plan.total
     )
 
   def trained(self):
     return [*super().trained(), self.backward_encoder, self.ceb]
 
-  def predict(self, projection, step, salt, training):
+  def predict(self, projection, draw, salt, training):
     """The stochastic predictor's mu, z and prediction for one view."""
 
     def sample(mu):
-      noise = self.noise(step, salt, mu.shape[0], self.ceb.noise_dim)
+      noise = self.noise(draw, salt, mu.shape[0], self.ceb.noise_dim)
       return self.ceb.sample(mu, noise)
 
     sampling = self.cfg.ceb_sampling and training
@@ -128,10 +127,10 @@ class CBYOL(BYOL):
     )
     return (self.ceb.rate(mu1, b1) + self.ceb.rate(mu2, b2)) / 2
 
-  def encode(self, views, step, training=True):
+  def encode(self, views, draw, training=True):
     online = [self.embed(view, training) for view in views]
     forward = [
-      self.predict(o['projection'], step, salt, training)
+      self.predict(o['projection'], draw, salt, training)
       for salt, o in enumerate(online, 1)
     ]
     target = [self.target(view, training) for view in views]
@@ -186,7 +185,7 @@ class DINO(Teacher):
     self.target_prototypes = model.Prototypes(cfg.num_prototypes)
     self.centre = replicas.mirrored(tf.zeros([cfg.num_prototypes]), 'centre')
     # A model that is only read does not know its steps, nor need them.
-    images = cfg.teacher_temperature_warmup_epochs * (self.num_examples or 0)
+    images = cfg.teacher_temperature_warmup_epochs * (self.plan.examples or 0)
     self.teacher_temperature = schedules.linear(
       cfg.teacher_temperature_start,
       cfg.teacher_temperature,
@@ -207,8 +206,8 @@ class DINO(Teacher):
     steps = self.cfg.freeze_prototypes_steps
     return [(self.prototypes, step < steps)] if steps else []
 
-  def encode(self, views, step, training=True):
-    del step
+  def encode(self, views, draw, training=True):
+    del draw
 
     def student(images):
       embedded = self.embed(images, training)
@@ -274,7 +273,7 @@ class DINO(Teacher):
 
   def after_update(self, step, carry):
     super().after_update(step, carry)
-    if derived.centres(self.cfg):
+    if self.plan.centres:
       mean = tf.reduce_mean(carry['logits'], 0)  # of the chunks' means
       total = replicas.cross_replica_sum(mean)
       self.move_centre(total / replicas.num_replicas())
@@ -321,8 +320,8 @@ class SimSiam(Method):
   def steady(self):
     return [self.predictor] if self.cfg.constant_predictor_rate else []
 
-  def encode(self, views, step, training=True):
-    del step
+  def encode(self, views, draw, training=True):
+    del draw
     online = [self.embed(view, training) for view in views]
     projection = [o['projection'] for o in online]
     return {

@@ -10,7 +10,6 @@ import tensorflow as tf
 
 import model
 import objectives
-from cvr.configs import derived
 from cvr.configs.settings import refuse
 from cvr.methods.skeletons import Output, Siamese, by_resolution
 from cvr.numerics import clustering, randomness, replicas
@@ -19,8 +18,8 @@ from cvr.numerics import clustering, randomness, replicas
 class _Crops(Siamese):
   """Crops of two sizes; the projector sees all of them as one batch."""
 
-  def encode(self, views, step, training=True):
-    del step
+  def encode(self, views, draw, training=True):
+    del draw
     found = by_resolution(lambda x: self.encoder(x, training=training), views)
     embedded = self.layers_of(tf.concat(found, 0), training)
     z = self.location(embedded['projection'])
@@ -42,7 +41,6 @@ class SwAV(_Crops):
     # Embeddings of the global crops of earlier steps, the newest first.
     queue = tf.zeros([cfg.queue_size, 2, self.projected_dim])
     self.queue = replicas.mirrored(queue, 'queue')
-    self.queue_from = derived.queue_start_step(cfg, self.num_examples or 0)
 
   def trained(self):
     return [*super().trained(), self.prototypes]
@@ -53,8 +51,8 @@ class SwAV(_Crops):
   def held(self, step):
     return [(self.prototypes, self._frozen(step))]
 
-  def encode(self, views, step, training=True):
-    found = super().encode(views, step, training)
+  def encode(self, views, draw, training=True):
+    found = super().encode(views, draw, training)
     return found | {'scores': [self.prototypes(z) for z in found['projection']]}
 
   def chance(self):
@@ -73,7 +71,7 @@ class SwAV(_Crops):
     counted = tf.concat(
       [
         tf.fill([rows], True),
-        tf.fill([queued.shape[0]], step >= self.queue_from),
+        tf.fill([queued.shape[0]], step >= self.plan.queue_from),
       ],
       0,
     )
@@ -123,8 +121,8 @@ class DeepCluster(_Crops):
   needs_first_pass = True
 
   def make_heads(self, cfg):
-    examples, clusters = self.num_examples or 0, cfg.num_prototypes
-    if self.num_examples and clusters > examples:
+    examples, clusters = self.plan.examples or 0, cfg.num_prototypes
+    if examples and clusters > examples:
       why = f'more clusters than examples, of which there are {examples}'
       refuse('num_prototypes', clusters, why)
     empty = tf.zeros([examples, self.projected_dim])
@@ -174,11 +172,10 @@ class DeepCluster(_Crops):
   def cluster(self, head, epoch):
     """One head's Clusters, from rows that are drawn anew in every epoch."""
     rows = tf.convert_to_tensor(self.memory[head % 2])
-    salt = self.cfg.seed * 1009 + head + 1
     start = clustering.random_rows(
       rows,
       self.cfg.num_prototypes,
-      tf.stack([salt, tf.cast(epoch, tf.int32)]),
+      tf.stack([self.stream(head + 1), tf.cast(epoch, tf.int32)]),
     )
     iterations = self.cfg.kmeans_iterations
     return clustering.spherical_kmeans(rows, start, iterations)

@@ -10,10 +10,13 @@ from typing import NamedTuple
 import tensorflow as tf
 
 import model
-from cvr.configs import derived
 from cvr.methods.towers import TowerHeads, Towers
 from cvr.numerics import randomness, replicas, schedules
 from resnet import ResNet
+
+# Salts are smaller, so that no two seeds share a stream. Prime, for no reason
+# but that runs of before have drawn by it.
+_SALTS = 1009
 
 
 class Output(NamedTuple):
@@ -29,12 +32,13 @@ class Output(NamedTuple):
   carry: dict = {}
 
 
-def make_encoder(cfg):
+def make_encoder(plan):
   """The backbone that the configuration describes."""
+  cfg = plan.cfg
   return ResNet(
     cfg.resnet_depth,
     cfg.width_multiplier,
-    stem=derived.stem(cfg),
+    stem=plan.stem,
     sk_ratio=cfg.sk_ratio,
     se_ratio=cfg.se_ratio,
     bn_decay=cfg.batch_norm_decay,
@@ -56,15 +60,14 @@ def make_projector(cfg):
   )
 
 
-def make_body(cfg):
+def make_body(plan):
   """-> encoder, projector; of two networks in one where there are two."""
-  parts = derived.view_pair(cfg)
+  parts, cfg = plan.view_pair, plan.cfg
   if not parts:
-    return make_encoder(cfg), make_projector(cfg)
-  mean_std = derived.augmentation(cfg).mean_std
-  encoders = [make_encoder(cfg) for _ in parts]
+    return make_encoder(plan), make_projector(cfg)
+  encoders = [make_encoder(plan) for _ in parts]
   heads = [make_projector(cfg) for _ in parts]
-  return Towers(parts, encoders, mean_std), TowerHeads(heads)
+  return Towers(parts, encoders, plan.recipe.mean_std), TowerHeads(heads)
 
 
 def head_options(cfg):
@@ -101,22 +104,16 @@ def by_resolution(function, views):
 
 
 class Method(tf.Module):
-  """What all methods share: an encoder, a projector, a probe's layer.
-
-  num_examples: of the training split, for a memory of them. A model that is
-  read has that of its run; None where nobody knows.
-  """
+  """What all methods share: an encoder, a projector, a probe's layer."""
 
   # Whether observe() sees all examples once before step 0.
   needs_first_pass = False
 
-  def __init__(self, cfg, warmup_steps, total_steps, num_examples=None):
+  def __init__(self, plan):
     super().__init__()
-    self.cfg = cfg
-    self.steps = (warmup_steps, total_steps)
-    self.num_examples = num_examples
-    self.encoder, self.projector = make_body(cfg)
-    self.make_heads(cfg)
+    self.plan, self.cfg = plan, plan.cfg
+    self.encoder, self.projector = make_body(plan)
+    self.make_heads(plan.cfg)
 
   @property
   def projected_dim(self):
@@ -185,19 +182,27 @@ class Method(tf.Module):
   def begin(self):
     """Makes what starts as a copy of trained layers, once these are loaded."""
 
-  def noise(self, step, salt, rows, width, draw=randomness.normal):
+  def stream(self, salt):
+    """The first half of a seed: another stream of numbers for each salt."""
+    return self.cfg.seed * _SALTS + salt
+
+  def noise(self, draw, salt, rows, width, sample=randomness.normal):
     """[rows, width] random numbers for this replica's rows of a view."""
-    seed = tf.stack([self.cfg.seed * 1009 + salt, tf.cast(step, tf.int32)])
+    seed = tf.stack([self.stream(salt), tf.cast(draw, tf.int32)])
     return replicas.local_rows(
-      draw([rows * replicas.num_replicas(), width], seed)
+      sample([rows * replicas.num_replicas(), width], seed)
     )
+
+  def step_of(self, draw):
+    """The step that a draw belongs to: each of its chunks is one."""
+    return draw // self.plan.chunks
 
 
 class Siamese(Method):
   """One encoder for all views, which it sees as one batch."""
 
-  def encode(self, views, step, training=True):
-    del step
+  def encode(self, views, draw, training=True):
+    del draw
     embedded = self.embed(tf.concat(views, 0), training)
     h1, h2 = tf.split(self.location(embedded['projection']), 2)
     # Each view's rows apart: what is cut into chunks stays in order.
@@ -224,10 +229,10 @@ class Teacher(Method):
   def make_heads(self, cfg):
     # The twin starts from its own random weights, as published, and stays out
     # of trained(): trainable=False would freeze its batch statistics too.
-    self.target_encoder = make_encoder(cfg)
+    self.target_encoder = make_encoder(self.plan)
     self.target_projector = make_projector(cfg)
     self.ema = schedules.ema_ramp(
-      cfg.ema_alpha, self.steps[1], cfg.ema_schedule == 'constant'
+      cfg.ema_alpha, self.plan.total, cfg.ema_schedule == 'constant'
     )
 
   def target(self, view, training):

@@ -2,11 +2,10 @@
 
 import tensorflow as tf
 
-from cvr.configs import derived
 from cvr.methods import latents
 from cvr.methods.contrastive import SimCLR
 from cvr.methods.skeletons import head_options
-from cvr.numerics import replicas, schedules
+from cvr.numerics import schedules
 
 
 def make_latent(cfg, width):
@@ -35,7 +34,7 @@ class WithLatent:
   def make_heads(self, cfg):
     self.latent = make_latent(cfg, self.encoder.representation_dim)
     self.latent_temperature = schedules.exponential(
-      cfg.latent_temperature, cfg.latent_temperature_end, self.steps[1]
+      cfg.latent_temperature, cfg.latent_temperature_end, self.plan.total
     )
 
   def read_latent(self, h, training=False):
@@ -44,19 +43,15 @@ class WithLatent:
     return {'phi': phi, 'code': self.latent.code(phi)}
 
   def layers_of(self, h, training):
-    found = super().layers_of(h, training)
-    if not hasattr(self, 'latent'):
-      return found
-    return found | self.read_latent(h, training)
+    return super().layers_of(h, training) | self.read_latent(h, training)
 
   def sample_latent(self, phi, draw):
     """z [b, dim] of this replica's rows, the same for any number of them."""
     latent = self.latent
     rows = tf.nest.flatten(phi)[0].shape[0]
     noise = self.noise(draw, 1, rows, latent.dim, latent.draw)
-    # A step draws once for each of its chunks.
-    chunks = derived.chunks(self.cfg, replicas.num_replicas())
-    return latent.sample(phi, noise, self.latent_temperature(draw // chunks))
+    temperature = self.latent_temperature(self.step_of(draw))
+    return latent.sample(phi, noise, temperature)
 
 
 class StochCon(WithLatent, SimCLR):
@@ -70,12 +65,12 @@ class StochCon(WithLatent, SimCLR):
   def trained(self):
     return [*super().trained(), self.latent]
 
-  def encode(self, views, step, training=True):
+  def encode(self, views, draw, training=True):
     h = self.encoder(tf.concat(views, 0), training=training)
     seen = self.read_latent(h, training)
     first, second = _halves(seen['phi'])
     phi = self.latent.of_pair(own=second, other=first)
-    z = self.sample_latent(phi, step) if training else self.latent.code(phi)
+    z = self.sample_latent(phi, draw) if training else self.latent.code(phi)
     up = self.latent.up(z, training)
     both = tf.concat([tf.cast(_halves(h)[0], up.dtype), up], 0)
     # Of SimCLR: the latent is read already.

@@ -2,7 +2,7 @@
 
 encode(i, part) maps rows of a batch to named embeddings [n, ...]; loss(
 embeddings, batch) gives a scalar, its metrics, and tensors [n, ...] that are
-carried on. All return Found.
+carried on. All return a Result.
 """
 
 from typing import NamedTuple
@@ -15,19 +15,19 @@ from resnet import still_statistics
 _none = tf.UnconnectedGradients.ZERO
 
 
-class Found(NamedTuple):
-  """What came of a batch; carry: rows, of all its chunks."""
+class Result(NamedTuple):
+  """What a batch gives; carry: rows, of all its chunks."""
 
   metrics: dict
   carry: dict
   gradients: list  # one per variable
 
 
-def whole(encode, loss, batch, variables):
+def at_once(encode, loss, batch, variables):
   """One forward and one backward pass."""
   with tf.GradientTape() as tape:
     total, metrics, carry = loss(encode(0, batch), batch)
-  return Found(metrics, carry, tape.gradient(total, variables))
+  return Result(metrics, carry, tape.gradient(total, variables))
 
 
 def _cut(batch, chunks):
@@ -60,7 +60,7 @@ def _joined(arrays, first, chunks):
 
 
 def accumulated(encode, loss, batch, variables, chunks):
-  """The mean over chunks of what whole() gives: each has a loss of its own.
+  """The mean over chunks of what at_once() gives: each has a loss of its own.
 
   But of what is carried on the rows of all.
   """
@@ -82,7 +82,7 @@ def accumulated(encode, loss, batch, variables, chunks):
   state = sums, _arrays(first, chunks)
   sums, arrays = replicas.repeat(1, chunks, add, state)
   metrics, gradients = tf.nest.map_structure(lambda x: x / chunks, sums)
-  return Found(metrics, _joined(arrays, first, chunks), gradients)
+  return Result(metrics, _joined(arrays, first, chunks), gradients)
 
 
 def embed_all(encode, batch, chunks):
@@ -102,7 +102,7 @@ def embed_all(encode, batch, chunks):
 
 
 def cached(encode, loss, batch, variables, chunks):
-  """What whole() gives, in the memory of one chunk (Gao et al., 2021).
+  """What at_once() gives, in the memory of one chunk (Gao et al., 2021).
 
   All embeddings first; then the loss of them all, and its gradient by each;
   then each chunk once more, with that gradient. Exact where encode treats the
@@ -133,4 +133,4 @@ def cached(encode, loss, batch, variables, chunks):
     for v, g in zip(variables, direct, strict=True)
   ]
   gradients = replicas.repeat(0, chunks, add, start)
-  return Found(metrics, carry, gradients)
+  return Result(metrics, carry, gradients)

@@ -48,6 +48,7 @@ def seconds_per_step(steps, iterator, host_means):
 def measure(cfg, strategy, info):
   """-> Numbers of the run that cfg describes; its data set is info."""
   means = replicas.host_means(strategy)
+  plan = train.plan_of(cfg, strategy, info)
 
   def pace(step, iterator, jit_compile=False):
     steps = loop.make_loop(strategy, step, jit_compile, clocks=False)
@@ -60,11 +61,11 @@ def measure(cfg, strategy, info):
     del seed
     return {'views': (image[0, 0],)}
 
-  decode = pace(take, train.make_input(cfg, info, strategy, 0, corner))
-  batches = train.make_input(cfg, info, strategy, 0)
+  decode = pace(take, train.make_input(plan, info, strategy, 0, corner))
+  batches = train.make_input(plan, info, strategy, 0)
   batch, pulling = next(batches), pace(take, batches)
   del batches  # It would go on working beside the step.
-  step, state = train.build(cfg, strategy, info)
+  step, state = train.build(plan, strategy)
   exchange = None
   if strategy.num_replicas_in_sync > 1:
     trained = optimizers.make_groups(state.method, state.probe).trained

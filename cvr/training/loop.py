@@ -7,13 +7,11 @@ numbers, a save takes a step number.
 import math
 import signal
 import time
+from collections.abc import Callable
 from typing import NamedTuple
 
 import tensorflow as tf
 
-# The metrics of a step travel as one vector of this length: a loop on the
-# device carries one tensor, whatever the method reports.
-_SLOTS = 32
 # Seconds between two looks at the host: stop signals, the progress line.
 _LOOK_SECONDS = 8.0
 
@@ -27,15 +25,43 @@ class NonFinite(Exception):
 
 
 class Collapsed(Exception):
-  """Whoever watches wants an end; the checkpoint is written."""
+  """The watch asked for an end; the checkpoint is written."""
 
 
-class Seen(NamedTuple):
-  """What is found at a summary: more metrics, lines to say, whether to end."""
+class Observation(NamedTuple):
+  """What a watch found at a summary."""
 
-  metrics: dict = {}
-  lines: tuple | list = ()
-  over: bool = False
+  metrics: dict = {}  # to write beside those of the summary
+  lines: tuple | list = ()  # to print
+  collapsed: bool = False  # whether the run has to end
+
+
+class Span(NamedTuple):
+  """The steps of a run, and what divides them; 0: nothing does."""
+
+  start: int
+  total: int
+  batch: int  # examples of a step
+  summary_every: int = 0
+  save_every: int = 0
+  epoch: int = 0  # examples of one, for a run that acts when epochs begin
+
+
+class Hooks(NamedTuple):
+  """What is done beside the steps, on every worker.
+
+  save: (step, whether the run cannot go on without it).
+  host_means: what all workers make of a list of numbers together.
+  watch: (step, metrics of a summary) -> Observation.
+  on_epoch: called with an epoch's number before its first step. A run that
+    resumes at that step calls it again: its checkpoint is from before.
+  """
+
+  save: Callable
+  monitor: object
+  host_means: Callable = list
+  watch: Callable | None = None
+  on_epoch: Callable | None = None
 
 
 def _clock(after):
@@ -77,16 +103,19 @@ def make_loop(strategy, train_step, jit_compile=False, clocks=True):
   def packed(batch):
     metrics = train_step(batch)
     names[:] = sorted(metrics)
-    values = tf.stack([tf.cast(metrics[k], tf.float32) for k in names])
-    return tf.pad(values, [[0, _SLOTS - len(names)]])
+    return tf.stack([tf.cast(metrics[k], tf.float32) for k in names])
 
   if jit_compile:
     packed = tf.function(packed, jit_compile=True, autograph=False)
 
   @tf.function
   def run(iterator, n):
-    totals, waited = tf.zeros([_SLOTS]), tf.zeros([], tf.float64)
+    # One number for each metric, however many a step turns out to have.
+    totals, waited = tf.zeros([1]), tf.zeros([], tf.float64)
     for _ in tf.range(n):
+      tf.autograph.experimental.set_loop_options(
+        shape_invariants=[(totals, tf.TensorShape([None]))]
+      )
       batch = next(iterator)
       if clocks:
         waited += _wait(totals, batch)
@@ -153,12 +182,6 @@ def _share(waited, seconds):
   return {'input_wait': min(1.0, waited / seconds)}  # Two clocks may differ.
 
 
-def _next_stop(step, total, *intervals):
-  """The next step at which the host has something to do."""
-  marks = [step - step % i + i for i in intervals if i > 0]
-  return min([total, *marks])
-
-
 def _check_finite(step, metrics):
   """Raises NonFinite, with what to turn."""
   # The weights too: what a bad gradient did shows in the next loss only.
@@ -173,97 +196,110 @@ def _check_finite(step, metrics):
     )
 
 
-def _summarise(step, means, batch, watch, monitor):
-  """Tells the means since the last summary, and what watch sees -> Seen."""
-  seconds, waited = means.pop('seconds'), means.pop('waited')
-  means['images_per_second'] = batch / seconds
-  means |= _share(waited, seconds)
-  seen = watch(step, means) if watch else Seen()
-  for line in seen.lines:
-    monitor.say(line)
-  monitor.summary(step, means | seen.metrics)
-  return seen
+class _Fit:
+  """The state of a run between two chunks of its steps."""
+
+  def __init__(self, span, hooks):
+    self.span, self.hooks = span, hooks
+    self.step = span.start
+    self.chunk, self.pace = 1, None  # steps of the next one, seconds of a step
+    self.means = _Means()
+
+  def begin_epoch(self):
+    """Calls on_epoch if an epoch begins here -> the step of the next one.
+
+    An epoch begins with the first step that takes none of the one before.
+    """
+    examples, batch = self.span.epoch, self.span.batch
+    if not examples:
+      return math.inf
+    epoch = self.step * batch // examples
+    if self.step == -(-epoch * examples // batch):
+      self.hooks.on_epoch(epoch)
+    return -(-(epoch + 1) * examples // batch)
+
+  def chunk_end(self):
+    """The step at which the host has something to do, at the latest."""
+    every = (self.span.summary_every, self.span.save_every)
+    marks = [self.step - self.step % n + n for n in every if n]
+    return min(self.span.total, self.step + self.chunk, *marks)
+
+  def advance(self, steps, iterator, stop):
+    """Runs a chunk -> whether any worker was asked to stop."""
+    n = min(self.begin_epoch(), self.chunk_end()) - self.step
+    began = time.monotonic()
+    metrics = steps(iterator, n)
+    seconds = (time.monotonic() - began) / n
+    seconds, waited, asked = self.hooks.host_means(
+      [seconds, metrics.pop('input_seconds'), stop.asked()]
+    )
+    self.step += n
+    _check_finite(self.step, metrics)
+    self.means.add(metrics | {'seconds': seconds, 'waited': waited}, n)
+    # The first chunk compiles; its time says nothing about the next ones.
+    if self.step - n > self.span.start:
+      self.pace = seconds
+      self.chunk = max(1, min(int(_LOOK_SECONDS / seconds), 2 * self.chunk))
+    self._show(metrics | _share(waited, seconds), seconds)
+    return bool(asked)
+
+  def _show(self, metrics, seconds):
+    total = self.span.total
+    eta = None if self.pace is None else (total - self.step) * self.pace
+    rate = self.span.batch / seconds
+    self.hooks.monitor.progress(self.step, total, metrics, rate, eta)
+
+  def summarise(self):
+    """Writes the means since the last summary, where one is due, and what the
+    watch finds -> whether any worker found a collapse.
+    """
+    every = self.span.summary_every
+    if not every or (self.step % every and self.step != self.span.total):
+      return False
+    means, monitor = self.means.take(), self.hooks.monitor
+    seconds, waited = means.pop('seconds'), means.pop('waited')
+    means['images_per_second'] = self.span.batch / seconds
+    means |= _share(waited, seconds)
+    watch = self.hooks.watch
+    observed = watch(self.step, means) if watch else Observation()
+    for line in observed.lines:
+      monitor.say(line)
+    monitor.summary(self.step, means | observed.metrics)
+    return bool(self.hooks.host_means([float(observed.collapsed)])[0])
+
+  def save(self, asked, collapsed, stop):
+    """Saves where that is due, then ends a run that has to end before its last
+    step.
+    """
+    every, step = self.span.save_every, self.step
+    needed = asked or collapsed or step == self.span.total
+    if needed or (every and step % every == 0):
+      self.hooks.save(step, needed)
+      # A signal may have come while it was written.
+      asked = bool(self.hooks.host_means([stop.asked()])[0])
+    if asked and not needed:
+      self.hooks.save(step, True)  # If that one failed; else it is there.
+    if asked:
+      raise Stopped(
+        f'{stop.received or "Another worker stopped"} at step {step}: '
+        'checkpoint written. The same command goes on from here.'
+      )
+    if collapsed:
+      raise Collapsed(
+        f'collapsed at step {step} (--stop_on_collapse): checkpoint written. '
+        'What to turn stands above.'
+      )
 
 
-def _begin_epoch(epochs, step, batch):
-  """Calls who waits for an epoch that begins here -> where the next begins.
+def fit(steps, iterator, span, hooks):
+  """Runs the steps of a Span, in chunks that end where a hook is due.
 
-  An epoch begins with the first step that takes none of the one before.
+  steps: what make_loop gives. -> the last step.
   """
-  if not epochs:
-    return math.inf
-  examples, begin = epochs
-  epoch = step * batch // examples
-  if step == -(-epoch * examples // batch):
-    begin(epoch)
-  return -(-(epoch + 1) * examples // batch)
-
-
-def fit(
-  loop,
-  iterator,
-  *,
-  start,
-  total,
-  batch,
-  intervals,
-  save,
-  monitor,
-  host_means=list,
-  watch=None,
-  epochs=None,
-):
-  """The loop: chunks of steps that end at summaries, saves and looks.
-
-  intervals: (summary steps, checkpoint steps), 0 for none.
-  save: (step, whether the run cannot go on without it).
-  host_means: what the worker processes make of a list of numbers together.
-  watch: (step, metrics of a summary) -> Seen, on every worker.
-  epochs: (examples of one, what to call with its number before its first
-    step). Whoever resumes at that step calls it: a checkpoint is from before.
-  """
-  means, step, chunk, pace = _Means(), start, 1, None
+  run = _Fit(span, hooks)
   with _StopSignal() as stop:
-    while step < total:
-      ends = _next_stop(step, total, *intervals)
-      ends = min(ends, _begin_epoch(epochs, step, batch))
-      n = min(chunk, ends - step)
-      began = time.monotonic()
-      metrics = loop(iterator, n)
-      seconds = (time.monotonic() - began) / n
-      waited = metrics.pop('input_seconds')
-      seconds, waited, asked = host_means([seconds, waited, stop.asked()])
-      step += n
-      _check_finite(step, metrics)
-      means.add(metrics | {'seconds': seconds, 'waited': waited}, n)
-      # The first chunk compiles; its time says nothing about the next ones.
-      if step - n > start:
-        pace = seconds
-        chunk = max(1, min(int(_LOOK_SECONDS / pace), 2 * chunk))
-      rate = batch / seconds
-      eta = None if pace is None else (total - step) * pace
-      shown = metrics | _share(waited, seconds)
-      monitor.progress(step, total, shown, rate, eta)
-      over = 0.0
-      if intervals[0] and (step % intervals[0] == 0 or step == total):
-        seen = _summarise(step, means.take(), batch, watch, monitor)
-        (over,) = host_means([float(seen.over)])
-      due = intervals[1] and step % intervals[1] == 0
-      needed = bool(asked or over) or step == total
-      if due or needed:
-        save(step, needed)
-        # A signal may have come while it was written.
-        (asked,) = host_means([stop.asked()])
-      if asked and not needed:
-        save(step, True)  # If that one failed; else it is there already.
-      if asked:
-        raise Stopped(
-          f'{stop.received or "Another worker stopped"} at step {step}: '
-          'checkpoint written. The same command goes on from here.'
-        )
-      if over:
-        raise Collapsed(
-          f'collapsed at step {step} (--stop_on_collapse): checkpoint written. '
-          'What to turn stands above.'
-        )
-  return step
+    while run.step < span.total:
+      asked = run.advance(steps, iterator, stop)
+      collapsed = run.summarise()
+      run.save(asked, collapsed, stop)
+  return run.step

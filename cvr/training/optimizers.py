@@ -7,7 +7,7 @@ import tf_keras as keras
 
 import model
 import objectives
-from cvr.configs import config, derived
+from cvr.configs import config
 from cvr.numerics import schedules
 from lars_optimizer import LARS, among
 
@@ -65,23 +65,24 @@ class _AdamW(keras.optimizers.AdamW):
     """Keras' default is not wanted."""
 
 
-def learning_rate(cfg, warmup, total):
+def learning_rate(plan):
   """The run's schedule, step -> rate."""
   return schedules.warmup_cosine(
-    derived.scaled_learning_rate(cfg),
-    warmup,
-    total,
-    constant=cfg.learning_rate_schedule == 'constant',
-    start=derived.scaled_learning_rate(cfg, 'warmup_learning_rate'),
-    end=derived.scaled_learning_rate(cfg, 'final_learning_rate'),
+    plan.peak_rate,
+    plan.warmup,
+    plan.total,
+    constant=plan.cfg.learning_rate_schedule == 'constant',
+    start=plan.start_rate,
+    end=plan.final_rate,
   )
 
 
-def weight_decay(cfg, total):
+def weight_decay(plan):
   """The run's schedule, step -> weight decay."""
-  if not cfg.final_weight_decay:
-    return lambda step: cfg.weight_decay
-  return schedules.cosine(cfg.weight_decay, cfg.final_weight_decay, total)
+  decay, final = plan.cfg.weight_decay, plan.cfg.final_weight_decay
+  if not final:
+    return lambda step: decay
+  return schedules.cosine(decay, final, plan.total)
 
 
 def make_optimizer(cfg, groups, schedule, decay):
@@ -165,14 +166,14 @@ def held(method, step):
   }
 
 
-def steadied(cfg, method, rate, gradients, variables):
+def steadied(peak, method, rate, gradients, variables):
   """The gradients, those of method.steady() as if the rate were at its peak.
 
   It is a factor of each of them in SGD, also within its momentum.
   """
   layers = method.steady()
   steady = {v.ref() for layer in layers for v in layer.trainable_variables}
-  factor = tf.math.divide_no_nan(derived.scaled_learning_rate(cfg), rate)
+  factor = tf.math.divide_no_nan(peak, rate)
   return [
     factor * g if v.ref() in steady else g
     for v, g in zip(variables, gradients, strict=True)

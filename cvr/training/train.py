@@ -1,148 +1,19 @@
-"""The train step, what it trains, and where a run begins."""
+"""A run: what it trains on, where it begins, and its way to the last step."""
 
 import dataclasses
 import functools
-from typing import NamedTuple
 
 import tensorflow as tf
-import tf_keras as keras
 
-import model
-import objectives
-from cvr import methods
 from cvr.checkpoints import files, pretrained, saving
-from cvr.configs import checks, derived
+from cvr.configs import checks
+from cvr.configs.plan import make_plan
 from cvr.data import augmentation, batches, service, sources
 from cvr.methods import skeletons
 from cvr.numerics import replicas
 from cvr.training import big_batches, loop, optimizers, watch
 from cvr.training.monitor import Monitor
-
-
-class State(NamedTuple):
-  """What trains: a checkpoint holds exactly this."""
-
-  method: skeletons.Method
-  probe: model.Classifier | None
-  optimizer: keras.optimizers.Optimizer
-
-  def items(self):
-    """The trackables of a checkpoint; a run without labels has no probe."""
-    return {k: v for k, v in self._asdict().items() if v is not None}
-
-
-def make_state(cfg, num_classes, warmup, total, num_examples=None):
-  """Builds method, probe and optimizer. Call it inside the scope."""
-  keras.utils.set_random_seed(cfg.seed)
-  method = methods.make_method(cfg, warmup, total, num_examples)
-  probe = make_probe(cfg, method, num_classes)
-  optimizer = optimizers.make_optimizer(
-    cfg,
-    optimizers.make_groups(method, probe),
-    optimizers.learning_rate(cfg, warmup, total),
-    optimizers.weight_decay(cfg, total),
-  )
-  if cfg.precision == 'fp16':
-    # Gradients below 6e-8 would be 0: they are taken of a larger loss.
-    optimizer = keras.mixed_precision.LossScaleOptimizer(optimizer)
-  return State(method, probe, optimizer)
-
-
-def make_probe(cfg, method, num_classes):
-  """The linear probe, or None without labels or without the wish."""
-  wanted = cfg.lineareval_while_pretraining or cfg.train_mode == 'finetune'
-  if not num_classes or not wanted:
-    return None
-  probe = model.Classifier(num_classes, zero_init=cfg.zero_init_logits_layer)
-  images = tf.zeros([1, cfg.image_size, cfg.image_size, 3])
-  probe(method.probed(method.embed(images)))
-  return probe
-
-
-def _gradients(cfg):
-  """-> the way of big_batches to a step's gradients, and its chunks."""
-  chunks = derived.chunks(cfg, replicas.num_replicas())
-  if cfg.grad_cache_chunk:
-    return functools.partial(big_batches.cached, chunks=chunks), chunks
-  if chunks > 1:
-    return functools.partial(big_batches.accumulated, chunks=chunks), chunks
-  return big_batches.whole, 1
-
-
-def _make_loss(cfg, state, groups, step):
-  """-> loss(embeddings, batch) -> (this replica's share, metrics, carry)."""
-  method, probe, _ = state
-  decay = optimizers.weight_decay(cfg, method.steps[1])
-
-  def loss(embeddings, batch):
-    index = {'index': batch.get('index')}  # Benchmarks have none.
-    own, metrics, features, carry = method.objective(embeddings | index, step)
-    penalty = optimizers.penalty(cfg, groups, decay(step))
-    total = own + penalty
-    if probe:
-      labels = tf.tile(
-        batch['label'], [features.shape[0] // batch['label'].shape[0]]
-      )
-      probe_loss, probe_acc = objectives.classification(
-        probe(features), labels, cfg.use_binary_cross_entropy
-      )
-      total += probe_loss
-      metrics |= {'supervised_loss': probe_loss, 'supervised_acc': probe_acc}
-    metrics |= {'total_loss': total, 'weight_decay': penalty}
-    # The one place where the number of replicas enters a loss.
-    return total / replicas.num_replicas(), metrics, carry
-
-  return loss
-
-
-def _make_encode(cfg, method, step, chunks):
-  """-> encode(i, part of a batch) -> embeddings of its views, finished."""
-  recipe = derived.augmentation(cfg)
-
-  def encode(i, part):
-    views = augmentation.per_batch(recipe, part)['views']
-    # No two chunks of a run get the same noise.
-    return method.encode(views, step * chunks + tf.cast(i, step.dtype))
-
-  return encode
-
-
-def make_train_step(cfg, state, schedule):
-  """-> train_step(batch) -> this replica's metrics, a flat dict."""
-  method, _, optimizer = state
-  groups = optimizers.make_groups(*state[:2])
-  count = replicas.num_replicas()
-  gradients_of, chunks = _gradients(cfg)
-
-  def train_step(batch):
-    step = tf.identity(optimizer.iterations)
-    scale, unscale = optimizers.scaling(optimizer)
-    metrics, carry, gradients = gradients_of(
-      _make_encode(cfg, method, step, chunks),
-      scale(_make_loss(cfg, state, groups, step)),
-      batch,
-      groups.trained,
-    )
-    gradients = replicas.cross_replica_sum(unscale(gradients))
-    norm = tf.linalg.global_norm(gradients)
-    if cfg.clip_norm:
-      gradients, _ = tf.clip_by_global_norm(gradients, cfg.clip_norm, norm)
-    rate = schedule(step)
-    gradients = optimizers.steadied(
-      cfg, method, rate, gradients, groups.trained
-    )
-    optimizers.update(
-      optimizer, gradients, groups.trained, optimizers.held(method, step)
-    )
-    method.after_update(step, carry)
-    return metrics | {
-      'learning_rate': rate,
-      'grad_norm': norm,
-      'weight_norm': tf.linalg.global_norm(groups.trained),
-      'bad_images': count * tf.reduce_sum(tf.cast(batch['bad'], tf.float32)),
-    }
-
-  return train_step
+from cvr.training.step import make_encode, make_state, make_train_step
 
 
 def _resume(cfg, store, state, say):
@@ -186,7 +57,7 @@ def load_pretrained(cfg, state, say):
 
 
 def _any_optimizer(cfg):
-  """For whoever trains none: LAMB, for one, is not always there."""
+  """For a model that is not trained: LAMB, for one, is not always there."""
   return dataclasses.replace(
     cfg, optimizer='lars', constant_predictor_rate=False
   )
@@ -198,20 +69,28 @@ def rebuild(cfg, strategy, num_examples=None):
   num_examples: those that the run was trained on, where that is known.
   """
   info = sources.describe(cfg.dataset, cfg.data_dir, cfg.train_split)
-  num_examples = num_examples or info.num_examples
-  total = derived.train_steps(cfg, num_examples)
-  cfg, classes = _any_optimizer(cfg), len(info.class_names)
+  plan = make_plan(
+    _any_optimizer(cfg),
+    num_examples or info.num_examples,
+    len(info.class_names),
+    strategy.num_replicas_in_sync,
+  )
   with strategy.scope():
-    return make_state(cfg, classes, 0, total, num_examples), total
+    return make_state(plan), plan.total
 
 
 def untrained(cfg, strategy, found, optimizing=False):
   """A State that a pretrained.Found fits into."""
   if not optimizing:
     cfg = _any_optimizer(cfg)
-  num_examples = found.record.get('num_examples')
+  plan = make_plan(
+    cfg,
+    found.record.get('num_examples'),
+    found.num_classes,
+    strategy.num_replicas_in_sync,
+  )
   with strategy.scope():
-    return make_state(cfg, found.num_classes, 0, 1, num_examples)
+    return make_state(plan)
 
 
 def load_whole(cfg, strategy, found, optimizing, say):
@@ -229,32 +108,32 @@ def load_whole(cfg, strategy, found, optimizing, say):
   return state
 
 
-def make_input(cfg, info, strategy, start, per_image=None):
-  """The distributed batches from a step on; per_image: not the run's own."""
-  views = derived.num_views(cfg)
-  recipe = derived.augmentation(cfg)
-  on_host = cfg.augment_on == 'host'
+def make_input(plan, info, strategy, start, per_image=None):
+  """The distributed batches from a step on.
 
-  def source(context):
+  per_image: what is made of an image, in place of the run's own views.
+  """
+  cfg, recipe = plan.cfg, plan.recipe
+  finish = functools.partial(augmentation.per_batch, recipe)
+
+  def of_host(context):
     return batches.train_batches(
       info,
-      per_image or augmentation.per_image(recipe, views),
+      per_image or augmentation.per_image(recipe, plan.views),
       global_batch=cfg.train_batch_size,
-      per_replica_batch=cfg.train_batch_size // context.num_replicas_in_sync,
+      per_replica_batch=plan.rows,
       seed=cfg.seed,
       start_step=start,
       num_hosts=context.num_input_pipelines,
       host=context.input_pipeline_id,
       shuffle_buffer=cfg.shuffle_buffer,
       cache=cfg.cache_dataset,
-      window=None if per_image else augmentation.window(recipe, views),
-      finish=functools.partial(augmentation.per_batch, recipe)
-      if on_host
-      else None,
+      window=None if per_image else augmentation.window(recipe, plan.views),
+      finish=finish if cfg.augment_on == 'host' else None,
       share=service.shared(cfg.data_service) if cfg.data_service else None,
     )
 
-  return iter(strategy.distribute_datasets_from_function(source))
+  return iter(strategy.distribute_datasets_from_function(of_host))
 
 
 def describe(cfg):
@@ -272,37 +151,43 @@ def describe(cfg):
   return info
 
 
-def build(cfg, strategy, info):
+def plan_of(cfg, strategy, info):
+  """The Plan of a training on a described split."""
+  return make_plan(
+    cfg,
+    info.num_examples,
+    len(info.class_names),
+    strategy.num_replicas_in_sync,
+  )
+
+
+def build(plan, strategy):
   """-> (the train step, the State that it trains)."""
-  total = derived.train_steps(cfg, info.num_examples)
-  warmup = derived.warmup_steps(cfg, info.num_examples)
-  classes = len(info.class_names)
   with strategy.scope():
-    state = make_state(cfg, classes, warmup, total, info.num_examples)
-    schedule = optimizers.learning_rate(cfg, warmup, total)
-    return make_train_step(cfg, state, schedule), state
+    state = make_state(plan)
+    return make_train_step(state, optimizers.learning_rate(plan)), state
 
 
-def first_pass(cfg, strategy, info, method):
+def first_pass(strategy, info, method):
   """Shows observe() every training example; nothing else moves by it."""
-  _, chunks = _gradients(cfg)
+  plan = method.plan
 
   def look(batch):
-    encode = _make_encode(cfg, method, tf.constant(0, tf.int64), chunks)
-    embeddings = big_batches.embed_all(encode, batch, chunks)
+    encode = make_encode(method, tf.constant(0, tf.int64))
+    embeddings = big_batches.embed_all(encode, batch, plan.chunks)
     method.observe(embeddings | {'index': batch['index']})
     return {'rows': tf.size(batch['index'])}
 
-  look_at = loop.make_loop(strategy, look, cfg.jit_compile, clocks=False)
-  source = make_input(cfg, info, strategy, 0)
-  hosts = replicas.num_hosts(strategy)
+  look_at = loop.make_loop(strategy, look, plan.cfg.jit_compile, clocks=False)
+  source = make_input(plan, info, strategy, 0)
+  hosts, batch = replicas.num_hosts(strategy), plan.cfg.train_batch_size
   # The last ones are filled up with what the next epoch begins with.
-  for _ in range(batches.steps_of_all(info, cfg.train_batch_size, hosts)):
+  for _ in range(batches.steps_of_all(info, batch, hosts)):
     look_at(source, 1)
 
 
-def _epochs(strategy, info, method):
-  """What loop.fit does when an epoch begins; nothing for most methods."""
+def _on_epoch(strategy, method):
+  """What loop.fit calls when an epoch begins; None for most methods."""
   if type(method).on_epoch is skeletons.Method.on_epoch:
     return None
 
@@ -310,7 +195,18 @@ def _epochs(strategy, info, method):
   def begin(epoch):
     strategy.run(method.on_epoch, args=(epoch,))
 
-  return info.num_examples, lambda epoch: begin(tf.constant(epoch, tf.int64))
+  return lambda epoch: begin(tf.constant(epoch, tf.int64))
+
+
+def _make_store(plan, strategy, state, record):
+  return saving.Checkpoints(
+    plan.cfg.model_dir,
+    plan.cfg.keep_checkpoint_max,
+    replicas.is_chief(strategy),
+    alone=replicas.num_workers(strategy) == 1,
+    record=saving.Record(record),
+    **state.items(),
+  )
 
 
 def train(cfg, strategy, info, record, monitor: Monitor):
@@ -318,56 +214,51 @@ def train(cfg, strategy, info, record, monitor: Monitor):
 
   record: what to leave in config.json, once nothing refuses to begin.
   """
-  total = derived.train_steps(cfg, info.num_examples)
-  warmup = derived.warmup_steps(cfg, info.num_examples)
-  for line in checks.warnings(cfg, info.num_examples):
+  plan = plan_of(cfg, strategy, info)
+  for line in checks.warnings(cfg, plan.total, plan.warmup):
     monitor.say(f'Note: {line}')
-  step, state = build(cfg, strategy, info)
-  steps = loop.make_loop(
-    strategy, step, cfg.jit_compile, clocks=not cfg.deterministic
-  )
-  store = saving.Checkpoints(
-    cfg.model_dir,
-    cfg.keep_checkpoint_max,
-    replicas.is_chief(strategy),
-    alone=replicas.num_workers(strategy) == 1,
-    record=saving.Record(record),
-    **state.items(),
-  )
+  step, state = build(plan, strategy)
+  store = _make_store(plan, strategy, state, record)
   restored = _resume(cfg, store, state, monitor.say)
-  start = restored or 0
   monitor.write_json('config.json', record)
   monitor.write_json('flags.json', record['config'])
   monitor.say(
-    f'{info.name}: {info.num_examples:,} examples, '
-    f'{len(info.class_names)} classes; {total:,} steps of '
-    f'{cfg.train_batch_size}, warm-up {warmup:,}'
+    f'{info.name}: {info.num_examples:,} examples, {plan.classes} classes; '
+    f'{plan.total:,} steps of {cfg.train_batch_size}, warm-up {plan.warmup:,}'
   )
   if restored is None and state.method.needs_first_pass:
     monitor.say('One pass over the data before step 0 ...')
     with sources.explained(info):
-      first_pass(cfg, strategy, info, state.method)
-  if start == 0:
+      first_pass(strategy, info, state.method)
+  if not restored:
     store.save(0)
-  if start < total:
-    waits = service.watched(cfg.data_service, monitor.say)
-    with sources.explained(info), waits:
-      loop.fit(
-        steps,
-        make_input(cfg, info, strategy, start),
-        start=start,
-        total=total,
-        batch=cfg.train_batch_size,
-        intervals=(
-          cfg.train_summary_steps,
-          derived.checkpoint_steps(cfg, info.num_examples),
-        ),
-        save=functools.partial(store.save, say=monitor.say),
-        monitor=monitor,
-        host_means=replicas.host_means(strategy),
-        watch=watch.make_watch(
-          cfg, strategy, state.method, info, warmup, monitor
-        ),
-        epochs=_epochs(strategy, info, state.method),
-      )
-  return state, total
+  if (restored or 0) < plan.total:
+    _fit(plan, strategy, info, state, step, store, restored or 0, monitor)
+  return state, plan.total
+
+
+def _fit(plan, strategy, info, state, step, store, start, monitor):
+  cfg = plan.cfg
+  on_epoch = _on_epoch(strategy, state.method)
+  span = loop.Span(
+    start,
+    plan.total,
+    cfg.train_batch_size,
+    cfg.train_summary_steps,
+    plan.checkpoint_every,
+    info.num_examples if on_epoch else 0,
+  )
+  steps = loop.make_loop(
+    strategy, step, cfg.jit_compile, clocks=not cfg.deterministic
+  )
+  waits = service.watched(cfg.data_service, monitor.say)
+  with sources.explained(info), waits:
+    iterator = make_input(plan, info, strategy, start)
+    hooks = loop.Hooks(
+      functools.partial(store.save, say=monitor.say),
+      monitor,
+      replicas.host_means(strategy),
+      watch.make_watch(plan, strategy, state.method, info, monitor),
+      on_epoch,
+    )
+    loop.fit(steps, iterator, span, hooks)

@@ -8,7 +8,7 @@ import contextlib
 import numpy as np
 import tensorflow as tf
 
-from cvr.configs import checks, derived
+from cvr.configs import checks
 from cvr.data import augmentation, batches, sources
 from cvr.training import health, loop
 
@@ -18,10 +18,10 @@ _TOGETHER = 64
 _BEGINNING = 100
 
 
-def two_views(cfg, info, count):
+def two_views(recipe, info, count):
   """-> two views [n, H, W, 3] of `count` images of a split, on the host."""
   info = sources.a_few(info, count)
-  recipe, size = derived.augmentation(cfg), info.num_examples
+  size = info.num_examples
   with sources.explained(info):
     dataset = batches.train_batches(
       info,
@@ -40,16 +40,17 @@ def two_views(cfg, info, count):
   return [np.concatenate(parts)[good] for parts in zip(*parts, strict=True)]
 
 
-def held_out(cfg, info):
+def held_out(plan, info):
   """-> two views [n, H, W, 3] of the same images, and which split has them.
 
   The evaluation split, so that no step sees them; where it cannot be read, the
   training split. They depend on the data, the augmentation and n alone.
   """
+  cfg = plan.cfg
   with contextlib.suppress(sources.DataError):
     held = sources.describe(cfg.dataset, cfg.data_dir, cfg.eval_split)
-    return two_views(cfg, held, cfg.health_pairs), held.split
-  return two_views(cfg, info, cfg.health_pairs), info.split
+    return two_views(plan.recipe, held, cfg.health_pairs), held.split
+  return two_views(plan.recipe, info, cfg.health_pairs), info.split
 
 
 def _embedded(method, *views):
@@ -99,37 +100,43 @@ def make_look(strategy, method, views, rows):
   return look
 
 
-def make_watch(cfg, strategy, method, info, warmup, monitor):
-  """-> watch(step, metrics) -> loop.Seen, for loop.fit; None without a wish.
+def _settled(plan):
+  """The step from which a run should show that it learns.
+
+  Nothing need be learned while prototypes stand still or a queue is full of
+  noise.
+  """
+  cfg = plan.cfg
+  fills = cfg.queue_size // cfg.train_batch_size
+  return max(_BEGINNING, plan.warmup, cfg.freeze_prototypes_steps, fills)
+
+
+def make_watch(plan, strategy, method, info, monitor):
+  """-> watch(step, metrics) -> loop.Observation, or None where none is wanted.
 
   The chief alone looks.
   """
+  cfg = plan.cfg
   wanted = cfg.health_pairs and cfg.train_summary_steps
   if not wanted or cfg.train_mode == 'finetune':
     return None
   if not monitor.chief:
-    return lambda step, metrics: loop.Seen()
-  views, split = held_out(cfg, info)
+    return lambda step, metrics: loop.Observation()
+  views, split = held_out(plan, info)
   if len(views[0]) < 2:
     monitor.say(f'Not watched: {info.name}, {split} has no two good images')
-    return lambda step, metrics: loop.Seen()
+    return lambda step, metrics: loop.Observation()
   monitor.say(
     f'Watching {len(views[0])} pairs of views of {info.name}, {split}'
   )
   # No more than a step takes, which also needs room for its gradients.
-  rows = cfg.train_batch_size // strategy.num_replicas_in_sync
-  rows = cfg.grad_cache_chunk or rows // cfg.grad_accum_steps
-  look = make_look(strategy, method, views, rows)
-  # Nor need anything be learned while prototypes stand still, or while a queue
-  # is full of noise.
-  fills = cfg.queue_size // cfg.train_batch_size
-  settled = max(_BEGINNING, warmup, cfg.freeze_prototypes_steps, fills)
-  told = health.Told(checks.in_use(cfg), method.chance(), settled)
+  look = make_look(strategy, method, views, plan.rows // plan.chunks)
+  told = health.Told(checks.in_use(cfg), method.chance(), _settled(plan))
 
   def watch(step, metrics):
     numbers = look()
     lines = told.lines(step, metrics | numbers)
-    over = cfg.stop_on_collapse and told.collapsed()
-    return loop.Seen(numbers, lines, over)
+    collapsed = cfg.stop_on_collapse and told.collapsed()
+    return loop.Observation(numbers, lines, collapsed)
 
   return watch

@@ -22,6 +22,7 @@ from benchmarks import flops, rules, xla_export
 from cvr import methods
 from cvr.configs.config import Config
 from cvr.methods import skeletons
+from small_data import plan_of
 
 RUNNER = pathlib.Path(__file__).parents[2] / 'benchmarks' / 'xla_run.py'
 QUICK_COMPILATION = '--xla_backend_optimization_level=0'
@@ -163,7 +164,7 @@ def test_a_step_costs_three_forwards_and_one_of_the_target(tiny_encoder):
   costs = {}
   for loss in ('contrastive', 'byol'):
     cfg = Config(pretrain_loss=loss, proj_out_dim=8, **small)
-    method = methods.make_method(cfg, 0, 1)
+    method = methods.make_method(plan_of(cfg, 1, 0))
     embed = flops.forward(lambda x, m=method: m.embed(x, True), view)
     costs[loss] = flops.train_step(method, 16) / embed
   assert costs['contrastive'] == 6

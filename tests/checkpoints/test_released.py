@@ -14,6 +14,7 @@ from cvr.configs.config import Config
 from lars_optimizer import LARS
 from released_files import SMALL, _bn, features, finetuned, read, values, write
 from released_names import SLOT
+from small_data import plan_of
 
 DIGESTS = {
   ('simclr', 0.0): '3b32ff2f86c9db9d',
@@ -30,7 +31,7 @@ def build(path, image_size=32):
   cfg = Config(
     **found.settings, pretrain_loss=found.methods[0], image_size=image_size
   )
-  method = methods.make_method(cfg, 0, 10)
+  method = methods.make_method(plan_of(cfg, 10, 0))
   probe = None
   if found.num_classes:
     probe = model.Classifier(found.num_classes)

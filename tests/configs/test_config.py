@@ -22,6 +22,7 @@ from cvr.configs import (
   settings,
 )
 from cvr.configs.config import Config, ConfigError
+from cvr.configs.plan import make_plan
 from small_data import METHOD_SETTINGS, take_local_crops
 
 ROOT = str(pathlib.Path(__file__).parents[2])
@@ -29,6 +30,12 @@ ROOT = str(pathlib.Path(__file__).parents[2])
 
 def parse(line='', load_stored=None):
   return command_line.parse(['run.py', *line.split()], load_stored)
+
+
+def warnings(cfg, examples=50000):
+  """What is said of a run on so many examples."""
+  plan = make_plan(cfg, examples, classes=10, replicas=1)
+  return checks.warnings(cfg, plan.total, plan.warmup)
 
 
 def refusal(line):
@@ -391,7 +398,7 @@ def test_dino_and_simsiam_recipes():
 @pytest.mark.parametrize('name', presets.PRESETS)
 def test_every_preset_is_valid_and_without_idle_settings(name):
   cfg = parse(f'--preset={name}')
-  assert checks.warnings(cfg, num_examples=50000) == []
+  assert warnings(cfg) == []
   assert f'--preset={name}\n' in command_line.help_text()
 
 
@@ -802,15 +809,15 @@ def test_check_replicas_names_both_numbers():
   ],
 )
 def test_one_warning(line, hint):
-  (warning,) = checks.warnings(parse(line), num_examples=50000)
+  (warning,) = warnings(parse(line))
   assert hint in warning
 
 
 def test_no_warning():
   assert checks.warnings(parse('--train_steps=10')) == []
   # The warm-up takes 10 * 50000 // 512 = 976 steps.
-  assert checks.warnings(parse('--train_steps=977'), 50000) == []
-  assert len(checks.warnings(parse('--train_steps=976'), 50000)) == 1
+  assert warnings(parse('--train_steps=977')) == []
+  assert len(warnings(parse('--train_steps=976'))) == 1
 
 
 # What follows from the settings.

@@ -247,7 +247,10 @@ def inputs(pictures, strategy, **changes):
   cfg = Config(dataset=pictures, **RUN | changes)
   info = sources.describe(cfg.dataset)
   finish = functools.partial(augmentation.per_batch, derived.augmentation(cfg))
-  dataset, found = train.make_input(cfg, info, strategy, 0), []
+  dataset, found = (
+    train.make_input(train.plan_of(cfg, strategy, info), info, strategy, 0),
+    [],
+  )
   for _ in range(2):
     done = strategy.run(finish, args=(next(dataset),))
     parts = tf.nest.map_structure(strategy.experimental_local_results, done)

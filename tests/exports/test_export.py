@@ -17,8 +17,9 @@ import run
 from cvr.checkpoints import saving
 from cvr.configs import config
 from cvr.exports import export
-from cvr.training import train
+from cvr.training.step import make_state
 from exported_models import SIZE, blocks, expected, pictures, trained
+from small_data import plan_of
 
 
 @pytest.fixture(autouse=True)
@@ -351,7 +352,7 @@ def test_exporting_a_run(tmp_path, tiny_encoder, capsys):
     pretrain_loss='byol',
     precision='bf16',  # The export is in float32 all the same.
   )
-  state = train.make_state(cfg, 3, 0, 1)
+  state = make_state(plan_of(cfg, 1))
   record = run._record(cfg, ['run.py']) | {'class_names': ['a', 'b', 'c']}
   record = saving.Record(record)  # No config.json: a copied checkpoint.
   saving.Checkpoints(where, record=record, **state.items()).save(1)

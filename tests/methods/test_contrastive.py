@@ -8,7 +8,8 @@ import model
 import oracles
 from cvr import methods
 from cvr.methods import skeletons, towers
-from cvr.training import train
+from cvr.training.step import make_state, make_train_step
+from small_data import plan_of
 from tiny_methods import BATCH, make, make_batch, tiny
 
 pytestmark = pytest.mark.usefixtures('tiny_encoder')
@@ -25,7 +26,7 @@ def float32(*arrays):
 def test_cmc_takes_its_negatives_from_the_other_network_alone():
   rng = np.random.default_rng(0)
   h1, h2 = (oracles.unit_rows(rng, BATCH, 8) for _ in range(2))
-  method = methods.METHODS['cmc'](tiny('cmc', temperature=0.07), 0, 1)
+  method = methods.METHODS['cmc'](plan_of(tiny('cmc', temperature=0.07)))
   embeddings = {'projection': float32(h1, h2), 'probed': tf.zeros([BATCH, 2])}
   output = method.objective(embeddings, AT)
 
@@ -185,8 +186,8 @@ def test_moco_goes_on_from_a_checkpoint_bit_by_bit(tmp_path):
 
   def start(seed):
     cfg = tiny('moco', queue_size=3 * BATCH, seed=seed)
-    state = train.make_state(cfg, 3, 0, 100)
-    step = train.make_train_step(cfg, state, lambda step: 0.1)
+    state = make_state(plan_of(cfg, 100))
+    step = make_train_step(state, lambda step: 0.1)
     return state, tf.function(step, autograph=False)
 
   state, step = start(0)

@@ -9,7 +9,9 @@ import tensorflow as tf
 import oracles
 from cvr.methods import distillation
 from cvr.numerics import schedules
-from cvr.training import optimizers, train
+from cvr.training import optimizers
+from cvr.training.step import make_state, make_train_step
+from small_data import plan_of
 from tiny_methods import (
   BATCH,
   assert_same,
@@ -23,8 +25,8 @@ pytestmark = pytest.mark.usefixtures('tiny_encoder')
 K = 12  # As METHOD_SETTINGS has it.
 
 
-def compiled_step(state, cfg, schedule):
-  step = train.make_train_step(cfg, state, schedule)
+def compiled_step(state, schedule):
+  step = make_train_step(state, schedule)
   return tf.function(step, autograph=False)
 
 
@@ -113,10 +115,10 @@ def test_the_teachers_temperature_rises_in_epochs():
   changes = {'teacher_temperature': 0.07, 'teacher_temperature_start': 0.05}
   cfg = tiny('dino', teacher_temperature_warmup_epochs=2.5, **changes)
   # 2.5 epochs of 32 images by eights are 10 steps.
-  schedule = distillation.DINO(cfg, 0, 100, 32).teacher_temperature
+  schedule = distillation.DINO(plan_of(cfg, examples=32)).teacher_temperature
   found = [float(schedule(step)) for step in (0, 5, 10, 50)]
   assert found == pytest.approx([0.05, 0.06, 0.07, 0.07])
-  schedule = distillation.DINO(tiny('dino', **changes), 0, 100, 32)
+  schedule = distillation.DINO(plan_of(tiny('dino', **changes), examples=32))
   assert float(schedule.teacher_temperature(0)) == pytest.approx(0.07)
 
 
@@ -155,9 +157,9 @@ def test_dinos_twins_move_by_ema_and_prototypes_when_they_may():
     'dino', freeze_prototypes_steps=2, optimizer='adamw', weight_decay=0.1,
     clip_norm=3.0,
   )  # fmt: skip
-  state = train.make_state(cfg, 3, 0, 100)
+  state = make_state(plan_of(cfg, 100))
   method = state.method
-  step = compiled_step(state, cfg, schedules.warmup_cosine(0.1, 0, 100))
+  step = compiled_step(state, schedules.warmup_cosine(0.1, 0, 100))
   batch = make_batch(np.random.default_rng(3))
   first = method.prototypes.kernel.numpy()
   for number in range(3):
@@ -190,8 +192,8 @@ def test_dino_goes_on_from_a_checkpoint_with_the_same_bits(tmp_path):
   batch = make_batch(np.random.default_rng(5))
 
   def begin():
-    state = train.make_state(cfg, 3, 0, 10)
-    step = compiled_step(state, cfg, schedules.warmup_cosine(0.1, 0, 10))
+    state = make_state(plan_of(cfg, 10))
+    step = compiled_step(state, schedules.warmup_cosine(0.1, 0, 10))
     return state, tf.train.Checkpoint(**state.items()), step
 
   state, checkpoint, step = begin()
@@ -269,9 +271,9 @@ def test_the_predictors_rate_stays_while_the_others_falls():
       'simsiam', weight_decay=1e-2, learning_rate_schedule=kind,
       constant_predictor_rate=kind == 'cosine',
     )  # fmt: skip
-    state = train.make_state(cfg, 3, 0, 100)
+    state = make_state(plan_of(cfg, 100))
     state.optimizer.iterations.assign(80)
-    step = compiled_step(state, cfg, optimizers.learning_rate(cfg, 0, 100))
+    step = compiled_step(state, optimizers.learning_rate(plan_of(cfg)))
     runs.append((state.method, step))
   (falls, step), (stays, other) = runs
   # The last BN of a block starts at gamma 0, which hides what is before it.

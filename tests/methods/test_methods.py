@@ -10,7 +10,8 @@ import model
 from cvr import methods
 from cvr.configs import derived
 from cvr.methods import skeletons
-from cvr.training import train
+from cvr.training.step import make_state, make_train_step
+from small_data import plan_of
 from tiny_methods import (
   BATCH,
   Glance,
@@ -80,10 +81,8 @@ def test_the_loss_falls_on_a_repeated_batch(loss, distribution):
     use_blur=False,
     lineareval_while_pretraining=False,
   )
-  state = train.make_state(cfg, 3, 0, 1000, num_examples=BATCH)
-  step = tf.function(
-    train.make_train_step(cfg, state, lambda step: 0.1), autograph=False
-  )
+  state = make_state(plan_of(cfg, 1000, examples=BATCH))
+  step = tf.function(make_train_step(state, lambda step: 0.1), autograph=False)
   batch = make_batch(np.random.default_rng(1))
   losses = [float(step(batch)['total_loss']) for _ in range(12)]
   assert losses[-1] < losses[1] - 0.05 * abs(losses[1])
@@ -124,7 +123,7 @@ def test_the_whole_step_compiles_and_is_the_same(
 def test_the_teacher_moves_by_ema_alone_after_the_optimizer(loss):
   cfg = tiny(loss)
   total = 100
-  state = train.make_state(cfg, 3, 0, total)
+  state = make_state(plan_of(cfg, total))
   method = state.method
 
   def weights(*layers):
@@ -139,7 +138,7 @@ def test_the_teacher_moves_by_ema_alone_after_the_optimizer(loss):
     not np.allclose(a, b) for a, b in zip(before, online_before, strict=True)
   )
   state.optimizer.iterations.assign(40)
-  step = train.make_train_step(cfg, state, lambda step: 0.1)
+  step = make_train_step(state, lambda step: 0.1)
   tf.function(step, autograph=False)(make_batch(np.random.default_rng(4)))
   decay = 1 - (1 - 0.9) * (math.cos(math.pi * 40 / total) + 1) / 2
   online = weights(method.encoder, method.projector)

@@ -15,6 +15,7 @@ from cvr.configs.config import ConfigError
 from cvr.methods import skeletons
 from cvr.numerics import clustering
 from on_replicas import on_replicas
+from small_data import plan_of
 from small_runs import assert_same_bits, flags
 from tiny_methods import SIZE, make, tiny
 
@@ -193,7 +194,7 @@ def clusters_of(examples=12, **changes):
   """A DeepCluster of some examples with a memory -> (method, memory)."""
   memory = unit(np.random.default_rng(8), 2, examples).astype(np.float32)
   cfg = tiny('deepcluster', kmeans_iterations=3, **changes)
-  method = methods.make_method(cfg, 0, 10, examples)
+  method = methods.make_method(plan_of(cfg, 10, 0, examples=examples))
   for variable, rows in zip(method.memory, memory, strict=True):
     variable.assign(rows)
   return method, memory

@@ -16,6 +16,8 @@ from cvr.data import sources
 from cvr.methods import contrastive, skeletons
 from cvr.numerics import replicas, schedules
 from cvr.training import loop, monitor, train
+from cvr.training.step import make_state, make_train_step
+from small_data import plan_of
 from small_runs import assert_same_bits, flags
 from tiny_methods import BATCH, assert_same, make_batch, step_weights, tiny
 
@@ -208,14 +210,11 @@ def test_a_step_with_state_compiles_and_is_the_same(toy):
 @pytest.mark.usefixtures('two_replicas')
 def test_who_does_nothing_when_an_epoch_begins_is_not_asked(folder):
   strategy = tf.distribute.get_strategy()
-  info = sources.describe(f'folder:{folder}', '', 'train')
   for name, kind in methods.METHODS.items():
-    found = train._epochs(strategy, info, kind(tiny(name), 0, 1))
-    assert (found is None) == (name != 'deepcluster')
-  toy = Toy(tiny(), 0, 1, num_examples=22)
-  examples, begin = train._epochs(strategy, info, toy)
-  begin(7)
-  assert examples == 22
+    begin = train._on_epoch(strategy, kind(plan_of(tiny(name))))
+    assert (begin is None) == (name != 'deepcluster')
+  toy = Toy(plan_of(tiny(), examples=22))
+  train._on_epoch(strategy, toy)(7)
   np.testing.assert_array_equal(toy.anchor, np.full(8, 7.0))
 
 
@@ -225,7 +224,7 @@ def test_a_pass_over_the_data_moves_nothing_else(toy, folder, monkeypatch):
     use_blur=False, grad_cache_chunk=4,
   )  # fmt: skip
   info = sources.describe(cfg.dataset, '', 'train')
-  method = methods.make_method(cfg, 0, 1, info.num_examples)
+  method = methods.make_method(plan_of(cfg, 1, 0, examples=info.num_examples))
   before = {v.ref(): v.numpy() for v in method.variables}
   seen = []
   monkeypatch.setattr(
@@ -233,7 +232,7 @@ def test_a_pass_over_the_data_moves_nothing_else(toy, folder, monkeypatch):
       method, found
     )
   )  # fmt: skip
-  train.first_pass(cfg, tf.distribute.get_strategy(), info, method)
+  train.first_pass(tf.distribute.get_strategy(), info, method)
   # Traced once, a whole batch joined from its chunks.
   (found,) = seen
   assert found['index'].shape == (BATCH,)
@@ -275,9 +274,9 @@ def test_what_is_held_keeps_its_bits_and_then_begins_anew(
   strategy = two_replicas if count == 2 else tf.distribute.get_strategy()
   cfg = tiny(weight_decay=0.1, clip_norm=1e3, **settings)
   with strategy.scope():
-    state = train.make_state(cfg, 3, 0, 100)
+    state = make_state(plan_of(cfg, 100))
     schedule = schedules.warmup_cosine(0.1, 0, 100)
-    step = train.make_train_step(cfg, state, schedule)
+    step = make_train_step(state, schedule)
   batch = make_batch(np.random.default_rng(3), BATCH // count)
 
   @tf.function(autograph=False)

@@ -8,7 +8,8 @@ import tf_keras as keras
 import oracles
 from cvr.configs.config import Config
 from cvr.methods import skeletons
-from cvr.training import train
+from cvr.training.step import make_state, make_train_step
+from small_data import plan_of
 from tiny_methods import (
   Glance,
   assert_same,
@@ -146,7 +147,7 @@ def test_chunks_of_a_step_draw_at_its_temperature(kind):
     train_mode=kind,
     **chunks[kind],
   )
-  state = train.make_state(cfg, 3, 0, 10)
+  state = make_state(plan_of(cfg, 10))
   batch = make_batch(np.random.default_rng(8))
   if kind == 'finetune':
     batch['views'] = batch['views'][:1]
@@ -158,7 +159,7 @@ def test_chunks_of_a_step_draw_at_its_temperature(kind):
 
   state.method.latent.sample = spy
   state.optimizer.iterations.assign(5)
-  train.make_train_step(cfg, state, lambda step: 0.1)(batch)
+  make_train_step(state, lambda step: 0.1)(batch)
   assert len(seen) >= 4
   assert [float(t) for t in seen] == pytest.approx([1.0] * len(seen))
 

@@ -9,7 +9,9 @@ import tensorflow as tf
 import tf_keras as keras
 
 import resnet
-from cvr.training import big_batches, train
+from cvr.training import big_batches
+from cvr.training.step import make_state, make_train_step
+from small_data import plan_of
 from tiny_methods import (
   BATCH,
   assert_same,
@@ -63,7 +65,7 @@ def setup(loss, **changes):
   return method, variables, batch, encode, total
 
 
-one_go = tf.function(big_batches.whole, autograph=False)
+one_go = tf.function(big_batches.at_once, autograph=False)
 
 
 def rows(batch, first, last):
@@ -181,7 +183,7 @@ def test_what_is_carried_has_the_rows_of_all_chunks(compiled):
   @tf.function(autograph=False, jit_compile=compiled)
   def run():
     return {
-      'whole': big_batches.whole(encode, loss, batch, [weight]),
+      'whole': big_batches.at_once(encode, loss, batch, [weight]),
       'cached': big_batches.cached(encode, loss, batch, [weight], 3),
       'chunks': big_batches.accumulated(encode, loss, batch, [weight], 3),
     }
@@ -225,11 +227,11 @@ def test_fp16_scales_its_loss_and_skips_what_overflows():
   keras.mixed_precision.set_global_policy('mixed_float16')
   try:
     cfg = tiny('contrastive', precision='fp16', optimizer='lars')
-    state = train.make_state(cfg, 3, 0, 100)
+    state = make_state(plan_of(cfg, 100))
   finally:
     keras.mixed_precision.set_global_policy('float32')
   optimizer = state.optimizer
-  step = train.make_train_step(cfg, state, lambda step: 0.1)
+  step = make_train_step(state, lambda step: 0.1)
   step = tf.function(step, autograph=False)
   batch = make_batch(np.random.default_rng(1))
   before = [v.numpy() for v in trained_variables(state.method)]

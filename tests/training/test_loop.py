@@ -62,17 +62,12 @@ def fit(monkeypatch):
 
   def run(trainer, total, intervals=(0, 0), epochs=None, watch=None):
     monkeypatch.setattr(loop.time, 'monotonic', lambda: trainer.now)
+    examples, on_epoch = epochs or (0, None)
     return loop.fit(
       trainer.loop,
       None,
-      start=trainer.step,
-      total=total,
-      batch=8,
-      intervals=intervals,
-      save=trainer.save,
-      monitor=trainer,
-      epochs=epochs,
-      watch=watch,
+      loop.Span(trainer.step, total, 8, *intervals, examples),
+      loop.Hooks(trainer.save, trainer, watch=watch, on_epoch=on_epoch),
     )
 
   return run
@@ -263,7 +258,7 @@ def test_what_is_seen_at_a_summary_is_told_and_written(fit):
   def watch(step, metrics):
     asked.append((step, metrics['total_loss']))
     lines = ['look here'] if step == 50 else []
-    return loop.Seen({'health/x': step / 2}, lines)
+    return loop.Observation({'health/x': step / 2}, lines)
 
   assert fit(trainer, 60, (25, 0), watch=watch) == 60
   # It gets the means of the same summary.
@@ -276,7 +271,7 @@ def test_what_is_seen_at_a_summary_is_told_and_written(fit):
 @pytest.mark.parametrize('step, saves', [(20, [20]), (25, [20, 25])])
 def test_who_watches_may_end_the_run_after_a_checkpoint(fit, step, saves):
   trainer = Trainer(pace=1e-3)
-  watch = lambda at, _: loop.Seen(over=at == step)  # noqa: E731
+  watch = lambda at, _: loop.Observation(collapsed=at == step)  # noqa: E731
   with pytest.raises(loop.Collapsed, match=f'at step {step} '):
     fit(trainer, 100, (5, 20), watch=watch)
   assert (trainer.saves, trainer.step) == (saves, step)
@@ -297,16 +292,22 @@ def test_all_workers_end_when_one_has_seen_it(monkeypatch):
 
   with pytest.raises(loop.Collapsed, match='at step 10 '):
     loop.fit(
-      trainer.loop, None, start=0, total=100, batch=8, intervals=(5, 0),
-      save=trainer.save, monitor=trainer, host_means=host_means,
-      watch=lambda step, metrics: loop.Seen(),
-    )  # fmt: skip
+      trainer.loop,
+      None,
+      loop.Span(0, 100, 8, summary_every=5),
+      loop.Hooks(
+        trainer.save,
+        trainer,
+        host_means,
+        watch=lambda step, metrics: loop.Observation(),
+      ),
+    )
   assert trainer.saves == [10]
 
 
 def test_a_signal_comes_before_a_collapse(fit):
   trainer = Trainer(pace=10.0, at={5: kill(signal.SIGTERM)})
-  watch = lambda step, metrics: loop.Seen(over=True)  # noqa: E731
+  watch = lambda step, metrics: loop.Observation(collapsed=True)  # noqa: E731
   with pytest.raises(loop.Stopped, match='at step 5:'):
     fit(trainer, 100, (5, 0), watch=watch)
   assert trainer.saves == [5]

@@ -5,8 +5,9 @@ import pytest
 import tensorflow as tf
 
 from cvr.configs.config import Config
-from cvr.training import optimizers, train
-from small_data import SMALL
+from cvr.training import optimizers
+from cvr.training.step import make_state, make_train_step
+from small_data import SMALL, plan_of
 
 
 def test_groups_cover_what_is_trained_and_spare_the_teacher(state_of):
@@ -66,10 +67,10 @@ DECAYS = [0.04, 0.0927208, 0.22, 0.3472792, 0.4]
 
 def test_weight_decay_goes_to_its_final_value():
   cfg = Config(optimizer='adamw', weight_decay=0.04, final_weight_decay=0.4)
-  decay = optimizers.weight_decay(cfg, 4)
+  decay = optimizers.weight_decay(plan_of(cfg, 4))
   found = [float(decay(step)) for step in range(5)]
   np.testing.assert_allclose(found, DECAYS, rtol=1e-6)
-  constant = optimizers.weight_decay(Config(weight_decay=0.04), 4)
+  constant = optimizers.weight_decay(plan_of(Config(weight_decay=0.04), 4))
   assert [constant(step) for step in (0, 3)] == [0.04, 0.04]
 
 
@@ -78,7 +79,7 @@ def test_adamw_decays_by_the_schedule(tiny_encoder):
     **SMALL, optimizer='adamw', weight_decay=0.04, final_weight_decay=0.4,
     learning_rate=16.0, learning_rate_schedule='constant', warmup_epochs=0.0,
   )  # fmt: skip
-  state = train.make_state(cfg, 3, 0, 4)
+  state = make_state(plan_of(cfg, 4))
   groups = optimizers.make_groups(state.method, state.probe)
   zeros = [tf.zeros_like(v) for v in groups.trained]
   kernel, expected = groups.decayed[-1], groups.decayed[-1].numpy()
@@ -99,10 +100,10 @@ def test_the_penalty_follows_the_schedule(tiny_encoder):
     cfg = Config(
       **SMALL, optimizer=optimizer, weight_decay=0.04, final_weight_decay=0.4
     )
-    state = train.make_state(cfg, 3, 0, 4)
+    state = make_state(plan_of(cfg, 4))
     groups = optimizers.make_groups(state.method, state.probe)
     of = groups.probe_kernels if optimizer == 'lars' else groups.penalised
-    step = train.make_train_step(cfg, state, lambda step: 0.0)
+    step = make_train_step(state, lambda step: 0.0)
     step = tf.function(step, autograph=False)
     for decay in DECAYS[:3]:
       squares = sum(float(tf.nn.l2_loss(v)) for v in of)
@@ -141,10 +142,10 @@ def test_gradients_are_clipped_by_the_norm_of_them_all(tiny_encoder):
       learning_rate=64.0, learning_rate_schedule='constant', weight_decay=0.0,
       clip_norm=clip_norm,
     )  # fmt: skip
-    state = train.make_state(cfg, 3, 0, 100)
+    state = make_state(plan_of(cfg, 100))
     groups = optimizers.make_groups(state.method, state.probe)
     before = [v.numpy() for v in groups.trained]
-    step = train.make_train_step(cfg, state, lambda step: 1.0)
+    step = make_train_step(state, lambda step: 1.0)
     metrics = tf.function(step, autograph=False)(batch)
     steps = [b - v.numpy() for v, b in zip(groups.trained, before, strict=True)]
     return float(metrics['grad_norm']), np.concatenate(
@@ -166,7 +167,7 @@ def test_learning_rates_begin_and_end_where_they_are_told():
     train_batch_size=4096, learning_rate=0.3, final_learning_rate=0.0003,
     warmup_learning_rate=0.3 / 16,
   )  # fmt: skip
-  rate = optimizers.learning_rate(cfg, 10, 110)
+  rate = optimizers.learning_rate(plan_of(cfg, 110, warmup=10))
   steps = {0: 0.3, 5: 2.55, 10: 4.8, 60: 2.4024, 110: 0.0048}
   for step, expected in steps.items():
     assert float(rate(step)) == pytest.approx(expected, rel=1e-5)

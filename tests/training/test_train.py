@@ -13,7 +13,7 @@ from cvr.checkpoints import pretrained
 from cvr.configs.config import Config, ConfigError
 from cvr.configs.presets import PRESETS
 from cvr.training import train
-from small_data import METHOD_SETTINGS, SMALL
+from small_data import METHOD_SETTINGS, SMALL, plan_of
 
 
 @pytest.mark.parametrize('loss', methods.METHODS)
@@ -21,7 +21,7 @@ def test_every_batch_norm_has_the_settings_of_the_run(loss):
   settings = {'batch_norm_decay': 0.7, 'global_bn': False}
   settings |= SMALL | METHOD_SETTINGS.get(loss, {})
   cfg = Config(pretrain_loss=loss, **settings)
-  method = methods.METHODS[loss](cfg, 0, 1)
+  method = methods.METHODS[loss](plan_of(cfg))
   norms = [m for m in method.submodules if isinstance(m, resnet.BatchNorm)]
   # ResNet-18 has 20, twice with a teacher; each MLP has one, and
   # CMC has two of everything.

@@ -11,9 +11,9 @@ import tf_keras as keras
 from cvr import methods
 from cvr.configs.config import Config
 from cvr.data import sources
-from cvr.training import health, loop, watch
+from cvr.training import health, watch
 from cvr.training.monitor import Monitor
-from small_data import METHOD_SETTINGS, encoded, write
+from small_data import METHOD_SETTINGS, encoded, plan_of, write
 
 pytestmark = pytest.mark.usefixtures('tiny_encoder')
 
@@ -46,7 +46,7 @@ def make(cfg, strategy=None):
   keras.utils.set_random_seed(0)
   rng = np.random.default_rng(0)
   with strategy.scope():
-    method = methods.make_method(cfg, 2, 10, 22)
+    method = methods.make_method(plan_of(cfg, 10, 2, examples=22))
     for v in method.trainable_variables:
       v.assign_add(0.1 * rng.normal(size=v.shape).astype(np.float32))
   return method
@@ -64,7 +64,7 @@ def look(method, views=None, rows=ROWS, strategy=None):
 
 def views_of(folder, **changes):
   cfg = tiny(dataset=f'folder:{folder}', **changes)
-  return watch.held_out(cfg, sources.describe(cfg.dataset))
+  return watch.held_out(plan_of(cfg), sources.describe(cfg.dataset))
 
 
 def test_the_pairs_depend_on_the_images_alone(folder):
@@ -100,7 +100,7 @@ def test_a_split_without_two_good_images_is_not_watched(tmp_path):
   said = io.StringIO()
   monitor = Monitor(str(tmp_path), stream=said)
   info = sources.describe(cfg.dataset)
-  watching = watch.make_watch(cfg, None, None, info, 0, monitor)
+  watching = watch.make_watch(plan_of(cfg), None, None, info, monitor)
   assert watching(10, {}) == ({}, (), False)
   assert 'Not watched' in said.getvalue()
 
@@ -149,9 +149,9 @@ def test_every_method_is_watched(loss, tmp_path, folder):
   said = io.StringIO()
   monitor = Monitor(str(tmp_path / 'run'), stream=said)
   strategy = tf.distribute.get_strategy()
-  watching = watch.make_watch(cfg, strategy, make(cfg), info, 0, monitor)
+  watching = watch.make_watch(plan_of(cfg), strategy, make(cfg), info, monitor)
   assert '7 pairs of views' in said.getvalue()
-  loop._summarise(10, {'seconds': 1.0, 'waited': 0.0}, 8, watching, monitor)
+  monitor.summary(10, watching(10, {}).metrics)
   row = json.loads((tmp_path / 'run' / 'metrics.jsonl').read_text())
   assert NAMES <= row.keys()
   assert all(np.isfinite(row[name]) for name in NAMES)
@@ -292,7 +292,7 @@ def test_a_run_settles_later_where_prototypes_stand_still_or_a_queue_fills(
     quiet = Monitor(str(tmp_path), stream=io.StringIO())
     info = sources.describe(cfg.dataset)
     strategy = tf.distribute.get_strategy()
-    watch.make_watch(cfg, strategy, make(cfg), info, 3, quiet)
+    watch.make_watch(plan_of(cfg, warmup=3), strategy, make(cfg), info, quiet)
   assert settled == [100, 140, 200]
 
 
@@ -317,7 +317,7 @@ def test_who_is_watched(folder, tmp_path):
   def watching(chief=True, **changes):
     quiet = Monitor(str(tmp_path), chief, io.StringIO())
     changed = tiny(dataset=cfg.dataset, **changes)
-    return watch.make_watch(changed, None, None, info, 0, quiet)
+    return watch.make_watch(plan_of(changed), None, None, info, quiet)
 
   for nothing in ({'health_pairs': 0}, {'train_summary_steps': 0}):
     assert watching(**nothing) is None

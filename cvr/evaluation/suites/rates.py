@@ -9,6 +9,7 @@ import functools
 import numpy as np
 import tensorflow as tf
 
+from cvr.configs import derived
 from cvr.configs.settings import show
 from cvr.evaluation.features import Look
 from cvr.evaluation.heads import linear
@@ -47,7 +48,7 @@ def _embedded(method, x, y):
 def _pairs(subject, info):
   """{name: float64 [n, ...]} of pairs of views of a split."""
   subject.say(f'Pairs of views of {info.name}, {info.split}')
-  views = watch.two_views(subject.cfg, info, _PAIRS)
+  views = watch.two_views(derived.augmentation(subject.cfg), info, _PAIRS)
   strategy, method = subject.strategy, subject.state.method
 
   @tf.function
