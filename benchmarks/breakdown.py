@@ -14,7 +14,6 @@ import math
 import pathlib
 import tempfile
 
-import run
 from cvr.startup import quiet_start
 
 quiet_start()
@@ -22,6 +21,7 @@ quiet_start()
 import tensorflow as tf
 
 from benchmarks import step, timing
+from cvr.training import start
 
 KINDS = {
   'convolutions': ('Conv2D', 'FusedConv2D'),
@@ -115,7 +115,7 @@ def _addition(size=2**25):
 
 def measure(cfg, rounds):
   """-> the rows of a table, the slowest kind first."""
-  run.set_precision(cfg)
+  start.set_precision(cfg)
   call, _, graph = step.whole_step(cfg)
   batch = step.make_batch(cfg, augmented=False)
   product, product_cost = timing.matmul(step.DTYPES[cfg.precision])

@@ -11,7 +11,6 @@ import argparse
 import dataclasses
 import sys
 
-import run
 from cvr.startup import quiet_start
 
 quiet_start()
@@ -29,6 +28,7 @@ from cvr.configs import (
 from cvr.configs.plan import make_plan
 from cvr.training import (
   optimizers,
+  start,
 )
 from cvr.training.step import make_state, make_train_step
 
@@ -126,7 +126,7 @@ def bare_step(cfg):
 def measure(cfg, rounds):
   """-> a row of the table."""
   print(f'{cfg.pretrain_loss} {cfg.precision} ...', file=sys.stderr, flush=True)
-  run.set_precision(cfg)
+  start.set_precision(cfg)
   step, cost, _ = whole_step(cfg)
   alone = bare_step(cfg)
   product, product_cost = timing.matmul(DTYPES[cfg.precision])

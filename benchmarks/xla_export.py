@@ -13,7 +13,6 @@ import json
 import pathlib
 import re
 
-import run
 from cvr.startup import quiet_start
 
 quiet_start()
@@ -30,6 +29,7 @@ from cvr.configs import (
 from cvr.configs.plan import make_plan
 from cvr.training import (
   optimizers,
+  start,
 )
 from cvr.training.step import make_state, make_train_step
 
@@ -46,7 +46,7 @@ PRESETS = {
 
 def make_step(cfg):
   """-> (state, train_step), without warm-up: the first step moves already."""
-  run.set_precision(cfg)
+  start.set_precision(cfg)
   plan = make_plan(cfg, examples=None, classes=CLASSES, replicas=1)
   plan = dataclasses.replace(plan, total=100)
   state = make_state(plan)

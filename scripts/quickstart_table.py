@@ -8,7 +8,6 @@ import sys
 
 sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 
-import run
 from cvr.checkpoints.stored import read_stored
 from cvr.configs import command_line
 from cvr.startup import quiet_start
@@ -26,6 +25,7 @@ def measure(model_dir, ends=(0, -1)):
   from cvr.configs.plan import make_plan
   from cvr.data import sources
   from cvr.evaluation import features, online
+  from cvr.training import start
   from cvr.training.step import make_state
 
   steps = files.steps(model_dir)
@@ -35,7 +35,7 @@ def measure(model_dir, ends=(0, -1)):
   cfg = command_line.parse(argv, read_stored)
   train_info = sources.describe(cfg.dataset, cfg.data_dir, cfg.train_split)
   eval_info = sources.describe(cfg.dataset, cfg.data_dir, cfg.eval_split)
-  run.set_precision(cfg)
+  start.set_precision(cfg)
   plan = make_plan(
     cfg, train_info.num_examples, len(train_info.class_names), replicas=1
   )

@@ -41,6 +41,7 @@ from cvr.evaluation import online
 from cvr.methods import skeletons
 from cvr.numerics import replicas
 from cvr.training import loop, train
+from cvr.training import start as starting
 from cvr.training.step import State as Trained
 from cvr.training.step import make_state
 from saved_runs import (
@@ -477,7 +478,7 @@ def test_a_run_never_begins_anew_where_its_store_does_not_answer(
   argv = flags(images, tmp_path, '--mode=train')[1:]
   before = files_in(tmp_path, 'c*')
   store = Store(monkeypatch, SILENCE[silence])
-  probe = run._probe_write
+  probe = starting.check_writable
   monkeypatch.setattr(train, 'train', lambda *args: pytest.fail('it began'))
 
   def write_then_stop(model_dir):
@@ -486,7 +487,7 @@ def test_a_run_never_begins_anew_where_its_store_does_not_answer(
 
   for answers in (write_then_stop, probe):
     store.calls_left = 0 if answers is probe else float('inf')
-    monkeypatch.setattr(run, '_probe_write', answers)
+    monkeypatch.setattr(starting, 'check_writable', answers)
     assert 'The same command goes on' in refused(capsys, argv, 75)
     store.calls_left = float('inf')
     assert files_in(tmp_path, 'c*') == before

@@ -28,8 +28,9 @@ WATCH = '--health_pairs=512'
 def test_deterministic_runs_keep_graphs_as_they_are():
   # What is made of a graph depends on the process, and is set for all of one.
   program = (
-    'import run, tensorflow as tf; from cvr.configs.config import Config\n'
-    "run._set_up(Config(deterministic={}, use_tpu=False, model_dir='m'))\n"
+    'import tensorflow as tf; from cvr.training import start\n'
+    'from cvr.configs.config import Config\n'
+    "start.set_up(Config(deterministic={}, use_tpu=False, model_dir='m'))\n"
     'options = tf.config.optimizer.get_experimental_options()\n'
     "print(options.get('disable_meta_optimizer', False))"
   )

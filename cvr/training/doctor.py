@@ -1,7 +1,7 @@
 """Why a run is as slow as it is: its parts measured alone, and what to turn.
 
 Every part is a step of loop.make_loop, so that it is timed as in training: with
-the run's own batches, on its own devices. Nothing is written here.
+the run's own batches, on its own devices.
 """
 
 import itertools
@@ -12,8 +12,10 @@ from typing import NamedTuple
 import tensorflow as tf
 
 from cvr.configs import config
+from cvr.data import sources
 from cvr.numerics import replicas
-from cvr.training import loop, optimizers, train
+from cvr.training import loop, optimizers, start, train
+from cvr.training.monitor import Monitor
 
 # A part runs in chunks of 1, 2, 4, ... steps until one takes that long.
 SECONDS = 5.0
@@ -204,3 +206,21 @@ def diagnose(numbers, cfg):
       f'{numbers.batch / both:,.0f} images/s.'
     )
   return lines
+
+
+def report(cfg, strategy, where):
+  """Prints what slows a run down; doctor.json is the one file it may leave."""
+  chief = replicas.is_chief(strategy)
+  if cfg.model_dir:
+    start.check_writable(cfg.model_dir)
+  if chief:
+    print(f'Running on {where}; measuring, a minute or so', flush=True)
+  info = train.describe(cfg)
+  with sources.explained(info):
+    numbers = measure(cfg, strategy, info)
+  diagnosis = diagnose(numbers, cfg)
+  if chief:
+    print(*table(numbers), '', *diagnosis, sep='\n')
+  if cfg.model_dir:
+    content = numbers._asdict() | {'diagnosis': diagnosis}
+    Monitor(cfg.model_dir, chief).write_json('doctor.json', content)

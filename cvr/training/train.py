@@ -1,6 +1,5 @@
 """A run: what it trains on, where it begins, and its way to the last step."""
 
-import dataclasses
 import functools
 
 import tensorflow as tf
@@ -54,58 +53,6 @@ def load_pretrained(cfg, state, say):
   path = pretrained.locate(cfg.checkpoint)
   say(pretrained.load(path, names, state.method, state.probe))
   state.method.begin()
-
-
-def _any_optimizer(cfg):
-  """For a model that is not trained: LAMB, for one, is not always there."""
-  return dataclasses.replace(
-    cfg, optimizer='lars', constant_predictor_rate=False
-  )
-
-
-def rebuild(cfg, strategy, num_examples=None):
-  """-> (a state to restore into, the last step), for an evaluator.
-
-  num_examples: those that the run was trained on, where that is known.
-  """
-  info = sources.describe(cfg.dataset, cfg.data_dir, cfg.train_split)
-  plan = make_plan(
-    _any_optimizer(cfg),
-    num_examples or info.num_examples,
-    len(info.class_names),
-    strategy.num_replicas_in_sync,
-  )
-  with strategy.scope():
-    return make_state(plan), plan.total
-
-
-def untrained(cfg, strategy, found, optimizing=False):
-  """A State that a pretrained.Found fits into."""
-  if not optimizing:
-    cfg = _any_optimizer(cfg)
-  plan = make_plan(
-    cfg,
-    found.record.get('num_examples'),
-    found.num_classes,
-    strategy.num_replicas_in_sync,
-  )
-  with strategy.scope():
-    return make_state(plan)
-
-
-def load_whole(cfg, strategy, found, optimizing, say):
-  """A pretrained.Found -> its State; momentum and step too where it matters."""
-  state = untrained(cfg, strategy, found, optimizing)
-  say(
-    pretrained.load(
-      found.path,
-      [],
-      state.method,
-      state.probe,
-      state.optimizer if optimizing else None,
-    )
-  )
-  return state
 
 
 def make_input(plan, info, strategy, start, per_image=None):

@@ -16,7 +16,9 @@ import resnet
 import run
 from cvr.checkpoints import saving
 from cvr.configs import config
+from cvr.data import sources
 from cvr.exports import export
+from cvr.training import start
 from cvr.training.step import make_state
 from exported_models import SIZE, blocks, expected, pictures, trained
 from small_data import plan_of
@@ -353,7 +355,8 @@ def test_exporting_a_run(tmp_path, tiny_encoder, capsys):
     precision='bf16',  # The export is in float32 all the same.
   )
   state = make_state(plan_of(cfg, 1))
-  record = run._record(cfg, ['run.py']) | {'class_names': ['a', 'b', 'c']}
+  info = sources.DatasetInfo('x', 'train', 3, ('a', 'b', 'c'))
+  record = start.record(cfg, ['run.py'], info)
   record = saving.Record(record)  # No config.json: a copied checkpoint.
   saving.Checkpoints(where, record=record, **state.items()).save(1)
   out = tmp_path / 'out'

@@ -12,7 +12,8 @@ from cvr import methods
 from cvr.checkpoints import pretrained
 from cvr.configs.config import Config, ConfigError
 from cvr.configs.presets import PRESETS
-from cvr.training import train
+from cvr.training import loading, train
+from cvr.training.step import make_train_step
 from small_data import METHOD_SETTINGS, SMALL, plan_of
 
 
@@ -91,9 +92,7 @@ def test_the_probe_does_not_change_the_method(state_of):
     }
     state = state_of(**changes)
     assert (state.probe is not None) == wanted
-    step = train.make_train_step(
-      Config(**SMALL | changes), state, lambda step: 0.1
-    )
+    step = make_train_step(state, lambda step: 0.1)
     tf.function(step, autograph=False)(batch)
     weights.append([v.numpy() for v in state.method.trainable_variables])
   for a, b in zip(*weights, strict=True):
@@ -120,7 +119,7 @@ def test_bfloat16_keeps_weights_and_losses_in_float32(state_of):
 
 def test_any_preset_can_be_read_without_its_optimizer():
   for name, (_, row) in PRESETS.items():
-    cfg = train._any_optimizer(Config(**row))
+    cfg = loading._any_optimizer(Config(**row))
     assert cfg.optimizer == 'lars', name
 
 
@@ -128,10 +127,10 @@ def test_reading_a_model_asks_for_no_optimizer(tiny_encoder):
   """LAMB is not on this stack, but what it trained can be read here."""
   cfg = Config(optimizer='lamb', **SMALL)
   found = pretrained.Found('a/ckpt-1', False, {}, (), 3, 1, {})
-  state = train.untrained(cfg, tf.distribute.get_strategy(), found)
+  state = loading.untrained(cfg, tf.distribute.get_strategy(), found)
   assert state.probe.dense.units == 3
   with pytest.raises(ConfigError, match='tensorflow-addons'):
-    train.untrained(cfg, tf.distribute.get_strategy(), found, optimizing=True)
+    loading.untrained(cfg, tf.distribute.get_strategy(), found, optimizing=True)
 
 
 @pytest.mark.parametrize('loss', ['moco', 'dino', 'byol'])
@@ -162,8 +161,8 @@ def test_a_run_is_rebuilt_with_the_examples_it_had(tiny_encoder, folder):
     **SMALL | METHOD_SETTINGS['deepcluster'],
   )
   strategy = tf.distribute.get_strategy()
-  state, total = train.rebuild(cfg, strategy, 60)
+  state, total = loading.rebuild(cfg, strategy, 60)
   assert state.method.memory[0].shape[0] == 60
   assert total == 60 * 2 // cfg.train_batch_size + 1
-  state, _ = train.rebuild(cfg, strategy)
+  state, _ = loading.rebuild(cfg, strategy)
   assert state.method.memory[0].shape[0] == 22

@@ -1,0 +1,75 @@
+"""A trained model, rebuilt to be read: evaluated, exported, embedded with."""
+
+import dataclasses
+
+from cvr.checkpoints import pretrained
+from cvr.configs import config
+from cvr.configs.plan import make_plan
+from cvr.data import sources
+from cvr.training.step import make_state
+
+
+def identify(cfg):
+  """What --checkpoint, or else the newest one in --model_dir, is."""
+  if not cfg.checkpoint and not pretrained.there_is_one(cfg.model_dir):
+    raise config.ConfigError(
+      f'--model_dir={cfg.model_dir}: there is no config.json of a run and no '
+      'checkpoint. Start the training first, or name its folder.'
+    )
+  return pretrained.identify(cfg.checkpoint or cfg.model_dir)
+
+
+def _any_optimizer(cfg):
+  """For a model that is not trained: LAMB, for one, is not always there."""
+  return dataclasses.replace(
+    cfg, optimizer='lars', constant_predictor_rate=False
+  )
+
+
+def rebuild(cfg, strategy, num_examples=None):
+  """-> (a state to restore into, the last step), for an evaluator.
+
+  num_examples: those that the run was trained on, where that is known.
+  """
+  info = sources.describe(cfg.dataset, cfg.data_dir, cfg.train_split)
+  plan = make_plan(
+    _any_optimizer(cfg),
+    num_examples or info.num_examples,
+    len(info.class_names),
+    strategy.num_replicas_in_sync,
+  )
+  with strategy.scope():
+    return make_state(plan), plan.total
+
+
+def untrained(cfg, strategy, found, optimizing=False):
+  """A State that a pretrained.Found fits into."""
+  if not optimizing:
+    cfg = _any_optimizer(cfg)
+  plan = make_plan(
+    cfg,
+    found.record.get('num_examples'),
+    found.num_classes,
+    strategy.num_replicas_in_sync,
+  )
+  with strategy.scope():
+    return make_state(plan)
+
+
+def load(cfg, strategy, found, say):
+  """A pretrained.Found -> its State.
+
+  With the optimizer's momentum and step for an export that holds them.
+  """
+  optimizing = cfg.mode == 'export' and cfg.format == 'released'
+  state = untrained(cfg, strategy, found, optimizing)
+  say(
+    pretrained.load(
+      found.path,
+      [],
+      state.method,
+      state.probe,
+      state.optimizer if optimizing else None,
+    )
+  )
+  return state
