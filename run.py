@@ -164,9 +164,9 @@ def _explained(error):
 
   again = 'The same command goes on where it was.'
   reason = str(error).partition('\n')[0][:300]
-  told = DataError | files.CheckpointError
-  told |= report.Missing | CardError
-  if isinstance(error, told):
+  expected = DataError | files.CheckpointError
+  expected |= report.Missing | CardError
+  if isinstance(error, expected):
     return EXIT_USAGE, str(error)
   if isinstance(error, loop.NonFinite | loop.Collapsed):
     return EXIT_NO_USE, str(error)

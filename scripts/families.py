@@ -108,16 +108,16 @@ def result(name):
   train(folder(name), RUNS[name])
   ends = (0, -1) if name in METHODS else (-1,)
   _, _, accuracies = quickstart_table.measure(folder(name), ends)
-  found = {
+  facts_of_run = {
     'untrained': accuracies[0] if name in METHODS else None,
     'trained': accuracies[-1],
     'seconds': time.monotonic() - start,
   } | information(folder(name))
   with open(f'{path}.part', 'w') as file:
-    json.dump(found, file, indent=2)
+    json.dump(facts_of_run, file, indent=2)
   os.replace(f'{path}.part', path)
   print(f'{name}: top-1 {100 * accuracies[-1]:.1f}%', flush=True)
-  return found
+  return facts_of_run
 
 
 def _row(*cells):
@@ -135,9 +135,9 @@ def methods_table(results):
   lines = [_row('method', *heads), _row('---', *['---:'] * len(heads))]
   for name in METHODS:
     if name in results:
-      found = results[name]
-      before, after = found['untrained'], found['trained']
-      nats = [found.get(f'information/{term}') for term in terms]
+      row = results[name]
+      before, after = row['untrained'], row['trained']
+      nats = [row.get(f'information/{term}') for term in terms]
       lines.append(
         _row(
           f'`{name}`',

@@ -195,8 +195,10 @@ def _check_evaluation(cfg):
 def _check_augmentation(cfg):
   for name in ('blur_probability', 'solarize_probability'):
     text = getattr(cfg, name)
-    found = derived.numbers(text or '0,0')
-    if len(found) not in (2, 3) or not all(0 <= p <= 1 for p in found):
+    probabilities = derived.numbers(text or '0,0')
+    if len(probabilities) not in (2, 3) or not all(
+      0 <= p <= 1 for p in probabilities
+    ):
       why = "must be two probabilities such as '1,0.1', or three"
       refuse(name, text, why)
   if cfg.blur_probability and not cfg.use_blur:

@@ -42,13 +42,17 @@ def changes(stored, cfg):
   harmless = ['data_dir', 'eval_split', 'eval_batch_size', 'cache_dataset']
   harmless += ['checkpoint', 'deterministic', 'augment_on']
   harmless += [*of_one_call(), *sections()['Checkpoints and summaries']]
-  found = {
+  different = {
     name: f'--{name}={show(value)}, was {show(stored[name])}'
     for name, value in to_dict(cfg).items()
     if name in stored and stored[name] != value
   }
-  lines = [line for name, line in found.items() if name not in of_one_call()]
-  return lines, [line for name, line in found.items() if name not in harmless]
+  lines = [
+    line for name, line in different.items() if name not in of_one_call()
+  ]
+  return lines, [
+    line for name, line in different.items() if name not in harmless
+  ]
 
 
 class Stored(NamedTuple):

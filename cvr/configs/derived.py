@@ -100,8 +100,8 @@ def suites(cfg):
   named = words(cfg.suite)
   if not named:
     refuse('suite', cfg.suite, f'must name some of all, {", ".join(SUITES)}')
-  found = _among('suite', cfg.suite, SUITES)
-  return [name for name in found if name in named or name != SUITES[-1]]
+  chosen = _among('suite', cfg.suite, SUITES)
+  return [name for name in chosen if name in named or name != SUITES[-1]]
 
 
 def corruptions(cfg):

@@ -126,10 +126,10 @@ def held_out(name, images):
   return round(images * validation / (train + validation))
 
 
-def check_sizes(name, found):
+def check_sizes(name, sizes):
   """'' or how (train, validation, test) images differ from BYOL's Table 10."""
   parts = zip(
-    ('train', 'validation', 'test'), found, SETS[name].sizes, strict=True
+    ('train', 'validation', 'test'), sizes, SETS[name].sizes, strict=True
   )
   differ = [
     f'{part} has {images:,} images, not {wanted:,}'

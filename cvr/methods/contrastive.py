@@ -50,11 +50,11 @@ class SimCLR(Siamese):
       distributions.vmf_scores, kappa=1.0 / self.cfg.temperature
     )
     double = self.double
-    found = [
+    directions = [
       objectives.contrast(scores, h1, keys2, keys1 if double else None, offset),
       objectives.contrast(scores, h2, keys1, keys2 if double else None, offset),
     ]
-    metrics = _contrast_metrics(*found)
+    metrics = _contrast_metrics(*directions)
     features = self.features(embeddings)
     return Output(metrics['contrast_loss'], metrics, features)
 
@@ -204,10 +204,10 @@ class MoCo(Teacher):
       distributions.vmf_scores, kappa=1.0 / self.cfg.temperature
     )
     key = embeddings['key']
-    found = objectives.queue_contrast(
+    contrast = objectives.queue_contrast(
       scores, embeddings['query'], key, self.queue
     )
-    metrics = _contrast_metrics(found) | {'ema_alpha': self.ema(step)}
+    metrics = _contrast_metrics(contrast) | {'ema_alpha': self.ema(step)}
     features = tf.stop_gradient(embeddings['probed'])
     return Output(metrics['contrast_loss'], metrics, features, {'key': key})
 

@@ -26,11 +26,11 @@ def _batch_means(probabilities):
   return [share * mean for mean in replicas.cross_replica_sum(means)]
 
 
-def _metrics(found):
+def _metrics(bound):
   return {
-    'er_entropy': found.entropy,
-    'er_reconstruction': found.reconstruction,
-    'er_bound': -found.loss,
+    'er_entropy': bound.entropy,
+    'er_reconstruction': bound.reconstruction,
+    'er_bound': -bound.loss,
   }
 
 
@@ -55,7 +55,7 @@ class ERSimCLR(Siamese):
     h1, h2 = embeddings['projection']
     keys1, keys2, offset = self.keys(h1, h2)
     density, decoder = self.kernels(h1.shape[1])
-    found = information.er_symmetric(
+    bound = information.er_symmetric(
       density,
       h1,
       h2,
@@ -66,7 +66,7 @@ class ERSimCLR(Siamese):
       estimator=self.estimator,
       reconstruction_kernel=decoder,
     )
-    return Output(found.loss, _metrics(found), self.features(embeddings))
+    return Output(bound.loss, _metrics(bound), self.features(embeddings))
 
 
 class EntRecCont(ERSimCLR):
@@ -104,8 +104,8 @@ class EntRecDisc(Siamese):
     del step
     log_p1, log_p2 = embeddings['projection']
     means = _batch_means([tf.exp(log_p1), tf.exp(log_p2)])
-    found = information.er_discrete_symmetric(log_p1, log_p2, *means)
-    return Output(found.loss, _metrics(found), self.features(embeddings))
+    bound = information.er_discrete_symmetric(log_p1, log_p2, *means)
+    return Output(bound.loss, _metrics(bound), self.features(embeddings))
 
 
 class ERBYOL(BYOL):
@@ -123,7 +123,7 @@ class ERBYOL(BYOL):
       for name in (cfg.er_entropy_of, 'prediction', 'target')
     )
     kernel = information.vmf_kernel(z[0].shape[1], cfg.er_kappa)
-    found = information.average(
+    bound = information.average(
       *(
         information.er(
           kernel,
@@ -138,11 +138,11 @@ class ERBYOL(BYOL):
         for view in (0, 1)
       )
     )
-    metrics = _metrics(found) | {
+    metrics = _metrics(bound) | {
       'byol_loss': self.distance(embeddings),
       'ema_alpha': self.ema(step),
     }
-    return Output(found.loss, metrics, tf.stop_gradient(embeddings['probed']))
+    return Output(bound.loss, metrics, tf.stop_gradient(embeddings['probed']))
 
 
 class ERDINO(DINO):
@@ -154,11 +154,11 @@ class ERDINO(DINO):
 
   def objective(self, embeddings, step):
     plain = super().objective(embeddings, step)
-    said = [
+    student = [
       tf.nn.softmax(logits / self.cfg.temperature)
       for logits in embeddings['student'][:2]
     ]
-    found = information.er_discrete(plain.loss, _batch_means(said))
+    bound = information.er_discrete(plain.loss, _batch_means(student))
     return plain._replace(
-      loss=found.loss, metrics=plain.metrics | _metrics(found)
+      loss=bound.loss, metrics=plain.metrics | _metrics(bound)
     )

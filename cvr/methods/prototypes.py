@@ -20,8 +20,10 @@ class _Crops(Siamese):
 
   def encode(self, views, draw, training=True):
     del draw
-    found = by_resolution(lambda x: self.encoder(x, training=training), views)
-    embedded = self.layers_of(tf.concat(found, 0), training)
+    representations = by_resolution(
+      lambda x: self.encoder(x, training=training), views
+    )
+    embedded = self.layers_of(tf.concat(representations, 0), training)
     z = self.location(embedded['projection'])
     probed = tf.split(self.probed(embedded), len(views))
     return {'projection': tf.split(z, len(views)), 'probed': probed[:2]}
@@ -52,8 +54,10 @@ class SwAV(_Crops):
     return [(self.prototypes, self._frozen(step))]
 
   def encode(self, views, draw, training=True):
-    found = super().encode(views, draw, training)
-    return found | {'scores': [self.prototypes(z) for z in found['projection']]}
+    embeddings = super().encode(views, draw, training)
+    return embeddings | {
+      'scores': [self.prototypes(z) for z in embeddings['projection']]
+    }
 
   def chance(self):
     return {'swav_loss': math.log(self.cfg.num_prototypes)}
@@ -75,13 +79,13 @@ class SwAV(_Crops):
       ],
       0,
     )
-    found = clustering.sinkhorn(
+    balanced = clustering.sinkhorn(
       tf.concat([scores, self.prototypes(queued)], 0),
       self.cfg.sinkhorn_epsilon,
       self.cfg.sinkhorn_iterations,
       counted,
     )
-    return found[:rows]
+    return balanced[:rows]
 
   def objective(self, embeddings, step):
     scores, z = embeddings['scores'], embeddings['projection']
@@ -150,13 +154,13 @@ class DeepCluster(_Crops):
     self.remember(embeddings['index'], rows)
 
   def on_epoch(self, epoch):
-    found = [self.cluster(head, epoch) for head in range(self.cfg.num_heads)]
-    self.centroids.assign(tf.stack([f.centroids for f in found]))
+    clusters = [self.cluster(head, epoch) for head in range(self.cfg.num_heads)]
+    self.centroids.assign(tf.stack([f.centroids for f in clusters]))
     # Of the nearest two devices may think differently.
-    assignments = tf.stack([f.assignments for f in found], 1)
+    assignments = tf.stack([f.assignments for f in clusters], 1)
     self.assignments.assign(replicas.of_first_replica(assignments))
     usages = [
-      clustering.usage(f.assignments, self.cfg.num_prototypes) for f in found
+      clustering.usage(f.assignments, self.cfg.num_prototypes) for f in clusters
     ]
     self.usage.assign(tf.reduce_mean(tf.stack(usages), 0))
 
@@ -185,7 +189,7 @@ class DeepCluster(_Crops):
     z, index = embeddings['projection'], embeddings['index']
     assigned = tf.gather(self.assignments, index)  # [b, heads]
     crops = tf.concat(z, 0)
-    found = [
+    results = [
       objectives.classification(
         tf.matmul(crops, self.centroids[head], transpose_b=True)
         / self.cfg.temperature,
@@ -193,7 +197,7 @@ class DeepCluster(_Crops):
       )
       for head in range(self.cfg.num_heads)
     ]
-    loss, accuracy = tf.unstack(tf.reduce_mean(tf.stack(found), 0))
+    loss, accuracy = tf.unstack(tf.reduce_mean(tf.stack(results), 0))
     metrics = {
       'cluster_loss': loss,
       'cluster_acc': accuracy,

@@ -1,7 +1,7 @@
 """What methods are made of: encoders, heads, and two skeletons.
 
 Siamese: one encoder, the views concatenated. Teacher: an online encoder and
-its EMA twin, view by view. methods.py says what a method has to answer.
+its EMA twin, view by view. The package's docstring has the contract.
 """
 
 import itertools
@@ -14,16 +14,16 @@ from cvr.methods.towers import TowerHeads, Towers
 from cvr.numerics import randomness, replicas, schedules
 from resnet import ResNet
 
-# Salts are smaller, so that no two seeds share a stream. Prime, for no reason
-# but that runs of before have drawn by it.
+# Salts are smaller, so that no two seeds share a stream. Changing it would
+# change what every run draws.
 _SALTS = 1009
 
 
 class Output(NamedTuple):
   """loss: [] of the local rows; metrics: flat; features: for the probe.
 
-  carry: what after_update() needs of this step, {name: [n, ...]}. Where a batch
-  comes in chunks the rows of all are joined; what is no row is [1, ...].
+  carry: what after_update() needs of this step, {name: [n, ...]}. The rows of
+  all chunks of a batch are joined; a mean has the shape [1, ...].
   """
 
   loss: tf.Tensor
@@ -87,18 +87,19 @@ def make_ceb(cfg, dim):
 
 
 def by_resolution(function, views):
-  """Calls function once per resolution -> what it gives for each view, a list.
+  """Calls function once per resolution -> its output for each view, a list.
 
   function: images -> any structure of tensors [n, ...]. Views of one size
-  follow each other, and are one batch to it.
+  follow each other, and are one batch.
   """
   outputs = []
   for _, group in itertools.groupby(views, key=lambda view: view.shape[1]):
     group = list(group)
-    found = function(tf.concat(group, 0))
-    parts = [tf.split(x, len(group)) for x in tf.nest.flatten(found)]
+    output = function(tf.concat(group, 0))
+    parts = [tf.split(x, len(group)) for x in tf.nest.flatten(output)]
     outputs += [
-      tf.nest.pack_sequence_as(found, rows) for rows in zip(*parts, strict=True)
+      tf.nest.pack_sequence_as(output, rows)
+      for rows in zip(*parts, strict=True)
     ]
   return outputs
 
@@ -151,7 +152,7 @@ class Method(tf.Module):
     return [self.encoder, self.projector]
 
   def held(self, step):
-    """[(trained layer, [] bool: whether it stays as it is at this step)]."""
+    """[(trained layer, [] bool: whether it does not change at this step)]."""
     del step
     return []
 
@@ -160,17 +161,17 @@ class Method(tf.Module):
     return []
 
   def after_update(self, step, carry):
-    """Moves what gradients do not move; step is the one just taken."""
+    """Moves what has no gradients; step is the one just taken."""
 
   def chance(self):
-    """{metric: its value where no image is told from another}, in nats."""
+    """{metric: its value where all images look alike}, in nats."""
     return {}
 
   def on_epoch(self, epoch):
-    """Called before the first step of an epoch, by those who override it."""
+    """Called before the first step of an epoch, of methods that override it."""
 
   def observe(self, embeddings):
-    """Keeps what it needs of some examples, where it needs_first_pass."""
+    """Keeps what it needs of some examples, if needs_first_pass."""
     raise NotImplementedError
 
   def build(self, image_size):
@@ -180,7 +181,7 @@ class Method(tf.Module):
     self.begin()
 
   def begin(self):
-    """Makes what starts as a copy of trained layers, once these are loaded."""
+    """Makes copies of trained layers, once these are loaded."""
 
   def stream(self, salt):
     """The first half of a seed: another stream of numbers for each salt."""

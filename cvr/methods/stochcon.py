@@ -67,30 +67,30 @@ class StochCon(WithLatent, SimCLR):
 
   def encode(self, views, draw, training=True):
     h = self.encoder(tf.concat(views, 0), training=training)
-    seen = self.read_latent(h, training)
-    first, second = _halves(seen['phi'])
+    embedded = self.read_latent(h, training)
+    first, second = _halves(embedded['phi'])
     phi = self.latent.of_pair(own=second, other=first)
     z = self.sample_latent(phi, draw) if training else self.latent.code(phi)
     up = self.latent.up(z, training)
     both = tf.concat([tf.cast(_halves(h)[0], up.dtype), up], 0)
     # Of SimCLR: the latent is read already.
-    seen |= SimCLR.layers_of(self, both, training)
+    embedded |= SimCLR.layers_of(self, both, training)
     # The probe's layer 0 is of both views what it is at evaluation.
-    seen['layers'] = [h, *seen['layers'][1:]]
+    embedded['layers'] = [h, *embedded['layers'][1:]]
     return {
-      'projection': _halves(self.location(seen['projection'])),
-      'probed': _halves(self.probed(seen)),
+      'projection': _halves(self.location(embedded['projection'])),
+      'probed': _halves(self.probed(embedded)),
       'report': self.latent.report(phi, z),
     }
 
   def objective(self, embeddings, step):
-    found = super().objective(embeddings, step)
+    output = super().objective(embeddings, step)
     report = {k: tf.reduce_mean(v) for k, v in embeddings['report'].items()}
     report['latent_temperature'] = self.latent_temperature(step)
-    loss, weight = found.loss, self.cfg.latent_kl_weight
+    loss, weight = output.loss, self.cfg.latent_kl_weight
     if weight:
       loss += weight * report['latent_kl']
-    return found._replace(loss=loss, metrics=found.metrics | report)
+    return output._replace(loss=loss, metrics=output.metrics | report)
 
 
 def _halves(x):

@@ -104,16 +104,16 @@ class Towers(keras.layers.Layer):
 
     second: images for the second network alone; otherwise both see x.
     """
-    seen = self._seen([x, x if second is None else second])
-    found = [tower(part, training, frozen) for tower, part in seen]
-    return tf.concat(found, -1)
+    inputs = self._seen([x, x if second is None else second])
+    representations = [tower(part, training, frozen) for tower, part in inputs]
+    return tf.concat(representations, -1)
 
   def endpoints(self, x, training=False):
     """What both meet on their way, their channels one behind the other."""
-    found = [
+    both = [
       tower.endpoints(part, training) for tower, part in self._seen([x, x])
     ]
-    return {name: tf.concat([f[name] for f in found], -1) for name in found[0]}
+    return {name: tf.concat([f[name] for f in both], -1) for name in both[0]}
 
 
 class TowerHeads(keras.layers.Layer):
@@ -131,8 +131,8 @@ class TowerHeads(keras.layers.Layer):
   def call(self, h, training=False):
     """[B, 2 D] -> [h, every layer's output], as an MLP."""
     halves = tf.split(h, 2, -1)
-    found = [
+    outputs = [
       head(half, training=training)[1:]
       for head, half in zip(self.heads, halves, strict=True)
     ]
-    return [h, *(tf.concat(both, -1) for both in zip(*found, strict=True))]
+    return [h, *(tf.concat(both, -1) for both in zip(*outputs, strict=True))]

@@ -69,13 +69,13 @@ def accumulated(encode, loss, batch, variables, chunks):
   def of_chunk(i):
     with tf.GradientTape() as tape:
       total, metrics, carry = loss(encode(i, part(i)), part(i))
-    found = tape.gradient(total, variables, unconnected_gradients=_none)
-    return (metrics, found), carry
+    gradients = tape.gradient(total, variables, unconnected_gradients=_none)
+    return (metrics, gradients), carry
 
   def add(i, state):
     sums, arrays = state
-    found, carry = of_chunk(i)
-    sums = tf.nest.map_structure(tf.add, sums, found)
+    values, carry = of_chunk(i)
+    sums = tf.nest.map_structure(tf.add, sums, values)
     return sums, _write(arrays, i, carry)
 
   sums, first = of_chunk(0)
@@ -121,12 +121,12 @@ def cached(encode, loss, batch, variables, chunks):
   def add(i, sums):
     rows, pulls = part(i)
     with tf.GradientTape() as tape:
-      found = tf.nest.flatten(encode(i, rows))
+      flat = tf.nest.flatten(encode(i, rows))
       pulled = tf.add_n(
-        [tf.reduce_sum(found[k] * g) for k, g in zip(used, pulls, strict=True)]
+        [tf.reduce_sum(flat[k] * g) for k, g in zip(used, pulls, strict=True)]
       )
-    found = tape.gradient(pulled, variables, unconnected_gradients=_none)
-    return [a + g for a, g in zip(sums, found, strict=True)]
+    new = tape.gradient(pulled, variables, unconnected_gradients=_none)
+    return [a + g for a, g in zip(sums, new, strict=True)]
 
   start = [
     tf.zeros_like(v) if g is None else g

@@ -32,15 +32,15 @@ def information_of(z1, z2, rate=None, probabilities=None):
   with tf.device('CPU:0'):
     z1, z2 = tf.constant(z1, tf.float64), tf.constant(z2, tf.float64)
     kernel = information.vmf_kernel(dim, KAPPA)
-    found = information.bounds(kernel, z1, z2, z1, z2)
+    nats = information.bounds(kernel, z1, z2, z1, z2)
     if rate is None:
       cosine = tf.reduce_sum(z1 * z2, -1)
       rate = distributions.vmf_kl(dim, NOISE_KAPPA, KAPPA, cosine)
-    found['residual'] = np.mean(rate)
+    nats['residual'] = np.mean(rate)
     if probabilities is not None:
       heads = information.discrete_entropy(tf.constant(probabilities))
-      found['assignment_entropy'] = tf.reduce_mean(heads)
-  return {f'information/{name}': float(x) for name, x in found.items()}
+      nats['assignment_entropy'] = tf.reduce_mean(heads)
+  return {f'information/{name}': float(x) for name, x in nats.items()}
 
 
 def feature_std(z):
@@ -168,28 +168,28 @@ _KNOBS = {
 }
 
 
-def _findings(numbers, chance):
+def _troubles(numbers, chance):
   """-> {kind: what is wrong, in words}."""
-  found = {}
+  troubles = {}
   if _NONFINITE in numbers:
     share = numbers[_NONFINITE]
-    found['nonfinite'] = f'{share:.0%} of the features are NaN or infinite'
+    troubles['nonfinite'] = f'{share:.0%} of the features are NaN or infinite'
   spread = numbers.get('health/feature_std', 1.0)
   if spread < _ONE_POINT:
-    found['collapse'] = (
+    troubles['collapse'] = (
       'collapse: the projections of all images are nearly one point '
       f'(health/feature_std {spread:.3f}; spread over the sphere it is 1)'
     )
   rank = numbers.get('health/effective_rank', math.inf)
   if spread >= _ONE_POINT and rank < _ONE_DIRECTION:
-    found['flat'] = (
+    troubles['flat'] = (
       'the representations lie nearly along one line '
       f'(health/effective_rank {rank:.1f})'
     )
   for name in _ASSIGNMENTS:
     entropy = numbers.get(name, math.inf)
     if entropy < math.log(2):
-      found['prototypes'] = (
+      troubles['prototypes'] = (
         'collapse: nearly all images are assigned to one prototype '
         f'({name} {entropy:.3f} nats)'
       )
@@ -197,14 +197,14 @@ def _findings(numbers, chance):
     if abs(numbers.get(name, math.inf) - value) > _AT_CHANCE * value:
       continue
     kind = 'teacher' if name == 'teacher_entropy' else 'stuck'
-    found[kind] = {
+    troubles[kind] = {
       'teacher': 'the teacher tells no prototypes apart',
       'stuck': 'nothing is learned: images are not told apart',
     }[kind] + f' ({name} {numbers[name]:.3f}; by chance {value:.3f})'
-  return found
+  return troubles
 
 
-def words(numbers, settings, chance):
+def advice(numbers, settings, chance):
   """A summary's numbers -> {kind of trouble: one line with what to turn}.
 
   settings: {flag: value} of those that have an effect; chance: {name of a
@@ -219,26 +219,26 @@ def words(numbers, settings, chance):
 
   return {
     kind: f'{what}. Turn one at a time: {"; ".join(knobs(kind))}'
-    for kind, what in _findings(numbers, chance).items()
+    for kind, what in _troubles(numbers, chance).items()
   }
 
 
-class Told:
-  """Tells each trouble once, and again only after it went away."""
+class Reporter:
+  """Reports each trouble once, and again only after it has gone away."""
 
   def __init__(self, settings, chance, settled):
     self.settings, self.chance, self.settled = settings, chance, settled
     self.in_a_row = {}
 
   def lines(self, step, numbers):
-    """The numbers of a summary -> what there is to say now."""
-    found = words(numbers, self.settings, self.chance)
+    """The numbers of a summary -> the lines to print now."""
+    troubles = advice(numbers, self.settings, self.chance)
     if step <= self.settled:
-      found = {k: line for k, line in found.items() if k not in _LATER}
-    self.in_a_row = {kind: self.in_a_row.get(kind, 0) + 1 for kind in found}
+      troubles = {k: line for k, line in troubles.items() if k not in _LATER}
+    self.in_a_row = {kind: self.in_a_row.get(kind, 0) + 1 for kind in troubles}
     return [
       f'Health at step {step}: {line}'
-      for kind, line in found.items()
+      for kind, line in troubles.items()
       if self.in_a_row[kind] == _IN_A_ROW
     ]
 

@@ -17,15 +17,15 @@ from cvr.training.step import make_encode, make_state, make_train_step
 
 def _resume(cfg, store, state, say):
   """-> the step of the newest good checkpoint, restored; None without one."""
-  found = files.steps(cfg.model_dir)
+  steps = files.steps(cfg.model_dir)
   if cfg.fresh_start or cfg.resume == 'never':
-    if found and cfg.resume == 'never' and not cfg.fresh_start:
+    if steps and cfg.resume == 'never' and not cfg.fresh_start:
       raise files.CheckpointError(
         f'--resume=never, but {cfg.model_dir} holds checkpoints up to step '
-        f'{found[-1]}. Name another --model_dir, or resume.'
+        f'{steps[-1]}. Name another --model_dir, or resume.'
       )
     # Not listed again: another worker may not see the new names yet.
-    store.retire(found, say)
+    store.retire(steps, say)
     start = None
   else:
     start = store.restore_latest(say)

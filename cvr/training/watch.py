@@ -53,24 +53,24 @@ def held_out(plan, info):
   return two_views(plan.recipe, info, cfg.health_pairs), info.split
 
 
-def _embedded(method, *views):
-  """What health measures of two views of some images, in inference mode."""
+def embedded(method, *views):
+  """What health measures of two views of some images, in evaluation mode."""
   both = [method.embed(view) for view in views]
-  found = {
+  tensors = {
     'h': tf.stack([e['representation'] for e in both], 1),
     'z': tf.stack([e['projection'] for e in both], 1),
   }
   if hasattr(method, 'rate'):
-    found['rate'] = method.rate(both, views)
+    tensors['rate'] = method.rate(both, views)
   if hasattr(method, 'probabilities'):
     rows = [method.probabilities(e['projection']) for e in both]
     # There may be very many of them: only their sum leaves the device.
-    found['probabilities'] = tf.reduce_sum(tf.concat(rows, 0), 0)[None]
-  return {name: tf.cast(x, tf.float32) for name, x in found.items()}
+    tensors['probabilities'] = tf.reduce_sum(tf.concat(rows, 0), 0)[None]
+  return {name: tf.cast(x, tf.float32) for name, x in tensors.items()}
 
 
 def make_look(strategy, method, views, rows):
-  """-> look() -> the numbers of health, of views seen `rows` at a time.
+  """-> look() -> the numbers of health, of views taken `rows` at a time.
 
   In a replica's own context, where reading a variable asks no other one: a
   worker may look while the others wait at their next step.
@@ -78,9 +78,9 @@ def make_look(strategy, method, views, rows):
 
   @tf.function(autograph=False)
   def run(*views):
-    found = strategy.run(_embedded, args=(method, *views))
+    tensors = strategy.run(embedded, args=(method, *views))
     return tf.nest.map_structure(
-      lambda x: strategy.experimental_local_results(x)[0], found
+      lambda x: strategy.experimental_local_results(x)[0], tensors
     )
 
   def look():
@@ -89,13 +89,14 @@ def make_look(strategy, method, views, rows):
       run(*(tf.constant(view[i : i + rows]) for view in views))
       for i in range(0, size, rows)
     ]
-    found = {
+    arrays = {
       name: np.concatenate([part[name] for part in parts]).astype(np.float64)
       for name in parts[0]
     }
-    if 'probabilities' in found:
-      found['probabilities'] = found['probabilities'].sum(0) / (2 * size)
-    return health.measure(**found)
+    if 'probabilities' in arrays:
+      total = arrays['probabilities'].sum(0)
+      arrays['probabilities'] = total / (2 * size)
+    return health.measure(**arrays)
 
   return look
 
@@ -131,12 +132,12 @@ def make_watch(plan, strategy, method, info, monitor):
   )
   # No more than a step takes, which also needs room for its gradients.
   look = make_look(strategy, method, views, plan.rows // plan.chunks)
-  told = health.Told(checks.in_use(cfg), method.chance(), _settled(plan))
+  reports = health.Reporter(checks.in_use(cfg), method.chance(), _settled(plan))
 
   def watch(step, metrics):
     numbers = look()
-    lines = told.lines(step, metrics | numbers)
-    collapsed = cfg.stop_on_collapse and told.collapsed()
+    lines = reports.lines(step, metrics | numbers)
+    collapsed = cfg.stop_on_collapse and reports.collapsed()
     return loop.Observation(numbers, lines, collapsed)
 
   return watch

@@ -157,12 +157,12 @@ def test_assignments_of_a_steps_own_rows_may_collapse_too():
 
 
 def said(numbers, **settings):
-  return health.words(FINE | numbers, SETTINGS | settings, CHANCE)
+  return health.advice(FINE | numbers, SETTINGS | settings, CHANCE)
 
 
 def test_nothing_is_said_of_a_run_in_order():
   assert said({}) == {}
-  assert health.words({'total_loss': 3.0}, SETTINGS, CHANCE) == {}
+  assert health.advice({'total_loss': 3.0}, SETTINGS, CHANCE) == {}
 
 
 @pytest.mark.parametrize('kind', TROUBLES)
@@ -181,7 +181,7 @@ def test_each_trouble_is_named_with_its_number_and_what_to_turn(kind):
 def advice(kind, **changes):
   """The flags that a run with these settings is told to turn."""
   settings = checks.in_use(config.Config(**changes))
-  (line,) = health.words(FINE | TROUBLES[kind], settings, CHANCE).values()
+  (line,) = health.advice(FINE | TROUBLES[kind], settings, CHANCE).values()
   return set(re.findall(r'--(\w+)', line))
 
 
@@ -216,13 +216,13 @@ def test_every_flag_that_is_named_exists(kind, method):
   settings = METHOD_SETTINGS.get(method, {})
   found = advice(kind, pretrain_loss=method, **settings)
   assert found <= config.FIELDS.keys() and len(found) >= 3
-  (line,) = health.words(FINE | TROUBLES[kind], {}, CHANCE).values()
+  (line,) = health.advice(FINE | TROUBLES[kind], {}, CHANCE).values()
   assert '--' not in line
 
 
 def told(warmup=0):
   """Summaries at steps 10, 20, ... -> the lines that each of them gets."""
-  memory = health.Told(SETTINGS, CHANCE, warmup)
+  memory = health.Reporter(SETTINGS, CHANCE, warmup)
   steps = iter(range(10, 1000, 10))
   return memory, lambda numbers: memory.lines(next(steps), FINE | numbers)
 
