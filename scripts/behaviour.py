@@ -169,18 +169,39 @@ def training(name, images, model_dir, steps=STEPS):
   ]  # fmt: skip
 
 
-def train_all(tree, names, images, runs):
-  """Runs of all methods in runs/NAME; a card and the exports of one."""
-  halves = [[(n, training(n, images, f'{runs}/{n}')) for n in half]
-            for half in (names[::2], names[1::2])]  # fmt: skip
-  model = [f'--model_dir={runs}/{names[0]}', '--use_tpu=false']
-  halves[0] += [
-    ('card', [*model, '--mode=evaluate', '--linear_passes=1',
-              '--suite=linear,knn,compression']),
-    *((kind, [*model, '--mode=export', f'--format={kind}',
-              f'--output={runs}/exports/{kind}'])
-      for kind in ('saved_model', 'safetensors', 'onnx', 'keras', 'released')),
-  ]  # fmt: skip
+def reading(model_dir, runs):
+  """The calls that make a card and every export of a run."""
+  model = [f'--model_dir={model_dir}', '--use_tpu=false']
+  suites = ['--linear_passes=1', '--suite=linear,knn,compression']
+  formats = ('saved_model', 'safetensors', 'onnx', 'keras', 'released')
+  return [
+    ('card', [*model, '--mode=evaluate', *suites]),
+    *(
+      (
+        kind,
+        [
+          *model,
+          '--mode=export',
+          f'--format={kind}',
+          f'--output={runs}/exports/{kind}',
+        ],
+      )
+      for kind in formats
+    ),
+  ]
+
+
+def train_all(tree, names, images, runs, read=False):
+  """Runs of all methods in runs/NAME; if read, a card and exports of the first.
+
+  In two processes, each of which imports TensorFlow once.
+  """
+  halves = [
+    [(name, training(name, images, f'{runs}/{name}')) for name in half]
+    for half in (names[::2], names[1::2])
+  ]
+  if read:
+    halves[0] += reading(f'{runs}/{names[0]}', runs)
   with open(f'{runs}.log', 'w') as log:
     processes = [_start(tree, half, log) for half in halves]
     if any([process.wait() for process in processes]):
@@ -328,7 +349,7 @@ def against(commit, work):
       os.makedirs(f'{work}/{who}', exist_ok=True)
       print(f'{who}: training {len(names)} methods for {STEPS} steps',
             flush=True)  # fmt: skip
-      train_all(place, names, images, f'{work}/{who}')
+      train_all(place, names, images, f'{work}/{who}', read=True)
   same = compare(f'{work}/ours', f'{work}/theirs', names)
   counts = collections.Counter(ours + theirs)
   print('only in one of them:', [n for n in counts if counts[n] == 1] or 'none')

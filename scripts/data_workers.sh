@@ -4,7 +4,7 @@
 #   DISPATCHER=HOST:PORT bash scripts/data_workers.sh [WORKERS]
 # The second adds workers to those of another machine. Ctrl-C stops all;
 # HOST_NAME is what trainings call this machine. There are no passwords:
-# whoever reaches the ports can read what these processes can.
+# anyone who reaches the ports can read what these processes can.
 set -eu
 cd "$(dirname "$0")/.."
 export TF_CPP_MIN_LOG_LEVEL=${TF_CPP_MIN_LOG_LEVEL:-3}

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Trains both kinds of stochastic latents in small on the built-in photographs,
 # and reports what they hold: forests on bits, capacity, uncertainty. Training
-# goes on where it stopped.
+# resumes where it stopped.
 set -eu
 . "$(dirname "$0")/env.sh" .venv -e '.[quickstart,plot]'
 "$python" scripts/families.py stochcon_bernoulli stochcon_gaussian

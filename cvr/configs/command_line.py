@@ -56,7 +56,7 @@ def changes(stored, cfg):
 
 
 class Stored(NamedTuple):
-  """What a run left, or what is read off a checkpoint."""
+  """The settings of a stored run, or those that a checkpoint's tensors show."""
 
   settings: dict
   methods: tuple  # the values of --pretrain_loss that it may belong to
@@ -200,7 +200,7 @@ def _preset(typed):
 
 
 def _find_stored(given, load):
-  """-> (what is Stored where the flags point, whether it is taken whole)."""
+  """-> (Stored at --model_dir or --checkpoint, whether all of it is taken)."""
   checkpoint, model_dir = given.get('checkpoint'), given.get('model_dir')
   reading, there = given.get('mode') in READING, None
   try:
@@ -208,10 +208,10 @@ def _find_stored(given, load):
   except ConfigError:
     if reading:
       raise
-    # Else whoever resumes from it tells what is damaged, and falls back.
+    # Otherwise resuming reports the damage and uses an earlier checkpoint.
   if not reading:
-    # A run of ours goes on with flags that are typed again and compared; of a
-    # released checkpoint nobody has such flags.
+    # Our runs resume with the same flags typed again, which are compared. A
+    # released checkpoint comes without flags.
     if there and there.released and not given.get('fresh_start'):
       return there, True
     return load(checkpoint) if checkpoint else None, False
@@ -224,8 +224,7 @@ def _find_stored(given, load):
 def parse(argv, load_stored=None):
   """argv -> Config; raises ConfigError, or Help.
 
-  load_stored(path) may bring what is Stored of a run or a checkpoint, so that
-  nobody has to type it again.
+  load_stored(path) -> Stored: settings that need not be typed again.
   """
   if any(re.fullmatch(r'--?(h|help\w*)', word) for word in argv[1:]):
     raise Help(help_text())

@@ -15,7 +15,7 @@ class Plan:
   """The numbers of a run."""
 
   cfg: Config
-  examples: int | None  # of the training split; None where nobody knows it
+  examples: int | None  # of the training split; None where unknown
   classes: int  # 0 without labels
   replicas: int
   # In steps.

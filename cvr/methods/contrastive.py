@@ -170,9 +170,9 @@ class MoCo(Teacher):
 
   L = mean_i -log softmax([q_i . k_i, q_i . queue] / tau)[0] (MoCo, eq. 1), one
   way. The queue begins as random directions: in the first K / B steps part of
-  the negatives is noise. The published code shuffles images between devices
-  lest the statistics of a small batch tell pairs; --global_bn has those of the
-  whole batch, in the twin as well.
+  the negatives is noise. The published code shuffles images between devices,
+  because batch statistics of few images reveal pairs; --global_bn has those of
+  the whole batch, in the twin as well.
   """
 
   def make_heads(self, cfg):

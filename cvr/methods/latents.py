@@ -1,6 +1,6 @@
 """Latents between a representation and the head: bits, or Gaussians.
 
-(StochCon) phi = pi(h), z ~ q(z|phi), rho(z) goes on to the head. Every latent
+(StochCon) phi = pi(h), z ~ q(z|phi), the head sees rho(z). Every latent
 has a width `dim`, a way `draw` of making its noise, and answers
 
   parameters(h) -> phi, a dict of tensors [B, ...]
@@ -8,7 +8,7 @@ has a width `dim`, a way `draw` of making its noise, and answers
   sample(phi, noise, temperature) -> z [B, dim], differentiable in phi
   code(phi) -> z [B, dim] without noise, as it is read at evaluation
   up(z) -> what the head sees in place of a representation
-  describe(phi) -> what is kept of an image: latent_mean, latent_std, ...
+  describe(phi) -> what is stored of an image: latent_mean, latent_std, ...
   report(phi, z) -> {metric: [B]}, the rate latent_kl in nats among them
 """
 
@@ -122,8 +122,8 @@ class BernoulliLatent(Latent):
 class GaussianLatent(Latent):
   """z = mean + deviation noise, isotropic or with a deviation per dimension.
 
-  variance: 'opposing' takes a view's variance from the other view, lest the
-  view itself makes it vanish; 'own' from the same; 'fixed' is std.
+  variance: 'opposing' takes a view's variance from the other view, so that a
+  view cannot make its own vanish; 'own' from the same; 'fixed' is std.
   """
 
   draw = staticmethod(randomness.normal)

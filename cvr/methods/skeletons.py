@@ -206,7 +206,7 @@ class Siamese(Method):
     del draw
     embedded = self.embed(tf.concat(views, 0), training)
     h1, h2 = tf.split(self.location(embedded['projection']), 2)
-    # Each view's rows apart: what is cut into chunks stays in order.
+    # One tensor per view: the rows of chunks can then be joined in order.
     probed = tf.split(self.probed(embedded), 2)
     return {'projection': (h1, h2), 'probed': tuple(probed)}
 

@@ -1,7 +1,7 @@
 """Two networks side by side that are one encoder: CMC's.
 
-Each sees some of the colours of an image. Their features are concatenated, so
-whoever reads a representation sees one encoder, of twice the width.
+Each sees some of the colours of an image. Their features are concatenated:
+seen from outside it is one encoder of twice the width.
 """
 
 import tensorflow as tf
@@ -63,7 +63,7 @@ PARTS = {
 
 
 class Pair(tf.Module):
-  """A layer of both networks, for whoever asks for its variables."""
+  """A layer of both networks, as one layer with variables."""
 
   def __init__(self, layers):
     super().__init__()

@@ -62,7 +62,7 @@ def _joined(arrays, first, chunks):
 def accumulated(encode, loss, batch, variables, chunks):
   """The mean over chunks of what at_once() gives: each has a loss of its own.
 
-  But of what is carried on the rows of all.
+  What is carried on has the rows of all chunks.
   """
   part = _cut(batch, chunks)
 

@@ -90,7 +90,7 @@ def _exchange(variables):
   def step(batch):
     del batch
     sums = replicas.cross_replica_sum([v + 0.0 for v in variables])
-    # Of each a number is used: what nobody reads would not be summed.
+    # One number of each is used: a sum without a reader would be removed.
     return {'one': tf.add_n([tf.reshape(s, [-1])[0] for s in sums])}
 
   return step

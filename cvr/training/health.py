@@ -1,7 +1,7 @@
-"""What a representation keeps, and what is wrong with it: numbers and words.
+"""What a representation keeps, and what is wrong with it: numbers and advice.
 
 Numbers are functions of the embeddings of held-out pairs of views, the same for
-every method and whatever it optimises; words are functions of the numbers.
+every method; advice is a function of the numbers.
 """
 
 import math
@@ -22,7 +22,7 @@ _NONFINITE = 'health/nonfinite_rows'
 
 
 def information_of(z1, z2, rate=None, probabilities=None):
-  """Unit rows z1, z2 [n, d] of two views -> nats, whatever was optimised.
+  """Unit rows z1, z2 [n, d] of two views -> entropies and bounds, in nats.
 
   rate: [n] log e(z|x) - log b(z|y) of a method that has both. Others get that
   of von Mises-Fisher encoders around z1 and z2. probabilities: [..., K], the
@@ -169,7 +169,7 @@ _KNOBS = {
 
 
 def _troubles(numbers, chance):
-  """-> {kind: what is wrong, in words}."""
+  """-> {kind of trouble: a sentence}."""
   troubles = {}
   if _NONFINITE in numbers:
     share = numbers[_NONFINITE]
@@ -208,7 +208,7 @@ def advice(numbers, settings, chance):
   """A summary's numbers -> {kind of trouble: one line with what to turn}.
 
   settings: {flag: value} of those that have an effect; chance: {name of a
-  number: its value where nothing is told apart}.
+  number: its value where all images look alike}.
   """
 
   def knobs(kind):

@@ -82,7 +82,7 @@ def _wait(totals, batch):
   arrived = tf.raw_ops.Assert(condition=True, data=[totals])
   free = _clock([arrived])
   ready = _clock(tf.nest.flatten(batch, expand_composites=True))
-  # Else whatever has effects in the step would wait for them, collectives too.
+  # Otherwise all operations with effects, collectives too, would wait for them.
   dependencies = tf.compat.v1.get_default_graph().experimental_acd_manager
   for op in (arrived, free.op, ready.op):
     dependencies.run_independently(op)

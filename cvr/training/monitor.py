@@ -65,9 +65,8 @@ class Monitor:
   def progress(self, step, total, metrics, rate, eta):
     """step, loss, probe accuracy, images/s, time waited for them, ETA.
 
-    One line, rewritten; where nobody watches (a log file), a plain one a
-    minute. No rates and no eta (None) while the first chunk, which compiles,
-    is all that is known.
+    One line, rewritten; a plain line a minute where the output is a file. No
+    rates and no eta (None) after the first chunk, which compiles.
     """
     line = f'step {step}/{total}  loss {metrics["total_loss"]:.4f}'
     if 'supervised_acc' in metrics:

@@ -58,7 +58,7 @@ def load_pretrained(cfg, state, say):
 def make_input(plan, info, strategy, start, per_image=None):
   """The distributed batches from a step on.
 
-  per_image: what is made of an image, in place of the run's own views.
+  per_image: makes something else of an image than the run's own views.
   """
   cfg, recipe = plan.cfg, plan.recipe
   finish = functools.partial(augmentation.per_batch, recipe)

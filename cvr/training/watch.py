@@ -1,6 +1,6 @@
 """What a run looks at beside its steps: the same images at every summary.
 
-Nothing here depends on what is optimised, nor changes anything of a run.
+It does not depend on the method, and changes nothing of a run.
 """
 
 import contextlib
