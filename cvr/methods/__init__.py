@@ -1,31 +1,37 @@
 """METHODS: what each way of learning does with a batch of views.
 
-A method is a row of the table at the end: a small class of contrastive.py,
-distillation.py, ... that says how its parts are wired, on one of the skeletons
-of skeletons.py. What train.py asks of a method:
+A method is a small class of contrastive.py, distillation.py, ... that says how
+its parts are wired, on one of the skeletons of skeletons.py. What is known of
+it without TensorFlow is its row in cvr/configs/methods.py. The train step
+(cvr/training/step.py) calls
 
-  encode(views, step) -> named embeddings, a row for every pair of views; where
-    a step's batch comes in chunks, step counts chunks, lest noise repeats
-  objective(embeddings, step) -> Output(loss, metrics, features, carry). Among
-    the embeddings is then 'index', int64 [b]: which examples they are of
-  begin(): copies of trained layers are made, at first and of loaded ones
+  encode(views, draw) -> named embeddings, a row for every pair of views. draw
+    counts the chunks of all steps, so that no two chunks get the same noise;
+    step_of(draw) is the step
+  objective(embeddings, step) -> Output(loss, metrics, features, carry). The
+    embeddings have 'index', int64 [b], too: which examples they are of
+  begin(): makes copies of trained layers, at the start and of loaded ones
   trained() -> the layers that get gradients
   held(step) -> those of them that do not move yet
   steady() -> those of them whose learning rate stays at its peak
-  after_update(step, carry): what moves without gradients (EMA twins, queues,
+  after_update(step, carry): moves what has no gradients (EMA twins, queues,
     centres), once per step, after the optimizer
-  on_epoch(epoch): what is done before the first step of an epoch
-  observe(embeddings): every example once before step 0, if needs_first_pass
-  embed(images) -> {'representation', 'projection', 'layers'} at evaluation
-  predict_mean(projection) -> the prediction, of methods that have one
-  chance() -> {name of a metric: its value where nothing is told apart}
-  rate(embedded, views) -> I(X;Z|Y) [b], of methods that have encoders e and b
-  probabilities(projection) -> [b, ..., K], of methods that assign rows
-  latent: of those whose embed() has its parameters too, as 'phi' (latents.py)
+  on_epoch(epoch): called before the first step of an epoch
+  observe(embeddings): gets every example once before step 0, if
+    needs_first_pass
 
-Two calls for the loss, because whoever re-uses embeddings needs them apart. All
-of them run on every replica. What is not trained is made by
-distributed.mirrored(): each replica has a copy, and assigns the same to it.
+and evaluation, watch and health
+
+  embed(images) -> {'representation', 'projection', 'layers'}
+  predict_mean(projection) -> the prediction, of methods that have one
+  chance() -> {metric: its value where all images look alike}
+  rate(embedded, views) -> I(X;Z|Y) [b], of methods with encoders e and b
+  probabilities(projection) -> [b, ..., K], of methods that assign rows
+  latent: of stochastic methods; embed() then has its parameters, 'phi'
+
+encode and objective are two calls because the gradient cache calls the first
+one twice. All of them run on every replica. Variables without gradients are
+made by replicas.mirrored(): each replica has a copy, and all assign the same.
 """
 
 from cvr.methods.contrastive import CMC, CSimCLR, MoCo, SimCLR
