@@ -153,6 +153,34 @@ def swav_cross_entropy(codes, scores, temperature):
   return _across_views(codes, [s / temperature for s in scores])
 
 
+def invariance(z1, z2):
+  """Mean squared difference of pairs of rows [b, d] (VICReg, alg. 1) -> []."""
+  return tf.reduce_mean(tf.square(z1 - z2))
+
+
+def variance_hinge(rows, target=1.0, epsilon=1e-4):
+  """How far deviations are below a target, mean over dimensions -> [].
+
+  rows [B, d] of all replicas (VICReg, eq. 1 and 2); the variance is the
+  unbiased one, B - 1, as the covariance is.
+  """
+  centred = rows - tf.reduce_mean(rows, 0)
+  variance = tf.reduce_sum(tf.square(centred), 0) / (rows.shape[0] - 1)  # [d]
+  return tf.reduce_mean(tf.nn.relu(target - tf.sqrt(variance + epsilon)))
+
+
+def covariance_penalty(rows):
+  """Squared covariances of different dimensions, their sum over d -> [].
+
+  rows [B, d] of all replicas (VICReg, eq. 3 and 4).
+  """
+  centred = rows - tf.reduce_mean(rows, 0)
+  covariance = tf.matmul(centred, centred, transpose_a=True)  # [d, d]
+  covariance /= rows.shape[0] - 1
+  squares = tf.linalg.set_diag(tf.square(covariance), tf.zeros([rows.shape[1]]))
+  return tf.reduce_sum(squares) / rows.shape[1]
+
+
 def classification(logits, labels, binary=False):
   """The linear probe: logits [n, c], labels [n] -> (loss [], accuracy [])."""
   if binary:

@@ -130,6 +130,12 @@ KINDS = {
     uses=('predictor_hidden_dim', 'constant_predictor_rate'),
     small={'predictor_hidden_dim': 512},
   ),
+  'vicreg': Kind(
+    'VICReg',
+    'decorrelation',
+    compares=True,
+    small={'num_proj_layers': 3, 'proj_out_dim': 512},
+  ),
   'dino': Kind(
     'DINO',
     'distillation',

@@ -101,6 +101,7 @@ _SIMSIAM = MOCO_V2_VIEWS | {
   'proj_head_hidden_dim': 2048, 'proj_out_dim': 2048,
   'proj_head_output_bn': True, 'optimizer': 'momentum',
   'momentum_nesterov': False, 'constant_predictor_rate': True}
+_VICREG = {'pretrain_loss': 'vicreg', 'num_proj_layers': 3}
 # Prototypes are frozen in the first epoch, 313 steps at batch 4096. LARC adapts
 # biases and batch norm too, LARS does not.
 _SWAV_HEAD = {'proj_head_hidden_dim': 2048, 'proj_out_dim': 128,
@@ -115,7 +116,7 @@ _SIX_LOCAL = {'local_crops': 6, 'local_size': 96, 'local_area': '0.05,0.14',
               'area_range_lower_bound': 0.14}
 _DEEPCLUSTER = {'pretrain_loss': 'deepcluster', 'num_heads': 3,
                 'kmeans_iterations': 10}
-# Views and widths are not said there: those of cifar10_simclr and of SwAV.
+# solo-learn gives no views and widths: these are cifar10_simclr's and SwAV's.
 _SOLO_SWAV = _CIFAR10 | SWAV_VIEWS | _SWAV_HEAD | {
   'learning_rate': 0.6, 'lars_eta': 0.02, 'lars_clip': True}
 
@@ -182,6 +183,14 @@ PRESETS = {
     _SIMSIAM | {
       'dataset': 'imagenet2012', 'train_batch_size': 512, 'train_epochs': 100,
       'learning_rate': 0.05, 'warmup_epochs': 0.0, 'weight_decay': 1e-4}),
+  'vicreg': (
+    'VICReg, ResNet-50, 1000 epochs: 73.2% top-1 (VICReg paper, recalled, as '
+    'its settings are)',
+    _IMAGENET | _VICREG | {
+      'train_batch_size': 2048, 'train_epochs': 1000, 'weight_decay': 1e-6,
+      'learning_rate': 0.2, 'final_learning_rate': 0.002 / 8,
+      'proj_head_hidden_dim': 8192, 'proj_out_dim': 8192,
+      'blur_probability': '0.5,0.5', 'solarize_probability': '0.1,0.1'}),
   'dino': (
     "DINO with AdamW and 8 local crops, ResNet-50, 100 epochs: DINO's default "
     'settings; no number was published for them and this network',
@@ -266,6 +275,12 @@ PRESETS = {
     _CIFAR10 | _SIMSIAM | {
       'learning_rate': 0.5, 'weight_decay': 1e-5,
       'blur_probability': '0,0'}),
+  'cifar10_vicreg': (
+    'VICReg, ResNet-18, 1000 epochs: 92.07% (solo-learn, with its own probe)',
+    _CIFAR10 | _SOLO | _VICREG | {
+      'learning_rate': 0.3, 'weight_decay': 1e-4,
+      'proj_head_hidden_dim': 2048, 'proj_out_dim': 2048,
+      'use_blur': False, 'solarize_probability': '0.1,0.1'}),
   'cifar10_dino': (
     'DINO, ResNet-18, 1000 epochs: 89.52% (solo-learn, with its own probe); '
     'the views are those of cifar10_byol',

@@ -35,6 +35,7 @@ made by replicas.mirrored(): each replica has a copy, and all assign the same.
 """
 
 from cvr.methods.contrastive import CMC, CSimCLR, MoCo, SimCLR
+from cvr.methods.decorrelation import VICReg
 from cvr.methods.distillation import BYOL, CBYOL, DINO, SimSiam
 from cvr.methods.entropy_reconstruction import (
   ERBYOL,
@@ -57,6 +58,7 @@ METHODS = {
   'swav': SwAV,
   'deepcluster': DeepCluster,
   'simsiam': SimSiam,
+  'vicreg': VICReg,
   'dino': DINO,
   'er_simclr': ERSimCLR,
   'er_byol': ERBYOL,
