@@ -24,7 +24,7 @@ from cvr.configs import (
 )
 from cvr.data import (
   augmentation,
-  batches,
+  decoding,
 )
 
 COUNT = 16
@@ -45,7 +45,7 @@ def _repeated(function, *arguments):
 def _of_images(files, recipe):
   """{name: (a call for all images, how many times two views need it)}."""
   draws = tf.unstack(tf.random.uniform([COUNT, 2, len(data_util.DRAWS)]))
-  images = [batches.decode(file) for file in files]
+  images = [decoding.decode(file) for file in files]
   floats = [tf.cast(image, tf.float32) for image in images]
   boxes = [
     augmentation._boxes(recipe, tf.shape(image), numbers)[0]
@@ -63,7 +63,7 @@ def _of_images(files, recipe):
 
   return {
     NOTHING: (_repeated(lambda s: s, shapes), 0),
-    'decode': (_repeated(batches.decode, files), 1),
+    'decode': (_repeated(decoding.decode, files), 1),
     'draws and boxes': (_repeated(numbers, shapes, seeds), 1),
     'to floats': (_repeated(lambda x: tf.cast(x, tf.float32), images), 1),
     'crop, bicubic': (

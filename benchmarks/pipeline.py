@@ -138,8 +138,7 @@ def datasets(folder, size):
     return batches.train_batches(
       info,
       augmentation.per_image(recipe, 2),
-      global_batch=BATCH,
-      per_replica_batch=BATCH,
+      batches.HostBatch(BATCH, BATCH),
       seed=0,
       **settings,
     )

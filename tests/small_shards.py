@@ -4,10 +4,8 @@ import numpy as np
 import tensorflow as tf
 
 from cvr.data import batches
-from cvr.data.sources import (
-  DatasetInfo,
-  Shard,
-)
+from cvr.data.batches import HostBatch
+from cvr.data.sources import DatasetInfo, Shard
 from cvr.numerics import randomness
 from small_data import CLASSES, encoded
 
@@ -60,11 +58,12 @@ def augment(image, seed):
   return {'views': tuple(tf.tile(value + n, [2, 2, 1]) for n in noise)}
 
 
-SMALL = dict(global_batch=8, per_replica_batch=8, seed=5, shuffle_buffer=6)
+ROWS = HostBatch(8, 8)
+SMALL = dict(seed=5, shuffle_buffer=6)
 
 
-def take(info, count, **settings):
-  dataset = batches.train_batches(info, augment, **{**SMALL, **settings})
+def take(info, count, rows=ROWS, **settings):
+  dataset = batches.train_batches(info, augment, rows, **{**SMALL, **settings})
   return list(dataset.take(count).as_numpy_iterator())
 
 

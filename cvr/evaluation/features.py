@@ -69,12 +69,7 @@ def eval_input(info, image_size, batch_size, look=CENTRAL):
 
   def of_context(context):
     dataset = batches.eval_batches(
-      info,
-      preprocess,
-      global_batch=batch_size,
-      per_replica_batch=batch_size // context.num_replicas_in_sync,
-      num_hosts=context.num_input_pipelines,
-      host=context.input_pipeline_id,
+      info, preprocess, batches.HostBatch.of(context, batch_size)
     )
     if not look.corruption:
       return dataset

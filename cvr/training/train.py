@@ -67,12 +67,9 @@ def make_input(plan, info, strategy, start, per_image=None):
     return batches.train_batches(
       info,
       per_image or augmentation.per_image(recipe, plan.views),
-      global_batch=cfg.train_batch_size,
-      per_replica_batch=plan.rows,
+      batches.HostBatch.of(context, cfg.train_batch_size),
       seed=cfg.seed,
       start_step=start,
-      num_hosts=context.num_input_pipelines,
-      host=context.input_pipeline_id,
       shuffle_buffer=cfg.shuffle_buffer,
       cache=cfg.cache_dataset,
       window=None if per_image else augmentation.window(recipe, plan.views),

@@ -26,8 +26,7 @@ def two_views(recipe, info, count):
     dataset = batches.train_batches(
       info,
       augmentation.per_image(recipe, 2),
-      global_batch=size,
-      per_replica_batch=size,
+      batches.HostBatch(size, size),
       seed=0,  # Not the run's: all runs see the same.
       shuffle_buffer=1,
     )

@@ -284,8 +284,7 @@ def test_batches_have_static_shapes_and_travel_as_bytes(pictures):
     return batches.train_batches(
       info,
       augmentation.per_image(recipe, 5),
-      global_batch=8,
-      per_replica_batch=8,
+      batches.HostBatch(8, 8),
       seed=0,
       finish=finish,
     ).element_spec

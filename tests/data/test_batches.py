@@ -1,25 +1,18 @@
 """Reading data sets: order, resume, hosts, damage."""
 
-import dataclasses
-import io
-import os
-
 import numpy as np
 import pytest
 import tensorflow as tf
 
 import data_util
-from cvr.data import batches, sources
+from cvr.data import batches, decoding, sources
+from cvr.data.batches import HostBatch
 from cvr.data.sources import (
-  DataError,
-  Shard,
-  check_batch,
-  damaged_shard,
   describe,
 )
 from cvr.numerics import randomness
-from small_data import CLASSES, encoded, make_folder, write
-from small_shards import SMALL, augment, indices, make_shards, take
+from small_data import encoded, make_folder, write
+from small_shards import ROWS, SMALL, augment, indices, make_shards, take
 
 
 @pytest.fixture
@@ -106,13 +99,13 @@ def test_augmentation_belongs_to_seed_epoch_and_index(kinds):
     return dict(zip(keys, views[:, 0, 0, 0].tolist(), strict=True))
 
   small = noise(whole[:11])
-  large = noise(take(info, 4, global_batch=22, per_replica_batch=22))
+  large = noise(take(info, 4, HostBatch(22, 22)))
   assert small == large and len(set(small.values())) == 88
 
 
 def test_thread_count_does_not_matter(kinds):
   info, _, whole = kinds['records']
-  dataset = batches.train_batches(info, augment, **SMALL)
+  dataset = batches.train_batches(info, augment, ROWS, **SMALL)
   spec = dataset.element_spec
   assert [view.shape for view in spec['views']] == [[8, 2, 2, 3]] * 2
   assert spec['label'].dtype == tf.int32 and spec['index'].dtype == tf.int64
@@ -125,37 +118,11 @@ def test_thread_count_does_not_matter(kinds):
 
 def test_hosts_and_replicas_of_a_folder_cut_one_batch(kinds):
   info, _, whole = kinds['folder']
-  hosts = [
-    take(info, 10, num_hosts=2, host=host, per_replica_batch=2)
-    for host in range(2)
-  ]
+  hosts = [take(info, 10, HostBatch(8, 2, 2, host)) for host in range(2)]
   for step in range(5):
     parts = [hosts[h][2 * step + r] for h in range(2) for r in range(2)]
     merged = tf.nest.map_structure(lambda *x: np.concatenate(x), *parts)
     assert_same([whole[step]], [merged])
-
-
-@pytest.mark.parametrize('count', [3, 5, 6, 20])
-def test_the_last_records_of_a_split(records, count):
-  few = sources.a_few(records, count)
-  assert few.num_examples == count
-  sizes = dict(global_batch=count, per_replica_batch=count)
-  (batch,) = take(few, 1, **sizes)
-  assert sorted(batch['index']) == list(range(23 - count, 23))
-  # The pixels tell which images were read.
-  np.testing.assert_array_equal(
-    batch['views'][0][:, 0, 0, 0] // 1, batch['index']
-  )
-
-
-def test_a_few_images_are_from_all_over_a_folder(folder, records):
-  info = describe(f'folder:{folder}')
-  few = sources.a_few(info, 4)
-  assert few.num_examples == 4
-  assert few.paths == tuple(info.paths[i] for i in (0, 5, 11, 16))
-  assert few.labels == tuple(info.labels[i] for i in (0, 5, 11, 16))
-  for whole in (info, records):
-    assert sources.a_few(whole, 100) == whole
 
 
 @pytest.mark.parametrize('num_hosts', [1, 2, 3])
@@ -163,36 +130,16 @@ def test_all_of_a_split_is_read_in_so_many_steps_by_every_host(
   records, folder, num_hosts
 ):
   for info in (records, describe(f'folder:{folder}')):
-    sizes = dict(global_batch=6, per_replica_batch=6 // num_hosts)
     steps = batches.steps_of_all(info, 6, num_hosts)
     seen = {
       int(i)
       for host in range(num_hosts)
-      for batch in take(info, steps, **sizes, num_hosts=num_hosts, host=host)
+      for batch in take(
+        info, steps, HostBatch(6, 6 // num_hosts, num_hosts, host)
+      )
       for i in batch['index']
     }
     assert seen == set(range(info.num_examples))
-
-
-def host_indices(info, start_step, count, num_hosts, host):
-  records = batches._shuffled_records(
-    info, [1, 2], start_step, 2, num_hosts, host, buffer=5
-  )
-  return [int(index) for _, index, _ in records.take(count)]
-
-
-@pytest.mark.parametrize('num_hosts', [3, 6])  # 6: more than files.
-def test_hosts_partition_records(records, num_hosts):
-  seen = []
-  for host in range(num_hosts):
-    _, _, size = batches._host_part(records, num_hosts, host)
-    own = host_indices(records, 0, 3 * size, num_hosts, host)
-    assert sorted(own[:size]) == sorted(own[size : 2 * size])
-    resumed = host_indices(records, size // 2 + 1, size, num_hosts, host)
-    skipped = 2 * (size // 2 + 1)
-    assert own[skipped : skipped + size] == resumed[: 3 * size - skipped]
-    seen += own[:size]
-  assert sorted(seen) == list(range(records.num_examples))
 
 
 def preprocess(image, index):
@@ -205,14 +152,8 @@ def test_evaluation_sees_every_example_once(kinds, kind, num_hosts):
   info = kinds[kind][0]
   lengths, real = set(), []
   for host in range(num_hosts):
-    dataset = batches.eval_batches(
-      info,
-      preprocess,
-      global_batch=8,
-      per_replica_batch=8 // num_hosts,
-      num_hosts=num_hosts,
-      host=host,
-    )
+    rows = HostBatch(8, 8 // num_hosts, num_hosts, host)
+    dataset = batches.eval_batches(info, preprocess, rows)
     dataset = list(dataset.as_numpy_iterator())
     lengths.add(len(dataset))
     own = indices(dataset)
@@ -230,28 +171,9 @@ def test_evaluation_sees_every_example_once(kinds, kind, num_hosts):
 
 
 @pytest.mark.parametrize('kind', ['folder', 'records'])
-def test_labels_and_parts_of_a_split(kinds, kind):
-  info = kinds[kind][0]
-  labels = batches.labels_of(info)
-  expected = info.labels or np.arange(info.num_examples) % 3
-  np.testing.assert_array_equal(labels, expected)
-  part = batches.kept(info, [20, 3, 9])
-  assert part.num_examples == 3
-  np.testing.assert_array_equal(batches.labels_of(part), labels[[3, 9, 20]])
-  ids = [sources.example_id(part, i) for i in range(3)]
-  assert ids == [sources.example_id(info, i) for i in (3, 9, 20)]
-  # A part of a part.
-  again = batches.kept(part, [0, 2])
-  assert [sources.example_id(again, i) for i in range(2)] == ids[::2]
-  np.testing.assert_array_equal(batches.labels_of(again), labels[[3, 20]])
-  prints = [sources.fingerprint(i)['files'] for i in (info, part)]
-  assert prints[0] != prints[1] == sources.fingerprint(part)['files']
-
-
-@pytest.mark.parametrize('kind', ['folder', 'records'])
 def test_training_and_evaluation_see_the_part_alone(kinds, kind):
-  info = batches.kept(kinds[kind][0], [3, 9, 20, 21])
-  seen = take(info, 4, global_batch=3, per_replica_batch=3)
+  info = sources.kept(kinds[kind][0], [3, 9, 20, 21])
+  seen = take(info, 4, HostBatch(3, 3))
   assert sorted(indices(seen)) == sorted([0, 1, 2, 3] * 3)
   values = {
     int(i): int(v)
@@ -264,14 +186,9 @@ def test_training_and_evaluation_see_the_part_alone(kinds, kind):
   for hosts in (1, 2):
     found = {}
     for host in range(hosts):
-      for batch in batches.eval_batches(
-        info,
-        preprocess,
-        global_batch=2,
-        per_replica_batch=2 // hosts,
-        num_hosts=hosts,
-        host=host,
-      ).as_numpy_iterator():
+      rows = HostBatch(2, 2 // hosts, hosts, host)
+      dataset = batches.eval_batches(info, preprocess, rows)
+      for batch in dataset.as_numpy_iterator():
         value = batch['views'][0][:, 0, 0, 0]
         for i, v, m in zip(batch['index'], value, batch['mask'], strict=True):
           if m:
@@ -287,23 +204,6 @@ def test_a_share_is_of_every_class_and_of_the_seed(kinds):
   assert batches.share_of(info, 0.01, 0).num_examples == 3
   assert batches.share_of(info, 0.25, 0) == few
   assert any(batches.share_of(info, 0.25, s) != few for s in (1, 2))
-
-
-@pytest.mark.parametrize('kind', ['folder', 'records'])
-def test_what_two_splits_share(kinds, kind):
-  info = kinds[kind][0]
-  assert sources.overlap(info, info) == info.num_examples
-  few = sources.a_few(info, 5)
-  assert sources.overlap(info, few) == 5
-  if kind == 'records':
-    # Two slices of one file that touch, and two that do not.
-    (a, b) = (
-      dataclasses.replace(info, shards=(Shard('f', skip, 6, 0),))
-      for skip in (0, 4)
-    )
-    assert sources.overlap(a, b) == sources.overlap(b, a) == 2
-    b = dataclasses.replace(info, shards=(Shard('f', 6, 6, 0),))
-    assert sources.overlap(a, b) == 0
 
 
 # What cannot be decoded.
@@ -332,24 +232,11 @@ def test_undecodable_images_are_replaced_and_counted(folder, kinds):
     assert (new['views'][0][bad] // 1 == 0).all()  # Example 0 stands in,
     assert (new['label'][bad] == 0).all()  # under its own label.
   assert sum(batch['bad'].sum() for batch in after) == 4 * len(damaged)
-  dataset = batches.eval_batches(
-    info, preprocess, global_batch=24, per_replica_batch=24
-  )
+  dataset = batches.eval_batches(info, preprocess, HostBatch(24, 24))
   (batch,) = dataset.as_numpy_iterator()
   bad = np.isin(batch['index'], list(damaged))
   np.testing.assert_array_equal(batch['bad'], bad)
   np.testing.assert_array_equal(batch['mask'], ~bad & (batch['index'] >= 0))
-
-
-def test_first_example_may_be_the_bad_one(folder):
-  info = describe(f'folder:{folder}')
-  write(info.paths[0], DAMAGED['html'])
-  spare, label = batches._find_spare(info, batches._in_order(info))
-  assert spare == encoded(1) and label == 0
-  for path in info.paths:
-    write(path, b'not an image')
-  with pytest.raises(DataError, match='none of the first 22 images'):
-    batches._find_spare(info, batches._in_order(info))
 
 
 @pytest.mark.parametrize('kind', ['jpg', 'png', 'cached'])
@@ -376,113 +263,14 @@ def test_a_window_is_that_part_of_the_image(tmp_path, kind):
     return {'views': (tf.ensure_shape(image, [16, 16, 3]),)}
 
   def cut(image, seed):
-    return view(batches._part(image, lambda s: window(s, seed)), seed)
+    return view(decoding.cut(image, lambda s: window(s, seed)), seed)
 
-  whole = batches.train_batches(info, cut, cache=cached, **SMALL)
-  part = batches.train_batches(info, view, cache=cached, window=window, **SMALL)
+  whole = batches.train_batches(info, cut, ROWS, cache=cached, **SMALL)
+  part = batches.train_batches(
+    info, view, ROWS, cache=cached, window=window, **SMALL
+  )
   for a, b in zip(whole.take(2), part.take(2), strict=True):
     np.testing.assert_array_equal(a['views'][0], b['views'][0])
-
-
-def header(kind, height, width):
-  """Bytes that announce an image of the given size and end there."""
-  if kind == 'png':
-    sides = width.to_bytes(4, 'big') + height.to_bytes(4, 'big')
-    return b'\x89PNG\r\n\x1a\n\0\0\0\rIHDR' + sides + b'\x08\x02\0\0\0'
-  if kind == 'gif':
-    return (
-      b'GIF89a' + width.to_bytes(2, 'little') + height.to_bytes(2, 'little')
-    )
-  if kind == 'bmp':
-    sides = width.to_bytes(4, 'little') + height.to_bytes(4, 'little')
-    return b'BM' + b'\0' * 16 + sides
-  frame = JPEG.index(b'\xff\xc0') + 5
-  sides = height.to_bytes(2, 'big') + width.to_bytes(2, 'big')
-  return JPEG[:frame] + sides + JPEG[frame + 4 :]
-
-
-@pytest.mark.parametrize('kind', ['png', 'gif', 'bmp', 'jpeg'])
-def test_bombs_are_refused_by_their_header(kind):
-  size = (20_000, 30_001)
-  pixels = tf.function(batches._header_pixels)
-  assert int(pixels(tf.constant(header(kind, *size)))) == 20_000 * 30_001
-  with pytest.raises(tf.errors.InvalidArgumentError, match='too large'):
-    tf.function(batches.decode)(tf.constant(header(kind, *size)))
-
-
-def test_header_of_real_images():
-  from PIL import Image
-
-  image = Image.fromarray(np.zeros([13, 21, 3], np.uint8))
-  for kind in ('PNG', 'JPEG', 'BMP', 'GIF'):
-    file = io.BytesIO()
-    image.save(file, kind)
-    data_of = tf.constant(file.getvalue())
-    assert int(tf.function(batches._header_pixels)(data_of)) == 13 * 21
-    assert tf.function(batches.decode)(data_of).shape == [13, 21, 3]
-
-
-def test_one_channel_becomes_three():
-  gray = np.arange(48, dtype=np.uint8).reshape(6, 8, 1)
-  out = batches.decode(tf.io.encode_png(gray))
-  np.testing.assert_array_equal(out, np.repeat(gray, 3, -1))
-
-
-# Damage below the images stops the run.
-
-
-def rewrite(info, shard, change):
-  path = info.shards[shard].path
-  with open(path, 'rb') as file:
-    content = bytearray(file.read())
-  content = change(content)
-  write(path, bytes(content))
-  return path
-
-
-def read(info):
-  return list(batches._in_order(info))
-
-
-def flip(content):
-  content[len(content) // 2] ^= 255
-  return content
-
-
-def test_record_cut_in_its_header_is_not_a_silent_end(records):
-  length = os.path.getsize(records.shards[2].path) // 5
-  path = rewrite(records, 2, lambda c: c[: 4 * length + 6])
-  with pytest.raises(tf.errors.InvalidArgumentError) as error:
-    take(records, 6)
-  assert path in str(error.value)
-  assert damaged_shard(records) in (path, None)
-
-
-@pytest.mark.parametrize('change', [flip, lambda c: c[:-20]])
-def test_damaged_shard_stops_and_is_named(records, change):
-  path = rewrite(records, 1, change)
-  with pytest.raises(tf.errors.DataLossError):
-    read(records)
-  assert damaged_shard(records) == path
-
-
-def test_missing_shard_stops(records):
-  os.remove(records.shards[3].path)
-  with pytest.raises(tf.errors.NotFoundError, match='part3.tfrecord'):
-    read(records)
-
-
-def test_label_out_of_range_stops(records):
-  info = dataclasses.replace(records, class_names=CLASSES[:2])
-  with pytest.raises(tf.errors.InvalidArgumentError) as error:
-    read(info)
-  assert '2 classes' in str(error.value) and 'tfrecord' in str(error.value)
-
-
-def test_too_few_examples(records):
-  with pytest.raises(DataError, match='23 examples, the global batch is 24'):
-    check_batch(records, 24)
-  check_batch(records, 23)
 
 
 def test_without_labels_the_label_is_minus_one(tmp_path):
@@ -501,9 +289,7 @@ def crop(image, seed):
 
 def test_photo_patches_batches(data_dir):
   info = describe('photo_patches', data_dir, 'train[:1%]')  # 82.
-  dataset = batches.train_batches(
-    info, crop, global_batch=41, per_replica_batch=41, seed=0
-  )
+  dataset = batches.train_batches(info, crop, HostBatch(41, 41), seed=0)
   dataset = list(dataset.take(2).as_numpy_iterator())
   assert dataset[0]['views'][0].shape == (41, 24, 24, 3)
   assert sorted(indices(dataset)) == list(range(82))

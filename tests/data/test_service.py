@@ -14,10 +14,11 @@ import tensorflow as tf
 
 import run
 from cvr.configs import config, derived
-from cvr.data import augmentation, batches, service
+from cvr.data import augmentation, batches, reading, service
+from cvr.data.batches import HostBatch
 from cvr.data.sources import describe
 from small_data import make_folder, take_local_crops
-from small_shards import SMALL, augment, indices, make_shards, take
+from small_shards import ROWS, SMALL, augment, indices, make_shards, take
 
 ROOT = str(pathlib.Path(__file__).parents[2])
 
@@ -50,10 +51,10 @@ def workers():
   server._stop()
 
 
-def shared(info, address, **settings):
+def shared(info, address, rows=ROWS, **settings):
   share = service.shared(address)
   return batches.train_batches(
-    info, augment, **{**SMALL, **settings}, share=share
+    info, augment, rows, **{**SMALL, **settings}, share=share
   )
 
 
@@ -100,9 +101,9 @@ def test_local_crops_arrive_as_they_are_made_here(
       for i, draws in enumerate(batch['draws'])
     }
 
-  ours = rows(batches.train_batches(info, views, **SMALL).take(33))
+  ours = rows(batches.train_batches(info, views, ROWS, **SMALL).take(33))
   theirs = batches.train_batches(
-    info, views, **SMALL, share=service.shared(workers[0])
+    info, views, ROWS, **SMALL, share=service.shared(workers[0])
   )
   sizes = [view.shape for view in theirs.element_spec['views']]
   assert sizes == [[8, 16, 16, 3]] * 2 + [[8, 8, 8, 3]] * 2
@@ -113,10 +114,8 @@ def test_local_crops_arrive_as_they_are_made_here(
 
 def test_a_host_gets_its_own_part(workers, tmp_path):
   """Of more hosts than files: workers leave out what is not this one's."""
-  dataset = shared(
-    info_of('records', tmp_path), workers[0], global_batch=12, num_hosts=6,
-    host=5, per_replica_batch=2,
-  )  # fmt: skip
+  info = info_of('records', tmp_path)
+  dataset = shared(info, workers[0], HostBatch(12, 2, num_hosts=6, host=5))
   assert (indices(dataset.take(4).as_numpy_iterator()) % 6 == 5).all()
 
 
@@ -127,8 +126,8 @@ def test_resumes_at_about_the_same_place(workers, tmp_path):
   later = shared(info, workers[0], start_step=11).take(8).as_numpy_iterator()
   later = {v for b in later for v in b['views'][0].ravel().tolist()}
   assert not earlier & later
-  records = batches._shared_records(
-    info_of('records', tmp_path), [1, 2], 3, 8, 1, 0, 6
+  records = reading.shared_records(
+    info_of('records', tmp_path), ROWS, [1, 2], 3, 6
   )
   epochs = [int(epoch) for epoch, _, _ in records.take(24)]
   assert epochs[0] == 1 and set(epochs) == {1, 2}

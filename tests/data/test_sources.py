@@ -1,199 +1,24 @@
-"""Finding data sets: folders, TFDS names, what is refused and how."""
+"""Splits of both kinds: their parts, names, fingerprints and damage."""
 
-import os
-import threading
+import dataclasses
 
+import numpy as np
 import pytest
-import tensorflow as tf
 
-from cvr.data import photo_patches, sources
-from cvr.data.sources import DataError, describe
-from small_data import CLASSES, encoded, write
-
-
-def test_folder_classes_are_sorted_names(folder):
-  info = describe(f'folder:{folder}', split='train')
-  assert info.class_names == CLASSES and info.num_examples == 22
-  assert info.labels == (0,) * 5 + (1,) * 9 + (2,) * 8
-  test = describe(f'folder:{folder}', split='validation')
-  assert test.class_names == CLASSES  # Those of train, though bird is absent.
-  assert test.labels == (1,) * 4 + (2,) * 3
+from cvr.data import batches, sources
+from cvr.data.batches import HostBatch
+from cvr.data.sources import DataError, Shard, check_batch, describe
+from small_data import encoded, make_folder, write
+from small_shards import make_shards, take
 
 
-def test_validation_is_whichever_there_is(folder):
-  os.rename(f'{folder}/val', f'{folder}/test')
-  assert describe(f'folder:{folder}', split='validation').num_examples == 7
-  os.rename(f'{folder}/test', f'{folder}/validation')
-  assert describe(f'folder:{folder}', split='validation').num_examples == 7
-
-
-def test_unlabelled_folder(tmp_path):
-  for i in range(9):
-    write(f'{tmp_path}/deep/{i % 2}/{i}.jpeg', encoded(i, tf.io.encode_jpeg))
-  info = describe(f'folder:{tmp_path}')
-  assert info.class_names == () and info.num_examples == 9
-
-
-def break_folder(folder, how):
-  if how == 'mixed':
-    write(f'{folder}/train/loose.png', encoded(0))
-  elif how == 'empty class':
-    os.makedirs(f'{folder}/train/empty')
-  elif how == 'unknown class':
-    write(f'{folder}/val/horse/1.png', encoded(0))
-  elif how == 'no train':
-    os.rename(f'{folder}/train', f'{folder}/training')
-
-
-@pytest.mark.parametrize(
-  'how,split,says',
-  [
-    ('mixed', 'train', 'loose.png'),
-    ('empty class', 'train', 'train/empty'),
-    ('unknown class', 'validation', 'val/horse'),
-    ('no train', 'train', 'training, val'),
-    ('', 'holdout', "'holdout'"),
-    ('', 'train[:10%]', 'whole splits'),
-  ],
-)
-def test_unclear_folders_are_refused(folder, how, split, says):
-  break_folder(folder, how)
-  with pytest.raises(DataError) as error:
-    describe(f'folder:{folder}', split=split)
-  assert says in str(error.value)
-  assert str(error.value).startswith('--dataset=folder:')
-
-
-def test_folder_that_is_not_there_or_empty(tmp_path):
-  with pytest.raises(DataError, match='no folder'):
-    describe(f'folder:{tmp_path}/nowhere')
-  with pytest.raises(DataError, match='no image'):
-    describe(f'folder:{tmp_path}')
-
-
-# Finding TFDS data sets.
-
-
-@pytest.mark.parametrize(
-  'name',
-  [
-    '../../etc',
-    'cifar10/../x',
-    'cifar10/..',
-    'CIFAR',
-    'a b',
-    'x:1',
-    '',
-    '/etc',
-  ],
-)
-def test_names_that_are_paths_are_refused(name, tmp_path, monkeypatch):
-  monkeypatch.setattr(sources.tfds, 'builder_cls', None)
-  with pytest.raises(DataError, match='neither folder:PATH nor a TFDS'):
-    describe(name, str(tmp_path))
-
-
-@pytest.mark.parametrize(
-  'name,says',
-  [
-    ('cifar11', 'cifar10'),
-    ('photo_patches/23px', '32px'),
-    ('photo_patches:9.9.9', '9.9.9'),
-    ('imagenet2012', 'docs/imagenet.md'),
-    ('imagenet2012_subset/1pct', "tfds.builder('imagenet2012_subset/1pct'"),
-    ('food101', 'Add --download'),
-  ],
-)
-def test_data_sets_that_cannot_be_had(name, says, tmp_path):
-  with pytest.raises(DataError) as error:
-    describe(name, str(tmp_path))
-  assert says in str(error.value)
-  assert f'--dataset={name}' in str(error.value)
-  assert str(error.value).count('\n') <= 1
-  assert not os.listdir(tmp_path)
-
-
-def test_without_a_network_nobody_waits(tmp_path, monkeypatch):
-  asked, prepared = [], []
-  known = set()
-
-  def find(host, *_):
-    asked.append(host)
-    if host not in known:
-      raise OSError('Name or service not known')
-
-  def prepare(builder, **_):
-    prepared.append(builder.name)
-    raise ValueError('no route')
-
-  monkeypatch.setattr(sources.socket, 'getaddrinfo', find)
-  monkeypatch.setattr(
-    sources.tfds.core.DatasetBuilder, 'download_and_prepare', prepare
-  )
-  monkeypatch.setattr(sources.urllib.request, 'getproxies', dict)
-  with pytest.raises(DataError) as error:
-    describe('cifar10', str(tmp_path))
-  assert f'cannot find {", ".join(sorted(asked))} to' in str(error.value)
-  assert "tfds.builder('cifar10'" in str(error.value)
-  assert asked and not prepared
-  # One of the places is enough, and a proxy may know them.
-  known.add(asked[-1])
-  with pytest.raises(DataError, match='no route'):
-    describe('cifar10', str(tmp_path))
-  proxy = {'https': 'http://proxy:3128'}
-  monkeypatch.setattr(sources.urllib.request, 'getproxies', lambda: proxy)
-  with pytest.raises(DataError, match='no route'):
-    describe('cifar10', str(tmp_path))
-  assert prepared == ['cifar10', 'cifar10']
-
-
-def test_unknown_size_counts_as_large(tmp_path, monkeypatch):
-  monkeypatch.setattr(sources, '_download_bytes', lambda builder: None)
-  with pytest.raises(DataError, match='of unknown size. Add --download'):
-    describe('photo_patches', str(tmp_path))
-  monkeypatch.setitem(photo_patches.PER_CLASS, 'train', 1)
-  monkeypatch.setitem(photo_patches.PER_CLASS, 'test', 1)
-  info = describe('photo_patches', str(tmp_path), download=True)
-  assert info.num_examples == 16
-
-
-def test_photo_patches_end_to_end(data_dir, caplog):
-  info = describe('photo_patches', data_dir)
-  assert info.num_examples == 8192 and len(info.class_names) == 16
-  test = describe('photo_patches', data_dir, 'validation')
-  assert test.num_examples == 2048 and test.split == 'test'
-  assert 'using its test split' in caplog.text
-  slices = ('train[:10%]', 'train[10%:]')
-  parts = [describe('photo_patches', data_dir, s) for s in slices]
-  assert [part.num_examples for part in parts] == [819, 7373]
-  with pytest.raises(DataError, match='no split .holdout.*train, test'):
-    describe('photo_patches', data_dir, 'holdout')
-
-
-def test_two_prepare_at_once(tmp_path, monkeypatch):
-  monkeypatch.setitem(photo_patches.PER_CLASS, 'train', 2)
-  monkeypatch.setitem(photo_patches.PER_CLASS, 'test', 2)
-  sizes = []
-
-  def prepare():
-    info = describe('photo_patches/64px', str(tmp_path))
-    sizes.append(info.num_examples)
-
-  threads = [threading.Thread(target=prepare) for _ in range(2)]
-  for thread in threads:
-    thread.start()
-  for thread in threads:
-    thread.join()
-  assert sizes == [32, 32]
-
-
-def test_prepared_files_that_are_gone(tmp_path, monkeypatch):
-  monkeypatch.setitem(photo_patches.PER_CLASS, 'train', 1)
-  monkeypatch.setitem(photo_patches.PER_CLASS, 'test', 1)
-  info = describe('photo_patches', str(tmp_path))
-  os.remove(info.shards[0].path)
-  with pytest.raises(DataError, match='is missing'):
-    describe('photo_patches', str(tmp_path))
+@pytest.fixture(scope='module')
+def infos(tmp_path_factory):
+  folder = make_folder(tmp_path_factory.mktemp('folder'))
+  return {
+    'folder': describe(f'folder:{folder}'),
+    'records': make_shards(tmp_path_factory.mktemp('records')),
+  }
 
 
 def test_an_image_is_called_by_its_place_below_the_split(tmp_path):
@@ -201,3 +26,68 @@ def test_an_image_is_called_by_its_place_below_the_split(tmp_path):
   write(f'{tmp_path}/train/cat/7.png', encoded(7))
   info = sources.describe(f'folder:{tmp_path}')
   assert sources.example_id(info, 0) == 'cat/7.png'
+
+
+@pytest.mark.parametrize('count', [3, 5, 6, 20])
+def test_the_last_records_of_a_split(infos, count):
+  few = sources.a_few(infos['records'], count)
+  assert few.num_examples == count
+  (batch,) = take(few, 1, HostBatch(count, count))
+  assert sorted(batch['index']) == list(range(23 - count, 23))
+  # The pixels tell which images were read.
+  np.testing.assert_array_equal(
+    batch['views'][0][:, 0, 0, 0] // 1, batch['index']
+  )
+
+
+def test_a_few_images_are_from_all_over_a_folder(infos):
+  info = infos['folder']
+  few = sources.a_few(info, 4)
+  assert few.num_examples == 4
+  assert few.paths == tuple(info.paths[i] for i in (0, 5, 11, 16))
+  assert few.labels == tuple(info.labels[i] for i in (0, 5, 11, 16))
+  for whole in infos.values():
+    assert sources.a_few(whole, 100) == whole
+
+
+@pytest.mark.parametrize('kind', ['folder', 'records'])
+def test_labels_and_parts_of_a_split(infos, kind):
+  info = infos[kind]
+  labels = batches.labels_of(info)
+  expected = info.labels or np.arange(info.num_examples) % 3
+  np.testing.assert_array_equal(labels, expected)
+  part = sources.kept(info, [20, 3, 9])
+  assert part.num_examples == 3
+  np.testing.assert_array_equal(batches.labels_of(part), labels[[3, 9, 20]])
+  ids = [sources.example_id(part, i) for i in range(3)]
+  assert ids == [sources.example_id(info, i) for i in (3, 9, 20)]
+  # A part of a part.
+  again = sources.kept(part, [0, 2])
+  assert [sources.example_id(again, i) for i in range(2)] == ids[::2]
+  np.testing.assert_array_equal(batches.labels_of(again), labels[[3, 20]])
+  prints = [sources.fingerprint(i)['files'] for i in (info, part)]
+  assert prints[0] != prints[1] == sources.fingerprint(part)['files']
+
+
+@pytest.mark.parametrize('kind', ['folder', 'records'])
+def test_what_two_splits_share(infos, kind):
+  info = infos[kind]
+  assert sources.overlap(info, info) == info.num_examples
+  few = sources.a_few(info, 5)
+  assert sources.overlap(info, few) == 5
+  if kind == 'records':
+    # Two slices of one file that touch, and two that do not.
+    (a, b) = (
+      dataclasses.replace(info, shards=(Shard('f', skip, 6, 0),))
+      for skip in (0, 4)
+    )
+    assert sources.overlap(a, b) == sources.overlap(b, a) == 2
+    b = dataclasses.replace(info, shards=(Shard('f', 6, 6, 0),))
+    assert sources.overlap(a, b) == 0
+
+
+def test_too_few_examples(infos):
+  records = infos['records']
+  with pytest.raises(DataError, match='23 examples, the global batch is 24'):
+    check_batch(records, 24)
+  check_batch(records, 23)

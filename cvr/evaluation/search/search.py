@@ -11,7 +11,7 @@ import tensorflow as tf
 import data_util
 from cvr.checkpoints import pretrained
 from cvr.configs import config, derived
-from cvr.data import batches, sources
+from cvr.data import decoding, sources
 from cvr.evaluation import features
 from cvr.evaluation.search import hamming
 
@@ -80,7 +80,7 @@ def _embed(cfg, state, path):
   """An image's file -> its packed bits [1, bytes]."""
   try:
     with tf.io.gfile.GFile(path, 'rb') as file:
-      image = batches.decode(file.read())
+      image = decoding.decode(file.read())
   except tf.errors.OpError as error:
     reason = str(error).partition('\n')[0][:200]
     raise config.ConfigError(

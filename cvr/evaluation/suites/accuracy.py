@@ -238,7 +238,7 @@ def _semi_split(subject, splits, share):
   rest = np.setdiff1d(np.arange(len(labels)), used)
   count = _held_out_count(labels[rest])
   picked = subsets.held_out(labels[rest], count, cfg.seed)[1]
-  few, held = (batches.kept(splits.train, at) for at in (used, rest[picked]))
+  few, held = (sources.kept(splits.train, at) for at in (used, rest[picked]))
   return few, held
 
 
@@ -406,7 +406,7 @@ def transfer_finetune_suite(subject):
       labels = batches.labels_of(train)
       count = _held_out_of(name, labels)
       rest, picked = subsets.held_out(labels, count, subject.cfg.seed)
-      fitted, held = batches.kept(train, rest), batches.kept(train, picked)
+      fitted, held = sources.kept(train, rest), sources.kept(train, picked)
     number = functools.partial(accuracy, 'transfer_finetune', name)
     grid = finetuning.transfer_grid(train.num_examples)
     protocol = subject.protocol(Look(), train_split=train.split)

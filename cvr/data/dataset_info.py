@@ -1,0 +1,36 @@
+"""What is known of one split of a data set before it is read."""
+
+import dataclasses
+from collections.abc import Callable
+from typing import NamedTuple
+
+
+class DataError(ValueError):
+  """What is wrong with the data and what the user can do, in a line or two."""
+
+
+class Shard(NamedTuple):
+  """Records [skip, skip + take) of a file; the first has index `first`."""
+
+  path: str
+  skip: int
+  take: int
+  first: int
+
+
+@dataclasses.dataclass(frozen=True)
+class DatasetInfo:
+  """One split of a data set: what it holds and how it is read."""
+
+  name: str
+  split: str
+  num_examples: int
+  class_names: tuple[str, ...]  # () when there are no labels.
+  paths: tuple[str, ...] = dataclasses.field(default=(), repr=False)
+  labels: tuple[int, ...] = dataclasses.field(default=(), repr=False)
+  shards: tuple[Shard, ...] = dataclasses.field(default=(), repr=False)
+  folder: str = dataclasses.field(default='', repr=False)  # Of the paths.
+  # Sorted indices into the shards, if the split is a part of them; (): all.
+  keep: tuple[int, ...] = dataclasses.field(default=(), repr=False)
+  # Record -> (image's bytes, label), for a split that has shards.
+  parse: Callable | None = dataclasses.field(default=None, repr=False)

@@ -1,0 +1,68 @@
+"""Bytes of images: their headers, formats, and what replaces the damaged."""
+
+import io
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from cvr.data import decoding, reading
+from cvr.data.sources import DataError, describe
+from small_data import encoded, write
+
+JPEG = encoded(9, tf.io.encode_jpeg, side=40)
+
+
+def header(kind, height, width):
+  """Bytes that announce an image of the given size and end there."""
+  if kind == 'png':
+    sides = width.to_bytes(4, 'big') + height.to_bytes(4, 'big')
+    return b'\x89PNG\r\n\x1a\n\0\0\0\rIHDR' + sides + b'\x08\x02\0\0\0'
+  if kind == 'gif':
+    return (
+      b'GIF89a' + width.to_bytes(2, 'little') + height.to_bytes(2, 'little')
+    )
+  if kind == 'bmp':
+    sides = width.to_bytes(4, 'little') + height.to_bytes(4, 'little')
+    return b'BM' + b'\0' * 16 + sides
+  frame = JPEG.index(b'\xff\xc0') + 5
+  sides = height.to_bytes(2, 'big') + width.to_bytes(2, 'big')
+  return JPEG[:frame] + sides + JPEG[frame + 4 :]
+
+
+@pytest.mark.parametrize('kind', ['png', 'gif', 'bmp', 'jpeg'])
+def test_bombs_are_refused_by_their_header(kind):
+  size = (20_000, 30_001)
+  pixels = tf.function(decoding.header_pixels)
+  assert int(pixels(tf.constant(header(kind, *size)))) == 20_000 * 30_001
+  with pytest.raises(tf.errors.InvalidArgumentError, match='too large'):
+    tf.function(decoding.decode)(tf.constant(header(kind, *size)))
+
+
+def test_header_of_real_images():
+  from PIL import Image
+
+  image = Image.fromarray(np.zeros([13, 21, 3], np.uint8))
+  for kind in ('PNG', 'JPEG', 'BMP', 'GIF'):
+    file = io.BytesIO()
+    image.save(file, kind)
+    data_of = tf.constant(file.getvalue())
+    assert int(tf.function(decoding.header_pixels)(data_of)) == 13 * 21
+    assert tf.function(decoding.decode)(data_of).shape == [13, 21, 3]
+
+
+def test_one_channel_becomes_three():
+  gray = np.arange(48, dtype=np.uint8).reshape(6, 8, 1)
+  out = decoding.decode(tf.io.encode_png(gray))
+  np.testing.assert_array_equal(out, np.repeat(gray, 3, -1))
+
+
+def test_first_example_may_be_the_bad_one(folder):
+  info = describe(f'folder:{folder}')
+  write(info.paths[0], b'<html><body>404 Not Found</body></html>')
+  spare, label = decoding.find_spare(info, reading.in_order(info))
+  assert spare == encoded(1) and label == 0
+  for path in info.paths:
+    write(path, b'not an image')
+  with pytest.raises(DataError, match='none of the first 22 images'):
+    decoding.find_spare(info, reading.in_order(info))

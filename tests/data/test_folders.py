@@ -1,0 +1,69 @@
+"""Folders of images: splits, classes, what is refused and how."""
+
+import os
+
+import pytest
+import tensorflow as tf
+
+from cvr.data.sources import DataError, describe
+from small_data import CLASSES, encoded, write
+
+
+def test_folder_classes_are_sorted_names(folder):
+  info = describe(f'folder:{folder}', split='train')
+  assert info.class_names == CLASSES and info.num_examples == 22
+  assert info.labels == (0,) * 5 + (1,) * 9 + (2,) * 8
+  test = describe(f'folder:{folder}', split='validation')
+  assert test.class_names == CLASSES  # Those of train, though bird is absent.
+  assert test.labels == (1,) * 4 + (2,) * 3
+
+
+def test_validation_is_whichever_there_is(folder):
+  os.rename(f'{folder}/val', f'{folder}/test')
+  assert describe(f'folder:{folder}', split='validation').num_examples == 7
+  os.rename(f'{folder}/test', f'{folder}/validation')
+  assert describe(f'folder:{folder}', split='validation').num_examples == 7
+
+
+def test_unlabelled_folder(tmp_path):
+  for i in range(9):
+    write(f'{tmp_path}/deep/{i % 2}/{i}.jpeg', encoded(i, tf.io.encode_jpeg))
+  info = describe(f'folder:{tmp_path}')
+  assert info.class_names == () and info.num_examples == 9
+
+
+def break_folder(folder, how):
+  if how == 'mixed':
+    write(f'{folder}/train/loose.png', encoded(0))
+  elif how == 'empty class':
+    os.makedirs(f'{folder}/train/empty')
+  elif how == 'unknown class':
+    write(f'{folder}/val/horse/1.png', encoded(0))
+  elif how == 'no train':
+    os.rename(f'{folder}/train', f'{folder}/training')
+
+
+@pytest.mark.parametrize(
+  'how,split,says',
+  [
+    ('mixed', 'train', 'loose.png'),
+    ('empty class', 'train', 'train/empty'),
+    ('unknown class', 'validation', 'val/horse'),
+    ('no train', 'train', 'training, val'),
+    ('', 'holdout', "'holdout'"),
+    ('', 'train[:10%]', 'whole splits'),
+  ],
+)
+def test_unclear_folders_are_refused(folder, how, split, says):
+  break_folder(folder, how)
+  with pytest.raises(DataError) as error:
+    describe(f'folder:{folder}', split=split)
+  assert says in str(error.value)
+  assert str(error.value).startswith('--dataset=folder:')
+
+
+def test_folder_that_is_not_there_or_empty(tmp_path):
+  with pytest.raises(DataError, match='no folder'):
+    describe(f'folder:{tmp_path}/nowhere')
+  with pytest.raises(DataError, match='no image'):
+    describe(f'folder:{tmp_path}')

@@ -1,0 +1,90 @@
+"""Reading records: the parts of hosts, and damage that stops a run."""
+
+import dataclasses
+import os
+
+import pytest
+import tensorflow as tf
+
+from cvr.data import reading
+from cvr.data.sources import damaged_shard
+from small_data import CLASSES, write
+from small_shards import make_shards, take
+
+
+@pytest.fixture
+def records(tmp_path):
+  return make_shards(tmp_path)
+
+
+def host_indices(info, start_step, count, num_hosts, host):
+  rows = reading.HostBatch(2 * num_hosts, 2, num_hosts, host)
+  records = reading.shuffled_records(info, rows, [1, 2], start_step, buffer=5)
+  return [int(index) for _, index, _ in records.take(count)]
+
+
+@pytest.mark.parametrize('num_hosts', [3, 6])  # 6: more than files.
+def test_hosts_partition_records(records, num_hosts):
+  seen = []
+  for host in range(num_hosts):
+    _, _, size = reading.host_part(
+      records, reading.HostBatch(num_hosts, 1, num_hosts, host)
+    )
+    own = host_indices(records, 0, 3 * size, num_hosts, host)
+    assert sorted(own[:size]) == sorted(own[size : 2 * size])
+    resumed = host_indices(records, size // 2 + 1, size, num_hosts, host)
+    skipped = 2 * (size // 2 + 1)
+    assert own[skipped : skipped + size] == resumed[: 3 * size - skipped]
+    seen += own[:size]
+  assert sorted(seen) == list(range(records.num_examples))
+
+
+# Damage below the images stops the run.
+
+
+def rewrite(info, shard, change):
+  path = info.shards[shard].path
+  with open(path, 'rb') as file:
+    content = bytearray(file.read())
+  content = change(content)
+  write(path, bytes(content))
+  return path
+
+
+def read(info):
+  return list(reading.in_order(info))
+
+
+def flip(content):
+  content[len(content) // 2] ^= 255
+  return content
+
+
+def test_record_cut_in_its_header_is_not_a_silent_end(records):
+  length = os.path.getsize(records.shards[2].path) // 5
+  path = rewrite(records, 2, lambda c: c[: 4 * length + 6])
+  with pytest.raises(tf.errors.InvalidArgumentError) as error:
+    take(records, 6)
+  assert path in str(error.value)
+  assert damaged_shard(records) in (path, None)
+
+
+@pytest.mark.parametrize('change', [flip, lambda c: c[:-20]])
+def test_damaged_shard_stops_and_is_named(records, change):
+  path = rewrite(records, 1, change)
+  with pytest.raises(tf.errors.DataLossError):
+    read(records)
+  assert damaged_shard(records) == path
+
+
+def test_missing_shard_stops(records):
+  os.remove(records.shards[3].path)
+  with pytest.raises(tf.errors.NotFoundError, match='part3.tfrecord'):
+    read(records)
+
+
+def test_label_out_of_range_stops(records):
+  info = dataclasses.replace(records, class_names=CLASSES[:2])
+  with pytest.raises(tf.errors.InvalidArgumentError) as error:
+    read(info)
+  assert '2 classes' in str(error.value) and 'tfrecord' in str(error.value)
