@@ -1,13 +1,13 @@
-"""Image operations, pure: every one takes its own numbers.
+"""Image operations: pure functions of images and random numbers.
 
 A view is made in two places. On the host, image by image: crop and resize
 (bicubic does not compile under XLA). Then batch by batch, on the device or on
 the host: flip, colour jitter, grayscale, blur, solarise, clip, normalise (BYOL,
-Table 6). All random numbers of a view are drawn beforehand, DRAWS of them, and
-travel with its image: where an operation runs changes nothing.
+Table 6). All random numbers of a view (DRAWS) are drawn before the crop and
+passed on with the image, so that the result does not depend on the place.
 
-Batches are planes here, [3, B, H, W]: the three colours of a pixel meet in
-every operation, and so each of them is a vector.
+A batch is stored as planes, [3, B, H, W]: every operation combines the three
+colours of a pixel, and in planes each colour is one long vector.
 """
 
 import functools
@@ -16,8 +16,8 @@ import math
 import numpy as np
 import tensorflow as tf
 
-# What the numbers in [0, 1) of a view decide. The operations of the colour
-# jitter come in the order of their `turn`.
+# The numbers in [0, 1) of a view, by what they decide. The operations of the
+# colour jitter run in ascending order of their `turn`.
 DRAWS = (
   'area',
   'aspect',
@@ -56,7 +56,7 @@ def clip(images):
   return tf.clip_by_value(images, 0.0, 1.0)
 
 
-# One image, inside tf.data.
+# One image, in the input pipeline.
 
 
 def crop_boxes(shape, draws, area_lower, sampling, area_upper=1.0):
@@ -64,17 +64,17 @@ def crop_boxes(shape, draws, area_lower, sampling, area_upper=1.0):
 
   Area u * H * W with u ~ U(area_lower, area_upper), aspect w / h in [3/4, 4/3],
   its logarithm uniform ('logarithmic', BYOL) or itself ('uniform', SimCLR). A
-  side that does not fit is cut to the image's: there are no retries.
+  side that is longer than the image's is cut to it: there are no retries.
 
   Args:
     shape: int32 [3] or [2].
     draws: [views, DRAWS].
     area_lower, area_upper: a number, or one per view.
   """
-  # By columns, not by names: per image every operation counts.
-  area, aspect, where = draws[:, 0], draws[:, 1], draws[:, 2:4]
+  # By columns, not by named(): this saves operations for every image.
+  area, aspect, corner = draws[:, 0], draws[:, 1], draws[:, 2:4]
   full = tf.cast(shape[:2], tf.float32)
-  # Subtracted in float64, as it would be of two numbers.
+  # In float64, so that tuples give the same as two numbers do.
   span = np.float32(np.subtract(area_upper, area_lower))
   area = (area * span + np.float32(area_lower)) * tf.reduce_prod(full)
   low, high = ASPECT_RANGE
@@ -86,26 +86,26 @@ def crop_boxes(shape, draws, area_lower, sampling, area_upper=1.0):
   sides = tf.clip_by_value(sides, 1.0, full)
   # Rounding in float32 can reach full - sides + 1, which is outside.
   room = full - sides
-  corner = tf.minimum(tf.floor(where * (room + 1.0)), room)
+  corner = tf.minimum(tf.floor(corner * (room + 1.0)), room)
   boxes = tf.cast(tf.concat([corner, sides], 1), tf.int32)
   return tf.unstack(boxes, draws.shape[0])
 
 
 def resize(image, size):
-  """Any image -> float32 [size, size, 3] in the units of [0, 1], bicubic."""
+  """Image of any dtype -> float32 [size, size, 3], about [0, 1], bicubic."""
   image = tf.image.convert_image_dtype(image, tf.float32)
   return tf.image.resize(image, [size, size], method='bicubic')
 
 
 def crop(image, box, size):
-  """A box (top, left, height, width) of floats [H, W, 3], resized, bicubic."""
+  """The box (top, left, height, width) of float [H, W, 3], resized, bicubic."""
   part = tf.slice(image, [box[0], box[1], 0], [box[2], box[3], 3])
   return tf.image.resize(part, [size, size], method='bicubic')
 
 
 def to_bytes(levels):
-  """Floats in the units of [0, 255] -> uint8: a quarter of the memory."""
-  levels = tf.raw_ops.ClipByValue(  # In one pass over them.
+  """Floats on the scale [0, 255] -> uint8, a quarter of the memory."""
+  levels = tf.raw_ops.ClipByValue(  # One pass; tf.clip_by_value takes two.
     t=levels, clip_value_min=0.0, clip_value_max=255.0
   )
   return tf.cast(levels + 0.5, tf.uint8)
@@ -123,14 +123,14 @@ def eval_image(image, size, crop_proportion=0.875):
 
 # A batch of images, as planes.
 
-# Compiled one by one: fused into one program, the CPU's XLA computes what two
-# operations need twice, and takes three times as long. Inside of a compiled
-# step these are parts of it.
+# Each operation is compiled alone: as one program, XLA on the CPU computes
+# twice what two operations share, and takes three times as long. Inside a
+# compiled step they become part of it.
 _compiled = functools.partial(tf.function, jit_compile=True, autograph=False)
 
 
 def _each(numbers):
-  """[B] -> [B, 1, 1], to meet [B, H, W]."""
+  """[B] -> [B, 1, 1], to broadcast with [B, H, W]."""
   return numbers[:, None, None]
 
 
@@ -148,7 +148,7 @@ def brightness_contrast(planes, before, factor, after):
 
   Args:
     before, after: (multiplied, added), float [B] each.
-    factor: [B], of the distance to each colour's mean.
+    factor: [B], scales the distance to each colour's mean.
   """
 
   def brightness(x, pair):
@@ -162,17 +162,18 @@ def brightness_contrast(planes, before, factor, after):
 
 @_compiled
 def hue_saturation(planes, turn, factor):
-  """Moves every pixel's hue by `turn` circles, and scales its saturation.
+  """Rotates every pixel's hue by `turn` circles and scales its saturation.
 
-  As through HSV: there saturation is chroma / value, and the three colours are
-  one piecewise linear function of the hue, a third of the circle apart.
+  Equal to the way through HSV: saturation is chroma / value, and the three
+  colours are one piecewise linear function of the hue, shifted by thirds of
+  the circle.
   """
   red, green, blue = tf.unstack(planes)
   value = tf.reduce_max(planes, 0)
   chroma = value - tf.reduce_min(planes, 0)
   share = 1.0 / tf.where(chroma > 0, chroma, 1.0)
-  # No equality with `value`: a compiler may compute a colour twice, and not
-  # the same to the last digit. At a tie the formulas agree.
+  # Not `red == value`: a compiler may compute a colour twice, with other
+  # rounding. At a tie the formulas agree.
   sixths = tf.where(
     (red >= green) & (red >= blue),
     (green - blue) * share,
@@ -188,7 +189,10 @@ def hue_saturation(planes, turn, factor):
 
 
 def _strengths(u, on, strengths, brightness_fn):
-  """-> brightness (multiplied, added), factors and turn, off where not on."""
+  """-> brightness (multiplied, added), contrast, saturation, hue.
+
+  They change nothing where `on` is false.
+  """
   b, c, s, h = strengths
 
   def around_one(draw, strength):
@@ -213,11 +217,11 @@ def _strengths(u, on, strengths, brightness_fn):
 def color_jitter(planes, u, on, strengths, brightness_fn='simclrv1'):
   """Brightness, contrast, saturation, hue in random order, each clipped.
 
-  Whatever the order, hue and saturation are two turns, and brightness and
-  contrast come before, between or behind them: five passes serve all images.
+  In every order, brightness and contrast stand before, between or after hue
+  and saturation. So five passes serve all images of a batch.
 
   Args:
-    u: the draws by their names, [B] each.
+    u: {name: [B]}, the draws.
     on: bool [B].
     strengths: half-widths of the ranges, in the order above. Brightness is
       added ('simclrv1') or multiplied ('simclrv2').
@@ -230,22 +234,21 @@ def color_jitter(planes, u, on, strengths, brightness_fn='simclrv1'):
   second = tf.maximum(u['hue_turn'], u['saturation_turn'])
   brighter_first = u['brightness_turn'] < u['contrast_turn']
 
-  def place(turn):
+  def slot(turn):  # 0: before hue and saturation, 1: between, 2: after.
     return tf.cast(turn > first, tf.int32) + tf.cast(turn > second, tf.int32)
 
-  def brightness_where(here):
-    here &= place(u['brightness_turn']) == i
-    return tf.where(here, brightness[0], 1.0), tf.where(
-      here, brightness[1], 0.0
+  def brightness_if(chosen):
+    chosen &= slot(u['brightness_turn']) == i
+    return tf.where(chosen, brightness[0], 1.0), tf.where(
+      chosen, brightness[1], 0.0
     )
 
   for i in range(3):
-    here = place(u['contrast_turn']) == i
     planes = brightness_contrast(
       planes,
-      brightness_where(brighter_first),
-      tf.where(here, contrast, 1.0),
-      brightness_where(~brighter_first),
+      brightness_if(brighter_first),
+      tf.where(slot(u['contrast_turn']) == i, contrast, 1.0),
+      brightness_if(~brighter_first),
     )
     if i < 2:
       turns = hue_first == (i == 0)
@@ -263,22 +266,22 @@ def to_grayscale(planes, chosen):
   return tf.where(_each(chosen), gray, planes)
 
 
-_BLOCK = 32  # Rows of a blur's output that are computed together.
+_BLOCK = 32  # Rows of a blur's output that one product computes.
 
 
 def _blur_bands(sigma, radius):
-  """[B] -> [3, B, _BLOCK, _BLOCK + 2 radius]: one Gaussian a row."""
+  """[B] -> [3, B, _BLOCK, _BLOCK + 2 radius]: a Gaussian in each row."""
   taps = tf.range(-radius, radius + 1, dtype=tf.float32)
   weights = tf.exp(-0.5 * tf.square(taps / sigma[:, None]))
   weights /= tf.reduce_sum(weights, -1, keepdims=True)
-  # Row i has the weights in columns i, i + 1, ...
+  # Row i holds the weights in columns i, i + 1, ...
   rows = [tf.pad(weights, [[0, 0], [i, _BLOCK - 1 - i]]) for i in range(_BLOCK)]
-  # Three times: matmul is slow where it has to repeat for the colours itself.
+  # Tiled over the colours, because matmul broadcasts slowly.
   return tf.tile(tf.stack(rows, 1)[None], [3, 1, 1, 1])
 
 
 def _blocks(length, radius):
-  """-> (what a block reads, the part of its bands that is inside)."""
+  """Yields (the rows a block reads, the part of its bands inside)."""
   for first in range(0, length, _BLOCK):
     rows = min(_BLOCK, length - first)
     low, high = max(0, first - radius), min(length, first + rows + radius)
@@ -289,10 +292,9 @@ def _blocks(length, radius):
 def gaussian_blur(planes, sigma):
   """Blurs each image of [3, B, H, W] with its own sigma [B].
 
-  2 * (H // 10 // 2) + 1 taps (23 at 224 px), zeros beyond the border. As
-  products with banded matrices, cut where the bands end: a depthwise
-  convolution is slower on the CPU, and seventy times slower once XLA compiles
-  it there.
+  2 * (H // 10 // 2) + 1 taps (23 at 224 px), zeros beyond the border. Computed
+  as products with banded matrices, in blocks: on the CPU a depthwise
+  convolution is slower, and seventy times slower when XLA compiles it.
   """
   height, width = planes.shape[2:]
   radius = height // 10 // 2
@@ -314,12 +316,12 @@ def gaussian_blur(planes, sigma):
 
 
 def normalize(images, mean=IMAGENET_MEAN, std=IMAGENET_STD):
-  """[..., 3], from [0, 1]."""
+  """[..., 3] in [0, 1] -> mean 0 and deviation 1 over ImageNet."""
   return (images - tf.constant(mean)) / tf.constant(std)
 
 
 def denormalize(images, mean=IMAGENET_MEAN, std=IMAGENET_STD):
-  """[..., 3], back to [0, 1]."""
+  """The inverse of normalize."""
   return images * tf.constant(std) + tf.constant(mean)
 
 
@@ -347,13 +349,13 @@ def augment_batch(
   flip_prob=0.5,
   sigma_range=(0.1, 2.0),
 ):
-  """What happens to a view after its crop (1.9).
+  """All operations of a view after its crop (BYOL, Table 6).
 
   Args:
     images: uint8 or float [B, H, W, 3].
     draws: [B, DRAWS].
-    strengths: of the colour jitter.
-    mean_std: whether ImageNet's mean and deviation are taken out.
+    strengths: of the colour jitter (color_jitter).
+    mean_std: whether to normalize by ImageNet's mean and deviation.
 
   Returns: float32 [B, H, W, 3].
   """

@@ -1,4 +1,8 @@
-"""A recipe of derived.augmentation -> what happens to images, in two places."""
+"""The augmentation of a recipe (derived.augmentation), in its two parts.
+
+per_image runs in the input pipeline, per_batch in the train step or, with
+--augment_on=host, in the pipeline too.
+"""
 
 import tensorflow as tf
 
@@ -7,7 +11,7 @@ from cvr.numerics import randomness
 
 
 def _draws(views, seed):
-  # Philox: of more views the first ones get the same numbers.
+  # Philox is a counter: with more views the first ones keep their numbers.
   return randomness.uniform([views, len(data_util.DRAWS)], seed)
 
 
@@ -23,19 +27,19 @@ def _boxes(recipe, shape, draws):
 
 
 def window(recipe, views):
-  """-> (shape, seed) -> the only crop of an image; None if it has several."""
+  """-> function (shape, seed) -> the crop; None unless there is exactly one."""
   if views > 1 or not recipe.random_crop:
     return None
   return lambda shape, seed: _boxes(recipe, shape, _draws(1, seed))[0]
 
 
 def per_image(recipe, views):
-  """-> augment(image, seed) -> {'views': crops, 'draws': what follows takes}.
+  """-> augment(image, seed) -> {'views': crops, 'draws': for per_batch}.
 
-  Of an image, or of its window, where it has one. Crops travel as bytes, unless
-  the recipe keeps what a bicubic resize leaves beyond [0, 1].
+  The image is already cut to its window, if it has one. Crops are bytes, unless
+  the recipe keeps values beyond [0, 1], which bicubic resizing produces.
 
-  views: of those of the recipe the first ones.
+  views: how many; the first ones of the recipe.
   """
   sizes = recipe.size[:views]
 
@@ -54,7 +58,7 @@ def per_image(recipe, views):
       }
       return {'views': tuple(made[size] for size in sizes), 'draws': draws}
     boxes = boxes_of(image, draws)
-    # As floats once: the crops of two views have an image's area together.
+    # Once, not per crop: the crops of two views cover an image's area.
     image = tf.cast(image, tf.float32)
     crops = [
       data_util.crop(image, box, size)
@@ -68,7 +72,7 @@ def per_image(recipe, views):
 
 
 def _finished(recipe, i, crops, draws):
-  """Crops [B, H, W, 3] as views, by the numbers that view i has."""
+  """Crops [B, H, W, 3] and draws [B, DRAWS] -> view i of the recipe."""
   return data_util.augment_batch(
     crops,
     draws,
@@ -90,9 +94,9 @@ def _finished(recipe, i, crops, draws):
 
 
 def per_batch(recipe, batch):
-  """A batch of per_image -> the same one with its views finished.
+  """A batch of per_image -> the same with finished views, without draws.
 
-  It runs in the step, or in the input pipeline: then the step finds no draws.
+  A batch without draws was finished in the input pipeline.
   """
   if 'draws' not in batch:
     return batch

@@ -1,9 +1,9 @@
 """A built-in data set that needs no network: patches of real photographs.
 
-The photographs lie inside scikit-image's wheel; the class of a patch is its
+The photographs are part of scikit-image's wheel; the class of a patch is its
 photograph. Train patches come from the left three quarters of each, test
-patches from the right quarter, so that no pixel is in both. A TFDS builder
-like any other: `photo_patches/32px`, `photo_patches/64px`.
+patches from the right quarter, so that no pixel is in both. TFDS knows it as
+`photo_patches/32px` and `photo_patches/64px`.
 """
 
 import importlib.util
@@ -13,7 +13,7 @@ import numpy as np
 import tensorflow as tf
 import tensorflow_datasets as tfds
 
-# Class -> file of skimage/data, those that lie in the wheel itself.
+# Class -> file of skimage/data. The wheel holds all of these.
 PHOTOGRAPHS = {
   'astronaut': 'astronaut.png',
   'brick': 'brick.png',
@@ -36,7 +36,7 @@ PER_CLASS = {'train': 512, 'test': 128}
 
 
 def read_photograph(name):
-  """-> uint8 [H, W, 3], read from the installed scikit-image's files."""
+  """-> uint8 [H, W, 3], from the installed scikit-image's files."""
   spec = importlib.util.find_spec('skimage')
   if spec is None:
     raise ModuleNotFoundError(
@@ -49,13 +49,13 @@ def read_photograph(name):
 
 
 def region(photograph, split):
-  """The part of a photograph [H, W, 3] that a split is cut from."""
+  """The part of a photograph [H, W, 3] that the patches of a split cover."""
   border = photograph.shape[1] * 3 // 4
   return photograph[:, :border] if split == 'train' else photograph[:, border:]
 
 
 def patch_boxes(height, width, count, sides, rng):
-  """-> int [count, 3]: random (top, left, side), the square inside."""
+  """-> int [count, 3]: (top, left, side) of random squares in the image."""
   high = min(sides[1], height, width)
   low = min(sides[0], high)
   side = rng.integers(low, high, count, endpoint=True)
@@ -77,7 +77,7 @@ def cut_patches(photograph, split, size, sides, seed):
 
 
 class PatchConfig(tfds.core.BuilderConfig):
-  """The size of the images, and the sides of the patches they show."""
+  """size: of the images; sides: the smallest and largest side of a patch."""
 
   def __init__(self, size, sides):
     super().__init__(

@@ -3,8 +3,8 @@
   python -m cvr.data.service dispatcher --port=5050
   python -m cvr.data.service worker --dispatcher=HOST:5050
 
-scripts/data_workers.sh starts both. The dispatcher hands out the parts of a
-data set, the workers turn them into batches, trainings fetch these from the
+scripts/data_workers.sh starts both. The dispatcher distributes the parts of a
+data set, the workers make batches of them, trainings fetch the batches from the
 workers.
 """
 
@@ -20,19 +20,19 @@ import threading
 import grpc
 import tensorflow as tf
 
-_SECONDS = 10  # Whoever does not answer within these does not answer.
+_TIMEOUT = 10  # Seconds.
 EXIT_RETRY = 75  # As in run.py.
 
 
 class Unreachable(Exception):
-  """Nobody answers at --data_service, or nobody who knows of this run."""
+  """No server answers at --data_service, or one that does not know this run."""
 
 
 def shared(service):
-  """-> a dataset's transformation: the workers make its elements.
+  """-> a transformation of a dataset: the workers make its elements.
 
-  Each element of its source goes to one worker, whoever asks first; what a
-  worker has when it is killed is lost.
+  Each element of the source goes to the first worker that asks; the elements of
+  a worker that is killed are lost.
   """
   service_of = tf.data.experimental.service
   return service_of.distribute(
@@ -43,27 +43,28 @@ def shared(service):
 
 
 def _workers(service):
-  """host:port of the workers that the dispatcher knows, dead ones too."""
+  """host:port of the workers known to the dispatcher, dead ones too."""
   with grpc.insecure_channel(service.removeprefix('grpc://')) as channel:
     ask = channel.unary_unary('/tensorflow.data.DispatcherService/GetWorkers')
-    answer = ask(b'', timeout=_SECONDS)
-  found = []
-  while answer:  # Messages of one string each, behind tags and lengths.
-    found.append(answer[4 : 4 + answer[3]].decode())
+    answer = ask(b'', timeout=_TIMEOUT)
+  addresses = []
+  # Protocol buffers, each: tag, length, and a string with its tag and length.
+  while answer:
+    addresses.append(answer[4 : 4 + answer[3]].decode())
     answer = answer[2 + answer[1] :]
-  return found
+  return addresses
 
 
 def _answers(address):
   host, _, port = address.rpartition(':')
   with contextlib.suppress(OSError):
-    socket.create_connection((host, int(port)), _SECONDS).close()
+    socket.create_connection((host, int(port)), _TIMEOUT).close()
     return True
   return False
 
 
 def check(service):
-  """Raises Unreachable unless a dispatcher answers -> its workers."""
+  """-> the dispatcher's workers; raises Unreachable if it does not answer."""
   try:
     return _workers(service)
   except grpc.RpcError as error:
@@ -75,6 +76,7 @@ def check(service):
 
 
 def _trouble(service):
+  """-> what keeps the service from making batches, or ''."""
   try:
     if any(map(_answers, check(service))):
       return ''
@@ -88,17 +90,19 @@ def _trouble(service):
 
 @contextlib.contextmanager
 def watched(service, say, every=60, patience=10):
-  """Says that nobody makes batches, and ends the process if it stays so.
+  """Reports that no worker answers, and ends the process if that persists.
 
-  TensorFlow waits for ever, in a step that hears no signal either.
+  TensorFlow itself waits for ever, inside a step, where signals have no effect.
+
+  every: seconds between checks; patience: failed checks before the end.
   """
   over = threading.Event()
 
   def watch():
-    looks = 0
-    while looks <= patience:
+    failures = 0
+    while failures <= patience:
       trouble = _trouble(service)
-      looks = looks + 1 if trouble else 0
+      failures = failures + 1 if trouble else 0
       if trouble:
         say(f'Waiting: {trouble}')
       if over.wait(every):
@@ -122,7 +126,7 @@ def watched(service, say, every=60, patience=10):
 
 
 def _own_name():
-  """What other machines call this one, if that is a name at all."""
+  """This machine's host name, or localhost if the name does not resolve."""
   with contextlib.suppress(OSError):
     socket.gethostbyname(socket.gethostname())
     return socket.gethostname()
@@ -130,7 +134,7 @@ def _own_name():
 
 
 def _serve(role, port, host, dispatcher):
-  """Starts a server -> (it, where it is reached)."""
+  """Starts a server -> (the server, its address)."""
   service_of = tf.data.experimental.service
   tf.config.set_visible_devices([], 'GPU')
   if role == 'dispatcher':
@@ -149,15 +153,16 @@ def main():
   parser.add_argument('--port', type=int, default=0, help='0: any free one')
   parser.add_argument('--host', default=_own_name(), help="this machine's name")
   parser.add_argument('--dispatcher', help='its HOST:PORT, for a worker')
-  given = parser.parse_args()
-  if given.role == 'worker' and not given.dispatcher:
+  args = parser.parse_args()
+  if args.role == 'worker' and not args.dispatcher:
     parser.error('a worker needs --dispatcher=HOST:PORT')
   try:
-    server, address = _serve(**vars(given))
+    server, address = _serve(**vars(args))
   except tf.errors.OpError as error:
     sys.exit(f'data_service: {str(error).partition(chr(10))[0]}')
-  print(f'{given.role} at {address}', flush=True)
-  signal.signal(signal.SIGINT, signal.SIG_DFL)  # join() hears of none.
+  print(f'{args.role} at {address}', flush=True)
+  # join() never returns to Python, where a handler would run.
+  signal.signal(signal.SIGINT, signal.SIG_DFL)
   server.join()
 
 

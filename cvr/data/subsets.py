@@ -4,10 +4,10 @@ import numpy as np
 
 
 def _apportioned(sizes, total, low, high):
-  """[classes] ints that sum to total, as close to proportional as they can.
+  """-> int [classes] that sum to `total`, as proportional to sizes as possible.
 
-  The least squared distance to total * sizes / sum within low and high; a tie
-  goes to the first class.
+  The least squared distance to total * sizes / sum(sizes) within low and high. A
+  tie goes to the first class.
   """
   if not low.sum() <= total <= high.sum():
     raise ValueError(
@@ -24,9 +24,10 @@ def _apportioned(sizes, total, low, high):
 
 
 def _first(labels, classes, counts, seed):
-  """Sorted indices of the first counts[i] images of each class, shuffled.
+  """-> sorted indices of counts[i] random images of each class.
 
-  A class has its own random order, so what fewer take is part of what more do.
+  Each class has its own random order and gives its first images, so that a
+  smaller subset is part of a larger one.
   """
   taken = [
     np.random.default_rng([seed, c]).permutation(np.flatnonzero(labels == c))[
@@ -38,10 +39,10 @@ def _first(labels, classes, counts, seed):
 
 
 def stratified(labels, share_or_count, seed):
-  """[n] ints from 0 -> sorted indices of a subset, an image of every class.
+  """Labels, int [n] >= 0 -> sorted indices of a subset with every class in it.
 
-  A float is the share of each class, rounded; an int is the number of images
-  in all. Of one seed, the images of a share are among those of a larger one.
+  share_or_count: a float is the share of each class, rounded; an int is the
+    number of all images. With one seed, a smaller share is part of a larger.
   """
   classes, sizes = np.unique(labels, return_counts=True)
   if isinstance(share_or_count, float):
@@ -55,10 +56,10 @@ def stratified(labels, share_or_count, seed):
 
 
 def held_out(labels, count, seed):
-  """[n] ints from 0 -> (rest, held): sorted indices, each image in one.
+  """Labels, int [n] >= 0 -> (rest, held): sorted indices that share none.
 
-  held: `count` images in the proportions of labels. rest keeps an image of
-  every class.
+  held: `count` images in the proportions of labels. rest has an image of every
+  class.
   """
   classes, sizes = np.unique(labels, return_counts=True)
   counts = _apportioned(sizes, count, np.zeros_like(sizes), sizes - 1)
