@@ -221,17 +221,16 @@ def color_jitter(planes, u, on, strengths, brightness_fn='simclrv1'):
   and saturation. So five passes serve all images of a batch.
 
   Args:
-    u: {name: [B]}, the draws.
-    on: bool [B].
+    u: {name: [B]}, the draws. on: bool [B].
     strengths: half-widths of the ranges, in the order above. Brightness is
       added ('simclrv1') or multiplied ('simclrv2').
   """
   brightness, contrast, saturation, hue = _strengths(
     u, on, strengths, brightness_fn
   )
-  hue_first = u['hue_turn'] < u['saturation_turn']
-  first = tf.minimum(u['hue_turn'], u['saturation_turn'])
-  second = tf.maximum(u['hue_turn'], u['saturation_turn'])
+  turns = u['hue_turn'], u['saturation_turn']
+  first, second = tf.minimum(*turns), tf.maximum(*turns)
+  hue_first = turns[0] < turns[1]
   brighter_first = u['brightness_turn'] < u['contrast_turn']
 
   def slot(turn):  # 0: before hue and saturation, 1: between, 2: after.
@@ -239,9 +238,8 @@ def color_jitter(planes, u, on, strengths, brightness_fn='simclrv1'):
 
   def brightness_if(chosen):
     chosen &= slot(u['brightness_turn']) == i
-    return tf.where(chosen, brightness[0], 1.0), tf.where(
-      chosen, brightness[1], 0.0
-    )
+    multiplied, added = brightness
+    return tf.where(chosen, multiplied, 1.0), tf.where(chosen, added, 0.0)
 
   for i in range(3):
     planes = brightness_contrast(
@@ -251,9 +249,9 @@ def color_jitter(planes, u, on, strengths, brightness_fn='simclrv1'):
       brightness_if(~brighter_first),
     )
     if i < 2:
-      turns = hue_first == (i == 0)
+      is_hue = hue_first == (i == 0)
       planes = hue_saturation(
-        planes, tf.where(turns, hue, 0.0), tf.where(turns, 1.0, saturation)
+        planes, tf.where(is_hue, hue, 0.0), tf.where(is_hue, 1.0, saturation)
       )
   return planes
 

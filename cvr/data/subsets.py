@@ -6,8 +6,8 @@ import numpy as np
 def _apportioned(sizes, total, low, high):
   """-> int [classes] that sum to `total`, as proportional to sizes as possible.
 
-  The least squared distance to total * sizes / sum(sizes) within low and high. A
-  tie goes to the first class.
+  Least squares: close to total * sizes / sum(sizes), within low and high. A tie
+  goes to the first class.
   """
   if not low.sum() <= total <= high.sum():
     raise ValueError(
