@@ -43,12 +43,6 @@ def two_replicas():
   return tf.distribute.MirroredStrategy(['CPU:0', 'CPU:1'])
 
 
-@pytest.fixture(scope='session')
-def data_dir(tmp_path_factory):
-  """For TFDS; the built-in data set is prepared in it once."""
-  return str(tmp_path_factory.getbasetemp() / 'tfds')
-
-
 @pytest.fixture
 def folder(tmp_path):
   """22 images of 3 classes, and 7 to evaluate on."""

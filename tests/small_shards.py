@@ -1,4 +1,4 @@
-"""TFRecord shards in small, and batches of them."""
+"""Small TFRecord shards, and batches of them."""
 
 import numpy as np
 import tensorflow as tf
@@ -52,7 +52,7 @@ def make_shards(root):
 
 
 def augment(image, seed):
-  """Two views whose pixels tell the image and the noise it got."""
+  """Two views: the pixel's value, which identifies the image, plus noise."""
   value = tf.cast(image[1, 1], tf.float32)[None, None]
   noise = [randomness.uniform([], s) for s in randomness.split_seed(seed, 2)]
   return {'views': tuple(tf.tile(value + n, [2, 2, 1]) for n in noise)}
@@ -62,8 +62,12 @@ ROWS = HostBatch(8, 8)
 SMALL = dict(seed=5, shuffle_buffer=6)
 
 
+def make(info, rows=ROWS, **settings):
+  return batches.train_batches(info, augment, rows, **{**SMALL, **settings})
+
+
 def take(info, count, rows=ROWS, **settings):
-  dataset = batches.train_batches(info, augment, rows, **{**SMALL, **settings})
+  dataset = make(info, rows, **settings)
   return list(dataset.take(count).as_numpy_iterator())
 
 

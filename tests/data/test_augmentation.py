@@ -1,4 +1,4 @@
-"""From an image to its views: two global crops, and local ones."""
+"""The views of an image: two global crops, and local ones."""
 
 import dataclasses
 import functools
@@ -18,13 +18,13 @@ from small_data import take_local_crops, write
 
 @pytest.fixture(autouse=True)
 def multi_crop(monkeypatch):
-  """As if SimCLR took local crops."""
+  """SimCLR may take local crops."""
   take_local_crops(monkeypatch, 'contrastive')
 
 
 # Below 20 px a blur has one tap.
 SMALL = {'image_size': 32, 'local_size': 20}
-# Jitter is most of what is compiled, and tested elsewhere.
+# Jitter takes most of the compile time, and test_data_util tests it.
 STILL = {'color_jitter_probability': 0.0}
 
 
@@ -38,7 +38,7 @@ def make_image(height=40, width=52, seed=0):
 
 
 def make_batch(sizes, batch=16, seed=0):
-  """What per_image gives of a batch, made of noise."""
+  """A batch as per_image makes it, of noise."""
   rng = np.random.default_rng(seed)
   shape = [batch, len(sizes), len(data_util.DRAWS)]
   return {
@@ -60,14 +60,14 @@ def make_batch(sizes, batch=16, seed=0):
 ])  # fmt: skip
 @pytest.mark.parametrize('local', [0, 3])
 def test_two_views_are_what_they_are_without_local_ones(changes, local):
-  """Bit for bit; in loops, from one stream of numbers."""
+  """Bit for bit, from the same random numbers."""
   image, seed = make_image(), tf.constant([3, 11], tf.int64)
   recipe = recipe_of(local_crops=local, **changes)
-  found = augmentation.per_image(recipe, 2 + local)(image, seed)
+  made = augmentation.per_image(recipe, 2 + local)(image, seed)
   draws = randomness.uniform([2, len(data_util.DRAWS)], seed)
-  np.testing.assert_array_equal(found['draws'][:2], draws)
+  np.testing.assert_array_equal(made['draws'][:2], draws)
   boxes = data_util.crop_boxes(image.shape, draws, 0.08, 'logarithmic')
-  for view, box in zip(found['views'][:2], boxes, strict=True):
+  for view, box in zip(made['views'][:2], boxes, strict=True):
     if changes.get('no_augmentation'):
       levels = data_util.eval_image(image, 32) * 255.0
     else:
@@ -90,7 +90,7 @@ def sides_of(view):
 
 @pytest.mark.parametrize('side, local', [(200, 48), (32, 36)])
 def test_areas_and_places_of_crops_are_in_their_ranges(side, local):
-  """Read off crops of an image whose colours are the places of its pixels."""
+  """Measured on crops of an image whose colours are its pixel coordinates."""
   recipe = recipe_of(
     local_crops=2,
     local_size=local,
@@ -101,11 +101,11 @@ def test_areas_and_places_of_crops_are_in_their_ranges(side, local):
   ramp = np.stack([*np.indices([side, side]), np.zeros([side, side])], -1)
   augment = tf.function(augmentation.per_image(recipe, 4))
   seeds = tf.constant([[7, i] for i in range(100)], tf.int64)
-  found = [augment(ramp.astype(np.uint8), seed) for seed in seeds]
+  made = [augment(ramp.astype(np.uint8), seed) for seed in seeds]
   bounds = [(0.3, 0.5)] * 2 + [(0.05, 0.14)] * 2
   centres = []
   for k, (low, high) in enumerate(bounds):
-    views = [f['views'][k].numpy() for f in found]
+    views = [f['views'][k].numpy() for f in made]
     assert views[0].shape == ((32, 32, 3) if k < 2 else (local, local, 3))
     sides = np.array([sides_of(view) for view in views])
     # A side is rounded to pixels.
@@ -119,15 +119,17 @@ def test_areas_and_places_of_crops_are_in_their_ranges(side, local):
     assert np.abs(aspects).max() < np.log(4 / 3) + 2 / sides.min()
     middle = views[0].shape[0] // 2
     centres.append([view[middle, middle, :2] for view in views])
-  # No view of an image tells where another one is.
+  # The positions of an image's views are independent.
   centres = np.reshape(np.transpose(centres, [0, 2, 1]), [8, 100])
   assert np.abs(np.corrcoef(centres) - np.eye(8)).max() < 0.45
 
 
 def test_views_of_an_image_get_independent_numbers():
-  draw = tf.function(lambda seed: augmentation._draws(8, seed))
   seeds = tf.constant([[7, i] for i in range(2000)], tf.int64)
-  draws = np.stack([draw(seed) for seed in seeds]).reshape(2000, -1)
+  draw = tf.function(lambda seeds: tf.map_fn(
+    lambda seed: augmentation._draws(8, seed), seeds, tf.float32
+  ))  # fmt: skip
+  draws = draw(seeds).numpy().reshape(2000, -1)
   correlations = np.corrcoef(draws.T) - np.eye(draws.shape[1])
   # 10,296 pairs, each of deviation 1 / sqrt(2000).
   assert np.abs(correlations).max() < 5 / np.sqrt(2000)
@@ -159,7 +161,7 @@ def test_one_view_is_the_first():
 
 
 def test_each_view_is_finished_by_its_own_numbers():
-  """Shares of blurred and of solarised views, as their images tell."""
+  """Shares of blurred and of solarised views, measured on the images."""
   recipe = dataclasses.replace(
     recipe_of(
       local_crops=2,
@@ -171,7 +173,7 @@ def test_each_view_is_finished_by_its_own_numbers():
     mean_std=False,
   )
   batch, rows = make_batch(recipe.size, 400), 400
-  # Alike along a row, so that no flip shows.
+  # Constant along rows, so that flips change nothing.
   views = [
     np.repeat(view[:, :, :1], view.shape[2], 2) for view in batch['views']
   ]
@@ -203,7 +205,7 @@ def test_local_views_change_nothing_about_the_global_ones():
 
 
 def test_a_local_view_is_finished_as_a_global_one_would_be():
-  """Of one size and one recipe, by the draws alone."""
+  """With one size and one recipe, the draws alone decide."""
   changes = {'blur_probability': '0.5,0.5', 'solarize_probability': '0,0'}
   batch = make_batch([20] * 4)
   recipe = recipe_of(local_crops=2, image_size=20, **changes)
@@ -217,7 +219,7 @@ def test_a_local_view_is_finished_as_a_global_one_would_be():
 
 
 def test_compiled_views_are_the_same():
-  recipe = recipe_of(local_crops=2, **STILL)
+  recipe = recipe_of(local_crops=1, **STILL)
   batch = make_batch(recipe.size)
   finish = functools.partial(augmentation.per_batch, recipe)
   compiled = tf.function(finish, jit_compile=True, autograph=False)
@@ -239,7 +241,7 @@ def pictures(tmp_path):
   return f'folder:{tmp_path}'
 
 
-RUN = {'train_batch_size': 8, 'local_crops': 3, 'seed': 4} | SMALL | STILL
+RUN = {'train_batch_size': 8, 'local_crops': 1, 'seed': 4} | SMALL | STILL
 
 
 def inputs(pictures, strategy, **changes):
@@ -247,22 +249,20 @@ def inputs(pictures, strategy, **changes):
   cfg = Config(dataset=pictures, **RUN | changes)
   info = sources.describe(cfg.dataset)
   finish = functools.partial(augmentation.per_batch, derived.augmentation(cfg))
-  dataset, found = (
-    train.make_input(train.plan_of(cfg, strategy, info), info, strategy, 0),
-    [],
-  )
+  plan, joined = train.plan_of(cfg, strategy, info), []
+  dataset = train.make_input(plan, info, strategy, 0)
   for _ in range(2):
     done = strategy.run(finish, args=(next(dataset),))
     parts = tf.nest.map_structure(strategy.experimental_local_results, done)
-    found.append({
+    joined.append({
       'views': [np.concatenate(view) for view in parts['views']],
       'index': np.concatenate(parts['index']),
     })  # fmt: skip
-  return found
+  return joined
 
 
-def assert_close(found, expected):
-  for a, b in zip(found, expected, strict=True):
+def assert_close(made, expected):
+  for a, b in zip(made, expected, strict=True):
     np.testing.assert_array_equal(a['index'], b['index'])
     for one, other in zip(a['views'], b['views'], strict=True):
       np.testing.assert_allclose(one, other, atol=1e-5)
@@ -272,28 +272,28 @@ def test_host_device_and_two_replicas_agree(pictures, two_replicas):
   one = tf.distribute.get_strategy()
   expected = inputs(pictures, one)
   sizes = [view.shape[1:] for view in expected[0]['views']]
-  assert sizes == [(32, 32, 3)] * 2 + [(20, 20, 3)] * 3
+  assert sizes == [(32, 32, 3)] * 2 + [(20, 20, 3)]
   assert_close(inputs(pictures, one, augment_on='host'), expected)
   assert_close(inputs(pictures, two_replicas), expected)
 
 
 def test_batches_have_static_shapes_and_travel_as_bytes(pictures):
-  info, recipe = sources.describe(pictures), recipe_of(local_crops=3)
+  info, recipe = sources.describe(pictures), recipe_of(local_crops=1)
 
   def spec(recipe, finish=None):
     return batches.train_batches(
       info,
-      augmentation.per_image(recipe, 5),
+      augmentation.per_image(recipe, 3),
       batches.HostBatch(8, 8),
       seed=0,
       finish=finish,
     ).element_spec
 
-  sizes = [[8, 32, 32, 3]] * 2 + [[8, 20, 20, 3]] * 3
+  sizes = [[8, 32, 32, 3]] * 2 + [[8, 20, 20, 3]]
   sent = spec(recipe)
   assert [view.shape for view in sent['views']] == sizes
   assert {view.dtype for view in sent['views']} == {tf.uint8}
-  assert sent['draws'].shape == [8, 5, len(data_util.DRAWS)]
+  assert sent['draws'].shape == [8, 3, len(data_util.DRAWS)]
   done = spec(recipe, functools.partial(augmentation.per_batch, recipe))
   assert [view.shape for view in done['views']] == sizes
   assert {view.dtype for view in done['views']} == {tf.float32}

@@ -1,38 +1,49 @@
 """The built-in data set: counts, classes, disjoint regions, determinism."""
 
+import collections
 import hashlib
 
 import numpy as np
 import pytest
 import tensorflow_datasets as tfds
 
-from cvr.data import photo_patches, sources
+from cvr.data import photo_patches
 
 
-@pytest.fixture(scope='module')
-def examples(data_dir):
-  sources.describe('photo_patches', data_dir)
+def test_sixteen_balanced_classes(data_dir):
+  """data_dir has an eighth of the patches."""
+  assert photo_patches.PER_CLASS == {'train': 512, 'test': 128}
   builder = tfds.builder('photo_patches/32px', data_dir=data_dir)
-  return {
-    split: list(tfds.as_numpy(builder.as_dataset(split=split)))
-    for split in ('train', 'test')
-  }
-
-
-def test_sixteen_balanced_classes(examples):
-  for split, per_class in (('train', 512), ('test', 128)):
-    labels = [example['label'] for example in examples[split]]
+  for split, per_class in (('train', 64), ('test', 16)):
+    examples = list(tfds.as_numpy(builder.as_dataset(split=split)))
+    labels = [example['label'] for example in examples]
     assert np.bincount(labels).tolist() == [per_class] * 16
-    assert examples[split][0]['image'].shape == (32, 32, 3)
-    assert examples[split][0]['image'].dtype == np.uint8
+    assert examples[0]['image'].shape == (32, 32, 3)
+    assert examples[0]['image'].dtype == np.uint8
 
 
-def test_names_are_sorted_and_not_one_image_repeats(examples):
+def test_names_are_sorted_and_not_one_image_repeats(tmp_path):
   names = list(photo_patches.PHOTOGRAPHS)
   assert names == sorted(names) and len(names) == 16
-  images = [e['image'].tobytes() for split in examples.values() for e in split]
+  builder = photo_patches.PhotoPatches(config='32px', data_dir=tmp_path)
+  examples = {
+    key: example
+    for split in photo_patches.PER_CLASS
+    for key, example in (
+      ((split, key), example)
+      for key, example in builder._generate_examples(split)
+    )
+  }
+  assert len(examples) == 10_240
+  labels = [(split, e['label']) for (split, _), e in examples.items()]
+  assert collections.Counter(labels) == {
+    (split, label): count
+    for split, count in photo_patches.PER_CLASS.items()
+    for label in range(16)
+  }
+  images = {example['image'].tobytes() for example in examples.values()}
   # A few repeat: the corners of the retina's photograph are black.
-  assert len(set(images)) > 10_200
+  assert len(images) > 10_200
 
 
 def test_regions_share_no_pixel():

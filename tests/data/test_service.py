@@ -1,8 +1,8 @@
 """The data service: a dispatcher here, workers in processes of their own."""
 
+import contextlib
 import os
 import pathlib
-import signal
 import socket
 import subprocess
 import sys
@@ -23,32 +23,58 @@ from small_shards import ROWS, SMALL, augment, indices, make_shards, take
 ROOT = str(pathlib.Path(__file__).parents[2])
 
 
-@pytest.fixture(scope='module')
-def workers():
-  """Two workers of the script -> (the address, their process ids)."""
-  server = tf.data.experimental.service.DispatchServer()
+@contextlib.contextmanager
+def worker_script(address, count, python=sys.executable):
+  """Runs the script -> the lines of its workers; ends it and them."""
   env = {
-    'DISPATCHER': server.target.removeprefix('grpc://'),
+    'DISPATCHER': address.removeprefix('grpc://'),
     'HOST_NAME': '127.0.0.1',
-    'PYTHON': sys.executable,
+    'PYTHON': python,
   }
   with subprocess.Popen(
-    ['bash', f'{ROOT}/scripts/data_workers.sh', '2'],
+    ['bash', f'{ROOT}/scripts/data_workers.sh', str(count)],
     env=os.environ | env,
     stdout=subprocess.PIPE,
     text=True,
   ) as script:
-    lines = sorted(script.stdout.readline() for _ in range(3))
-    assert lines[0] == f'--data_service={server.target}\n'
-    assert lines[1].startswith('worker at 127.0.0.1:')
+    lines = sorted(script.stdout.readline() for _ in range(1 + count))
+    assert lines[0] == f'--data_service={address}\n'
     with open(f'/proc/{script.pid}/task/{script.pid}/children') as file:
       workers = [int(pid) for pid in file.read().split()]
-    assert len(workers) == 2
-    yield server.target, workers
+    assert len(workers) == count
+    yield lines[1:]
     script.terminate()
   assert script.returncode == 143
   assert not any(os.path.exists(f'/proc/{pid}') for pid in workers)
+
+
+@pytest.fixture(scope='module')
+def workers():
+  """A worker of the script and one in this process.
+
+  -> the dispatcher's address, a function that kills the first by a signal.
+  """
+  service_of = tf.data.experimental.service
+  server = service_of.DispatchServer()
+  dispatcher = server.target.removeprefix('grpc://')
+  here = service_of.WorkerServer(service_of.WorkerConfig(dispatcher))
+  with contextlib.ExitStack() as script:
+    (line,) = script.enter_context(worker_script(server.target, 1))
+    assert line.startswith('worker at 127.0.0.1:')
+    yield server.target, script.close
+  here._stop()
   server._stop()
+
+
+def test_the_script_starts_and_ends_all_workers(tmp_path):
+  """With a program in place of Python that prints its arguments."""
+  program = tmp_path / 'python'
+  program.write_text('#!/bin/sh\necho "$@"; exec sleep 60')
+  program.chmod(0o700)
+  with worker_script('grpc://there:1', 2, str(program)) as lines:
+    assert lines == 2 * [
+      '-m cvr.data.service --host=127.0.0.1 worker --dispatcher=there:1\n'
+    ]
 
 
 def shared(info, address, rows=ROWS, **settings):
@@ -64,37 +90,37 @@ def info_of(kind, folder):
   return make_shards(folder)
 
 
-@pytest.mark.parametrize('kind', ['folder', 'records', 'cached'])
+@pytest.mark.parametrize('kind', ['records', 'cached'])
 def test_every_example_of_an_epoch_arrives_once(workers, tmp_path, kind):
   info = info_of(kind, tmp_path)
   cached = dict(cache=kind == 'cached')
   size = info.num_examples
   ours = take(info, 3 * size // 8, **cached)
   whole = [value for batch in ours for value in batch['views'][0][:, 0, 0, 0]]
-  wanted, found = set(whole[: 2 * size]), []
+  wanted, arrived = set(whole[: 2 * size]), []
   dataset = shared(info, workers[0], **cached)
   assert dataset.element_spec['views'][0].shape == [8, 2, 2, 3]
   for batch in dataset.take(40 * size).as_numpy_iterator():
     value = batch['views'][0][:, 0, 0, 0]
     np.testing.assert_array_equal(value // 1, batch['index'])
-    # The noise tells the epoch, too: it is that of (seed, epoch, index).
-    found += value.tolist()
-    if wanted <= set(found):
+    # The noise identifies the epoch, too: it depends on (seed, epoch, index).
+    arrived += value.tolist()
+    if wanted <= set(arrived):
       break
-  assert wanted <= set(found)
-  assert len(found) == len(set(found))
+  assert wanted <= set(arrived)
+  assert len(arrived) == len(set(arrived))
 
 
 def test_local_crops_arrive_as_they_are_made_here(
   workers, tmp_path, monkeypatch
 ):
   take_local_crops(monkeypatch, 'contrastive')
-  cfg = config.Config(image_size=16, local_size=8, local_crops=2)
-  views = augmentation.per_image(derived.augmentation(cfg), 4)
+  cfg = config.Config(image_size=16, local_size=8, local_crops=1)
+  views = augmentation.per_image(derived.augmentation(cfg), 3)
   info = info_of('folder', tmp_path)
 
   def rows(dataset):
-    """What an example's draws are -> its views."""
+    """{an example's draws: its views}."""
     return {
       draws.tobytes(): [view[i].tobytes() for view in batch['views']]
       for batch in dataset.as_numpy_iterator()
@@ -106,26 +132,20 @@ def test_local_crops_arrive_as_they_are_made_here(
     info, views, ROWS, **SMALL, share=service.shared(workers[0])
   )
   sizes = [view.shape for view in theirs.element_spec['views']]
-  assert sizes == [[8, 16, 16, 3]] * 2 + [[8, 8, 8, 3]] * 2
-  found = rows(theirs.take(4))
-  assert len(found) == 32
-  assert found == {draws: ours[draws] for draws in found}
+  assert sizes == [[8, 16, 16, 3]] * 2 + [[8, 8, 8, 3]]
+  arrived = rows(theirs.take(4))
+  assert len(arrived) == 32
+  assert arrived == {draws: ours[draws] for draws in arrived}
 
 
 def test_a_host_gets_its_own_part(workers, tmp_path):
-  """Of more hosts than files: workers leave out what is not this one's."""
+  """With more hosts than files: workers skip the other hosts' records."""
   info = info_of('records', tmp_path)
   dataset = shared(info, workers[0], HostBatch(12, 2, num_hosts=6, host=5))
   assert (indices(dataset.take(4).as_numpy_iterator()) % 6 == 5).all()
 
 
-def test_resumes_at_about_the_same_place(workers, tmp_path):
-  """In the folder, exactly there: no batch of an earlier step."""
-  info = info_of('folder', tmp_path)
-  earlier = {v for b in take(info, 11) for v in b['views'][0].ravel().tolist()}
-  later = shared(info, workers[0], start_step=11).take(8).as_numpy_iterator()
-  later = {v for b in later for v in b['views'][0].ravel().tolist()}
-  assert not earlier & later
+def test_records_resume_at_about_the_same_place(tmp_path):
   records = reading.shared_records(
     info_of('records', tmp_path), ROWS, [1, 2], 3, 6
   )
@@ -139,7 +159,7 @@ def tiny_run(folder, model_dir, workers):
     '--use_tpu=false', '--mode=train', '--resnet_depth=18', '--image_size=16',
     '--train_batch_size=8', '--train_steps=4', '--proj_head_hidden_dim=16',
     '--proj_out_dim=8', '--warmup_epochs=0', '--no_augmentation',
-    '--use_blur=false', f'--data_service={workers}',
+    '--use_blur=false', '--health_pairs=0', f'--data_service={workers}',
   ])  # fmt: skip
 
 
@@ -152,9 +172,9 @@ def test_a_run_trains_with_it(workers, folder, tmp_path, capsys):
 
 
 def test_nobody_there(folder, tmp_path, capsys):
-  with socket.socket() as held:
-    held.bind(('127.0.0.1', 0))  # And does not listen.
-    address = f'grpc://127.0.0.1:{held.getsockname()[1]}'
+  with socket.socket() as silent:
+    silent.bind(('127.0.0.1', 0))  # And does not listen.
+    address = f'grpc://127.0.0.1:{silent.getsockname()[1]}'
     assert tiny_run(folder, tmp_path / 'run', address) == 75
     err = capsys.readouterr().err
     assert f'--data_service={address} does not answer (UNAVAILABLE)' in err
@@ -162,24 +182,23 @@ def test_nobody_there(folder, tmp_path, capsys):
 
 
 def test_a_run_does_not_wait_for_ever(monkeypatch):
-  said, statuses, ended = [], [], threading.Event()
+  lines, statuses, ended = [], [], threading.Event()
 
   def leave(status):
     statuses.append(status)
     ended.set()
 
   monkeypatch.setattr(service.os, '_exit', leave)
-  lonely = tf.data.experimental.service.DispatchServer()
-  with service.watched(lonely.target, said.append, every=0, patience=2):
+  server = tf.data.experimental.service.DispatchServer()
+  with service.watched(server.target, lines.append, every=0, patience=2):
     ended.wait()
   assert statuses == [75]
-  *waiting, last = said
+  *waiting, last = lines
   assert len(waiting) == 3 and 'no worker answers. Start some' in waiting[0]
   assert last.startswith('Nobody came')
 
 
-def test_a_dispatcher_that_forgot(tmp_path):
-  """A restarted one is not taken for a damaged data set."""
+def test_a_restarted_dispatcher_is_not_taken_for_damaged_data(tmp_path):
   service_of = tf.data.experimental.service
   server = service_of.DispatchServer()
   address = server.target
@@ -198,15 +217,20 @@ def test_a_dispatcher_that_forgot(tmp_path):
   server._stop()
 
 
-# The last of those that need both.
-def test_a_killed_worker_does_not_stop_it(workers, tmp_path):
-  address, (worker, _) = workers
+# The last test that needs both workers.
+def test_a_folder_resumes_and_a_killed_worker_does_not_stop_it(
+  workers, tmp_path
+):
+  address, kill_one = workers
   info = info_of('folder', tmp_path)
-  dataset = shared(info, address).as_numpy_iterator()
+  dataset = shared(info, address, start_step=11).as_numpy_iterator()
   before = [next(dataset) for _ in range(5)]
   assert len(service.check(address)) == 2
-  os.kill(worker, signal.SIGKILL)
+  kill_one()
   after = [next(dataset) for _ in range(3 * info.num_examples)]
-  found = [v for b in before + after for v in b['views'][0][:, 0, 0, 0]]
-  assert len(found) == len(set(found)) and len(after[-1]['index']) == 8
+  arrived = [v for b in before + after for v in b['views'][0][:, 0, 0, 0]]
+  assert len(arrived) == len(set(arrived)) and len(after[-1]['index']) == 8
+  # There is no batch of an earlier step.
+  earlier = [v for b in take(info, 11) for v in b['views'][0][:, 0, 0, 0]]
+  assert not {*earlier} & {*arrived}
   assert not service._trouble(address)

@@ -5,11 +5,11 @@ import dataclasses
 import numpy as np
 import pytest
 
-from cvr.data import batches, sources
+from cvr.data import batches, decoding, reading, sources
 from cvr.data.batches import HostBatch
 from cvr.data.sources import DataError, Shard, check_batch, describe
 from small_data import encoded, make_folder, write
-from small_shards import make_shards, take
+from small_shards import make_shards
 
 
 @pytest.fixture(scope='module')
@@ -22,7 +22,7 @@ def infos(tmp_path_factory):
 
 
 def test_an_image_is_called_by_its_place_below_the_split(tmp_path):
-  """Also where one class, or one image, is all there is."""
+  """Also if there is only one class and one image."""
   write(f'{tmp_path}/train/cat/7.png', encoded(7))
   info = sources.describe(f'folder:{tmp_path}')
   assert sources.example_id(info, 0) == 'cat/7.png'
@@ -32,12 +32,14 @@ def test_an_image_is_called_by_its_place_below_the_split(tmp_path):
 def test_the_last_records_of_a_split(infos, count):
   few = sources.a_few(infos['records'], count)
   assert few.num_examples == count
-  (batch,) = take(few, 1, HostBatch(count, count))
-  assert sorted(batch['index']) == list(range(23 - count, 23))
-  # The pixels tell which images were read.
-  np.testing.assert_array_equal(
-    batch['views'][0][:, 0, 0, 0] // 1, batch['index']
-  )
+  records = reading.shuffled_records(few, HostBatch(count, count), [1, 2], 0, 6)
+  records = records.take(count).as_numpy_iterator()
+  # The value of the pixels is the index.
+  value_of = {
+    int(index): int(decoding.decode(few.parse(record)[0])[1, 1, 0])
+    for _, index, record in records
+  }
+  assert value_of == {i: i for i in range(23 - count, 23)}
 
 
 def test_a_few_images_are_from_all_over_a_folder(infos):
@@ -70,7 +72,7 @@ def test_labels_and_parts_of_a_split(infos, kind):
 
 
 @pytest.mark.parametrize('kind', ['folder', 'records'])
-def test_what_two_splits_share(infos, kind):
+def test_overlap_of_two_splits(infos, kind):
   info = infos[kind]
   assert sources.overlap(info, info) == info.num_examples
   few = sources.a_few(info, 5)
