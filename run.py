@@ -158,7 +158,7 @@ def _explained(error):
   from cvr.checkpoints import files
   from cvr.data import service
   from cvr.data.sources import DataError
-  from cvr.evaluation.card.card import CardError
+  from cvr.evaluation.card.schema import CardError
   from cvr.evaluation.latents import report
   from cvr.training import loop
 

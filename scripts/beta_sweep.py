@@ -12,7 +12,7 @@ import subprocess
 import sys
 
 import families  # Puts the project on the path.
-from cvr.evaluation.card import card, comparison
+from cvr.evaluation.card import comparison, files, schema
 
 ROOT = os.path.join('runs', 'sweep')
 BETAS = (0.0, 0.03, 0.1, 0.3, 1.0)
@@ -43,8 +43,8 @@ def run(*flags):
 def measured(model_dir):
   """Whether a run's card has all, or only what came before an interruption."""
   try:
-    found, _ = card.read(os.path.join(model_dir, 'eval'))
-  except card.CardError:
+    found, _ = files.read(os.path.join(model_dir, 'eval'))
+  except schema.CardError:
     return False
   (point,) = comparison.points([found])
   return all(point[name] for name in ('rate', 'relevant', 'accuracy'))

@@ -16,7 +16,7 @@ import numpy as np
 
 import families  # Puts the project on the path.
 from cvr.evaluation import statistics
-from cvr.evaluation.card import card
+from cvr.evaluation.card import files, page, schema
 
 ROOT = os.path.join('runs', 'reproduce')
 SEEDS = (0, 1, 2)
@@ -79,21 +79,21 @@ def evaluate(model_dir):
   """-> a run's card and its scores, made where they are not."""
   path = os.path.join(model_dir, 'eval', 'card.json')
   try:
-    found, scores = card.read(path)
-  except card.CardError:
+    found, scores = files.read(path)
+  except schema.CardError:
     found = {'numbers': []}
   # A card is written after every suite: it may lack the last ones.
-  if not {*NUMBERS} <= {card.key(row) for row in found['numbers']}:
+  if not {*NUMBERS} <= {schema.key(row) for row in found['numbers']}:
     command = [sys.executable, 'run.py', *_FLAGS, f'--model_dir={model_dir}']
     if subprocess.run(command).returncode:
       sys.exit(f'{model_dir}: see above. The same command goes on.')
-    found, scores = card.read(path)
-  return {card.key(row): row for row in found['numbers']}, scores
+    found, scores = files.read(path)
+  return {schema.key(row): row for row in found['numbers']}, scores
 
 
 def _unit(row):
   """What a number is multiplied with for readers."""
-  if row['metric'] in card.SHARES:
+  if row['metric'] in schema.SHARES:
     return 100
   return 1000 if row['metric'] == 'ratio' else 1
 
@@ -149,7 +149,7 @@ def tables(cards):
     )
     head = ['', plain, compressive, 'difference']
     head += ['95% interval over seeds', '95% interval over images']
-    lines += card.table(head, rows)
+    lines += page.table(head, rows)
   return lines
 
 

@@ -3,7 +3,7 @@
 import numpy as np
 
 from cvr.evaluation import statistics
-from cvr.evaluation.card import card
+from cvr.evaluation.card import schema
 
 IMAGES = 2000
 CORRUPTIONS = """gaussian_noise shot_noise impulse_noise defocus_blur glass_blur
@@ -43,7 +43,7 @@ class Sample:
     scores = more.pop('scores', self.right(share))
     ids = np.array([f'{dataset}-{i:05d}' for i in range(self.images)])
     labels = np.arange(self.images) % 10
-    self.scores[card.key(row)] = scores
+    self.scores[schema.key(row)] = scores
     self.scores[f'ids/{dataset}/test'] = ids
     self.scores[f'labels/{dataset}/test'] = labels
     by_class = labels if metric == 'mean_per_class' else None
@@ -108,7 +108,7 @@ def make(seed=0, skill=0.0, method='byol_ceb', images=IMAGES):
   sample.plain('robustness', 'mce', 'mce', 0.78)
   _compression(sample)
   made = {
-    'version': card.VERSION,
+    'version': schema.VERSION,
     'checkpoint': {
       'path': f'runs/{method}/ckpt-100', 'hash': f'{seed:08x}', 'step': 100,
       'method': method,

@@ -1,8 +1,8 @@
-"""--mode=evaluate: the numbers that are asked for, as a card.
+"""--mode=evaluate: the suites of --suite, as a card.
 
 A suite yields Numbers, or Missing for what cannot be measured here. What is
-slow (features, heads, finetuned networks) is in the store: an evaluation that
-was cut off, or another suite of the same checkpoint, does not make it again.
+slow (features, heads, finetuned networks) is in the store: an interrupted
+evaluation, or another suite of the same checkpoint, does not make it again.
 """
 
 import os
@@ -16,33 +16,41 @@ from cvr.checkpoints import pretrained
 from cvr.configs import config, derived
 from cvr.data import sources
 from cvr.evaluation import features, store
-from cvr.evaluation.card import card
-from cvr.evaluation.heads import linear
-from cvr.evaluation.suites import accuracy, rates, robustness
-from cvr.evaluation.suites.subject import Missing, Subject
+from cvr.evaluation.card import files, page, schema
+from cvr.evaluation.heads.linear import NoLibrary
+from cvr.evaluation.subject import Missing, Subject
+from cvr.evaluation.suites import (
+  compression,
+  knn,
+  linear,
+  robustness,
+  semi,
+  transfer,
+  transfer_finetune,
+)
 
 _SUITES = {
-  'linear': accuracy.linear_suite,
-  'knn': accuracy.knn_suite,
-  'semi': accuracy.semi_suite,
-  'transfer': accuracy.transfer_suite,
+  'linear': linear.suite,
+  'knn': knn.suite,
+  'semi': semi.suite,
+  'transfer': transfer.suite,
   'robustness': robustness.suite,
-  'compression': rates.suite,
-  'transfer_finetune': accuracy.transfer_finetune_suite,
+  'compression': compression.suite,
+  'transfer_finetune': transfer_finetune.suite,
 }
 
 
-def _blank(cfg, found, model):
+def _empty_card(cfg, checkpoint, model):
   method = cfg.pretrain_loss
   if cfg.train_mode == 'finetune':
-    # No longer what the papers' numbers of a method are of.
+    # So that no numbers of the papers are put beside it.
     method = f'a finetuned network ({method})'
   return {
-    'version': 1,
+    'version': schema.VERSION,
     'checkpoint': {
-      'path': found.path,
+      'path': checkpoint.path,
       'hash': model,
-      'step': found.step,
+      'step': checkpoint.step,
       'method': method,
       'settings': config.to_dict(cfg),
     },
@@ -57,97 +65,98 @@ def _blank(cfg, found, model):
 
 
 def _earlier(folder, model, say):
-  """What a folder's card has of the same checkpoint -> (numbers, missing,
-  scores).
+  """The card in a folder, if it is of this checkpoint, and its scores.
 
-  Another one's card is kept beside the new one.
+  The card of another checkpoint is renamed.
   """
   path = os.path.join(folder, 'card.json')
   if not tf.io.gfile.exists(path):
-    return [], [], {}
+    return {'numbers': []}, {}
   try:
-    old, scores = card.read(path)
-    if old['checkpoint'].get('hash') == model:
-      return old['numbers'], old.get('missing', []), scores
-    why, name = 'is of another checkpoint', str(old['checkpoint'].get('hash'))
-  except card.CardError as error:
+    card, scores = files.read(path)
+    if card['checkpoint'].get('hash') == model:
+      return card, scores
+    why, name = 'is of another checkpoint', str(card['checkpoint'].get('hash'))
+  except schema.CardError as error:
     why, name = f'cannot be gone on with ({error})', 'unreadable'
   name = name if re.fullmatch(r'\w{1,64}', name) else 'unreadable'
-  kept = card.set_aside(folder, name)
+  kept = files.set_aside(folder, name)
   say(f'{path} {why}: it is {kept} now')
-  return [], [], {}
+  return {'numbers': []}, {}
 
 
-def _add(content, scores, found):
+def _add(card, scores, number):
   """Puts a Number or a Missing on the card."""
-  if isinstance(found, Missing):
-    content['missing'].append(found._asdict())
+  if isinstance(number, Missing):
+    card['missing'].append(number._asdict())
     return
-  content['numbers'].append(found.row())
-  if found.scores is not None:
-    key = f'{found.suite}/{found.name}/{found.dataset}/{found.split}'
-    split = f'{found.dataset}/{found.split}'
-    scores[key] = found.scores.astype('float32')
-    scores[f'ids/{split}'] = found.ids
-    scores[f'labels/{split}'] = found.labels
-
-
-def _place(row):
-  order = [*_SUITES]
-  return order.index(row['suite']) if row['suite'] in order else len(order)
+  row = number.row()
+  card['numbers'].append(row)
+  if number.scores is not None:
+    split = f'{number.dataset}/{number.split}'
+    scores[schema.key(row)] = number.scores.astype('float32')
+    scores[f'ids/{split}'] = number.ids
+    scores[f'labels/{split}'] = number.labels
 
 
 def _measured(suite, subject):
-  """The Numbers of a suite, until its data set or a library ends it."""
+  """The Numbers of a suite; Missing where its data or a library is missing."""
   try:
     yield from _SUITES[suite](subject)
-  except (sources.DataError, linear.NoLibrary) as error:
+  except (sources.DataError, NoLibrary) as error:
     yield Missing(suite, '', str(error))
 
 
-def _joined(content, numbers, missing, done):
-  """The card of this call so far, with what an earlier one has beside it.
+def _joined(card, earlier, done):
+  """The card of this call so far, with the rows of an earlier one.
 
-  Numbers stay until they are measured again, what was missing until its suite
-  is done again. All in the order of the suites, whichever was measured last.
+  Earlier numbers stay until they are measured again, what was missing until its
+  suite is done again. Rows are in the order of the suites.
   """
-  new = {card.key(row) for row in content['numbers']}
-  numbers = [row for row in numbers if card.key(row) not in new]
-  missing = [row for row in missing if row['suite'] not in done]
-  return content | {
-    'numbers': sorted(content['numbers'] + numbers, key=_place),
-    'missing': sorted(content['missing'] + missing, key=_place),
+  new = {schema.key(row) for row in card['numbers']}
+  rows = {
+    'numbers': [r for r in earlier['numbers'] if schema.key(r) not in new],
+    'missing': [
+      r for r in earlier.get('missing', []) if r['suite'] not in done
+    ],
   }
+  order = {suite: place for place, suite in enumerate(_SUITES)}
+
+  def place(row):
+    return order.get(row['suite'], len(order))
+
+  return card | {k: sorted(card[k] + rows[k], key=place) for k in rows}
 
 
-def evaluate(cfg, strategy, state, found, folder, say):
+def evaluate(cfg, strategy, state, checkpoint, folder, say):
   """Writes card.json, card_rows.npz, card.md and plots to a folder.
 
-  What an earlier call of the same checkpoint has put there stays beside it.
+  Numbers of an earlier call for the same checkpoint are kept.
   """
-  model = pretrained.fingerprint(found.path)
-  kept = cfg.feature_cache or os.path.join(folder, 'features')
+  model = pretrained.fingerprint(checkpoint.path)
+  cache = cfg.feature_cache or os.path.join(folder, 'features')
   subject = Subject(
     cfg,
     strategy,
     state,
-    found.path,
+    checkpoint.path,
     model,
     features.make_read(cfg, strategy, state),
-    store.Store(kept),
+    store.Store(cache),
     say,
-    tuple(found.record.get('class_names', ())),
+    tuple(checkpoint.record.get('class_names', ())),
   )
-  content = _blank(cfg, found, model)
-  numbers, missing, scores = _earlier(folder, model, say)
-  asked = derived.suites(cfg)
-  for i, suite in enumerate(asked):
+  card = _empty_card(cfg, checkpoint, model)
+  earlier, scores = _earlier(folder, model, say)
+  suites = derived.suites(cfg)
+  for i, suite in enumerate(suites):
     say(f'{suite} ...')
     for number in _measured(suite, subject):
-      _add(content, scores, number)
-    whole = _joined(content, numbers, missing, asked[: i + 1])
-    files = card.write(folder, whole, scores)
-  say('\n'.join(card.brief(content)))
-  say(f'Written: {", ".join(files)} in {folder}')
-  if not any(name.endswith('.png') for name in files):
+      _add(card, scores, number)
+    written = files.write(
+      folder, _joined(card, earlier, suites[: i + 1]), scores
+    )
+  say('\n'.join(page.brief(card)))
+  say(f'Written: {", ".join(written)} in {folder}')
+  if not any(name.endswith('.png') for name in written):
     say("Plots need matplotlib: pip install -e '.[plot]'")

@@ -1,4 +1,4 @@
-"""What a trained encoder makes of a data set: rows of embeddings, and files."""
+"""Embeddings of a data set by a trained encoder: rows, and files of them."""
 
 import io
 import os
@@ -19,11 +19,11 @@ _SHARD = 20_000  # Examples in a file of features.
 
 
 class Look(NamedTuple):
-  """How an encoder is shown the images of a split.
+  """How the images of a split are preprocessed for the encoder.
 
   crop: the share of the shorter side that the central crop keeps. random: above
-  0 it is the how-manieth random crop, flipped or not, as in training a linear
-  classifier. corruption: one of evaluation.corruptions, of the crop.
+  0 it numbers the draw of random crops and flips, as for training a linear
+  classifier. corruption: one of evaluation.corruptions, applied to the crop.
   """
 
   crop: float = 0.875
@@ -36,7 +36,7 @@ CENTRAL = Look()
 
 
 def prepared(batch, mean_std):
-  """A batch's images as the encoder was trained to see them."""
+  """A batch's images, normalised if the encoder was trained on such."""
   (images,) = batch['views']
   return data_util.normalize(images) if mean_std else images
 
@@ -73,7 +73,7 @@ def eval_input(info, image_size, batch_size, look=CENTRAL):
     )
     if not look.corruption:
       return dataset
-    # Here on the host: no accelerator writes JPEGs, and all get the same.
+    # On the host: accelerators cannot write JPEGs, and results stay the same.
     dataset = dataset.map(corrupted, tf.data.AUTOTUNE, deterministic=True)
     return dataset.prefetch(tf.data.AUTOTUNE)
 
@@ -104,9 +104,9 @@ def make_embed_step(method, probe, mean_std):
 def make_read(cfg, strategy, state):
   """-> read(info, look) -> {name: rows} of a split, batch by batch, in order.
 
-  Every example once; what cannot be decoded has NaN in place of features, and
-  bits that are all 0. Eight bits are a byte (np.packbits). The network is
-  compiled once, whatever is read.
+  Every example once. Images that cannot be decoded have NaN for features, and
+  all bits 0. Bits are packed (np.packbits). The network is compiled once for
+  all splits.
   """
   mean_std = derived.augmentation(cfg).mean_std
   step = make_embed_step(state.method, state.probe, mean_std)
@@ -129,17 +129,17 @@ def make_read(cfg, strategy, state):
   return read
 
 
-def whole(read, info, look=CENTRAL):
+def read_all(read, info, look=CENTRAL):
   """All rows of a split: {name: [n, ...]}."""
   return joined(list(read(info, look)))
 
 
 def _in_order(info, rows):
-  """The rows of a batch without padding, and what cannot be decoded as NaN."""
-  index, seen = rows.pop('index'), rows.pop('mask') > 0
+  """The rows of a batch without padding; those not decoded are set to NaN."""
+  index, decoded = rows.pop('index'), rows.pop('mask') > 0
   for name, value in rows.items():
-    nothing = {'label': -1, 'latent_bits': False}
-    value[~seen] = nothing.get(name, np.nan)
+    empty = {'label': -1, 'latent_bits': False}
+    value[~decoded] = empty.get(name, np.nan)
   keep = np.argsort(index, kind='stable')[np.sum(index < 0) :]
   labels = rows.pop('label')[keep]
   ids = np.array([sources.example_id(info, i) for i in index[keep]])
@@ -154,8 +154,16 @@ def joined(pieces):
   return {k: np.concatenate([p[k] for p in pieces]) for k in pieces[0]}
 
 
+def unit(rows):
+  """[..., d] -> rows of length 1; zeros stay zeros."""
+  lengths = np.linalg.norm(rows, axis=-1, keepdims=True)
+  if not np.isfinite(lengths).all():
+    raise ValueError('a feature is not finite, and is near to nothing')
+  return rows / np.maximum(lengths, np.finfo(rows.dtype).tiny)
+
+
 def save_npz(path, arrays):
-  """Writes arrays so that readers see a whole file or none."""
+  """Writes arrays so that readers see the old file or the new one."""
   buffer = io.BytesIO()
   np.savez(buffer, **arrays)
   tf.io.gfile.makedirs(os.path.dirname(path) or '.')
@@ -168,41 +176,41 @@ def extract_features(cfg, strategy, state, say):
   single = cfg.output.endswith('.npz')
   first = os.path.join(cfg.output, 'features-00000.npz')
   if not single and tf.io.gfile.exists(first):
-    # Of a larger set some would stay among the new ones.
+    # Files of a larger set would remain among the new ones.
     raise config.ConfigError(
       f'--output={cfg.output} holds features already; name another folder.'
     )
-  done, bad, held, paths = 0, 0, [], []
+  done, bad, pieces, paths = 0, 0, [], []
 
   def save():
     name = f'features-{len(paths):05d}.npz'
     paths.append(cfg.output if single else os.path.join(cfg.output, name))
-    save_npz(paths[-1], joined(held))
-    held.clear()
+    save_npz(paths[-1], joined(pieces))
+    pieces.clear()
 
   for piece in make_read(cfg, strategy, state)(info):
-    held.append(piece)
+    pieces.append(piece)
     done += len(piece['labels'])
     bad += int(np.isnan(piece['representation'][:, 0]).sum())
-    if not single and sum(len(p['labels']) for p in held) >= _SHARD:
+    if not single and sum(len(p['labels']) for p in pieces) >= _SHARD:
       save()
   if done != info.num_examples:
     raise sources.DataError(
       f'--eval_split={cfg.eval_split}: {done} examples read, '
       f'{info.num_examples} expected. Is a file of the data set missing?'
     )
-  if held:
+  if pieces:
     save()
   say(f'{done:,} examples of {info.name}, {info.split}, in {cfg.output}')
   if bad:
     say(f'{bad:,} of them cannot be decoded: NaN, and the label -1')
   if 'latent_bits' in piece:
     dim = state.method.latent.dim
-    say(told_of_bits(dim, cfg.image_size, done, paths))
+    say(bits_on_disk(dim, cfg.image_size, done, paths))
 
 
-def told_of_bits(dim, image_size, images, paths):
-  """A line: how small packed bits are, and what they take in the files."""
+def bits_on_disk(dim, image_size, images, paths):
+  """A line: the size of packed bits per image, and in the files."""
   stored = 0
   for path in paths:
     with tf.io.gfile.GFile(path, 'rb') as file, zipfile.ZipFile(file) as arrays:

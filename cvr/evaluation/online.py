@@ -1,7 +1,4 @@
-"""Evaluation: the stored probe on every image once, and following a run.
-
-Knows a method only by what embed() names; never trains anything.
-"""
+"""--mode=eval: accuracy of the stored probe, once or following a run."""
 
 import time
 
@@ -83,7 +80,7 @@ def _report(cfg, monitor, step, metrics):
 
 
 def evaluate_state(cfg, strategy, state, step, monitor):
-  """Evaluates the state as it is: after training, in the same process."""
+  """Evaluates a state in memory: after training, in the same process."""
   info = sources.describe(cfg.dataset, cfg.data_dir, cfg.eval_split)
   if not state.probe:
     raise config.ConfigError(
@@ -104,7 +101,7 @@ def evaluate_state(cfg, strategy, state, step, monitor):
 def follow(cfg, strategy, state, total, monitor, wait=time.sleep):
   """Evaluates every checkpoint of a model_dir until the last step is done.
 
-  wait is called between two looks while training goes on elsewhere.
+  wait(seconds) is called between two looks while another process trains.
   """
   info = sources.describe(cfg.dataset, cfg.data_dir, cfg.eval_split)
   evaluator = make_evaluator(cfg, strategy, state, info)

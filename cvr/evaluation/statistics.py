@@ -1,16 +1,16 @@
 """Intervals over the images of a test set, and tests of paired differences.
 
-Scores are one number per image: 1 right and 0 wrong, or whatever a card's value
-is the mean of. `labels` turn a mean over images into the mean of the classes'
-means, and images are then drawn within their classes: every class is in every
-resample, as often as in the test set.
+Scores are one number per image, of which a card's value is the mean: often 1
+for right and 0 for wrong. With `labels` the mean is that of the classes' means,
+and images are resampled within their classes: each class is in every resample
+as often as in the test set.
 """
 
 import numpy as np
 
 RESAMPLES = 10_000
 _TAILS = (0.025, 0.975)
-# Drawing how often a value occurs takes as long as drawing so many rows.
+# Drawing the count of a value takes as long as drawing so many rows.
 _ROWS_A_VALUE = 16
 _AT_ONCE = 2**20
 
@@ -25,7 +25,7 @@ def _checked(scores):
 
 
 def _groups(scores, labels):
-  """[n] -> [scores of a class], sorted: the order of images says nothing."""
+  """[n] -> [scores of a class], sorted: the order of images has no effect."""
   if labels is None:
     return [np.sort(scores)]
   order = np.lexsort([scores, labels])
@@ -56,8 +56,8 @@ def _resampled(group, random):
 def _percentiles(scores, labels, seed):
   """[n] -> low, high: the 95% percentile bootstrap of the mean.
 
-  (None, None) where all resamples are alike, as they are of equal scores: that
-  there is no spread among so few is no certainty.
+  (None, None) where all resamples have one mean, as with equal scores: no
+  spread in a sample does not mean certainty.
   """
   random = np.random.default_rng(seed)
   groups = _groups(scores, labels)
@@ -70,9 +70,9 @@ def _percentiles(scores, labels, seed):
 def interval(scores, labels=None, seed=0):
   """[n] -> {'value', 'low', 'high', 'images'}: a mean and its 95% interval.
 
-  The bootstrap's percentiles. Where all scores are equal no resample differs:
-  then it is Clopper and Pearson's exact interval if all are right or all wrong,
-  and None for other scores and for means of classes.
+  The bootstrap's percentiles. Where all scores are equal, resamples do not
+  differ: then it is Clopper and Pearson's exact interval if all are right or
+  all wrong, and None for other scores and for means of classes.
   """
   scores = _checked(scores)
   value, n = mean(scores, labels), len(scores)
@@ -85,13 +85,28 @@ def interval(scores, labels=None, seed=0):
   return {'value': value, 'low': low, 'high': high, 'images': n}
 
 
+def normal_interval(values):
+  """[n] -> {'value', 'low', 'high', 'images'}: mean -+ 1.96 s / sqrt(n).
+
+  low and high are None for a single image.
+  """
+  values = np.asarray(values, np.float64)
+  n, average = len(values), float(np.mean(values))
+  low = high = None
+  if n > 1:
+    half = 1.96 * float(np.std(values, ddof=1)) / np.sqrt(n)
+    low, high = float(average - half), float(average + half)
+  return {'value': average, 'low': low, 'high': high, 'images': n}
+
+
 # Two checkpoints on the same images ------------------------------------------
 
 
 def mcnemar(only_a, only_b):
-  """Images that one alone gets right -> exact two-sided p-value.
+  """How many images one alone gets right -> exact two-sided p-value.
 
-  Each of them is as likely A's as B's: P(X <= min) twice, X ~ Binomial(n, 1/2).
+  2 P(X <= min) with X ~ Binomial(n, 1/2): under the null hypothesis each of
+  these images is as likely A's as B's.
   """
   n, few = only_a + only_b, min(only_a, only_b)
   logs = np.append(0, np.cumsum(np.log(np.arange(1, n + 1))))
@@ -103,17 +118,17 @@ def mcnemar(only_a, only_b):
 def sign_flips(parts, seed=0):
   """[n] that add up to a difference -> two-sided p-value, (1 + k) / (1 + N).
 
-  Each part's sign is as likely the other one; k of N random choices of signs
-  give a sum as far from 0 as that of parts.
+  Under the null hypothesis both signs of a part are equally likely; k of N
+  random choices of signs give a sum at least as far from 0 as that of parts.
   """
   parts = _checked(parts)
   sizes, counts = np.unique(np.abs(parts), return_counts=True)
   random, sums = np.random.default_rng(seed), np.zeros(RESAMPLES)
-  # How many of a size keep their sign: no [RESAMPLES, n] of signs.
+  # Counts of kept signs by size, rather than [RESAMPLES, n] signs.
   for size, count in zip(sizes, counts, strict=True):
     kept = random.binomial(count, 0.5, RESAMPLES)
     sums += size * (2 * kept - count)
-  # A sum that is the same in another order of terms is as far.
+  # Rounding: the same sum in another order of terms counts as equal.
   reached = np.abs(parts.sum()) - 1e-9 * np.abs(parts).sum()
   far = np.sum(np.abs(sums) >= reached)
   return float((1 + far) / (1 + RESAMPLES))
@@ -123,14 +138,15 @@ def paired(a, b, labels=None, seed=0):
   """Scores [n] of A and B, image by image -> a dict: how far B is above A.
 
   low, high: the bootstrap of the images' differences. p_value: McNemar's exact
-  test where scores are right or wrong, and sign flips for others and for means
-  of classes. only_a, only_b: images on which A's score, or B's, is higher.
+  test where scores are 0 or 1, and sign flips for others and for means of
+  classes. only_a, only_b: how many images A's score, or B's, is higher on.
   """
   a, b = _checked(a), _checked(b)
   if a.shape != b.shape:
     raise ValueError(f'{len(a)} scores of A beside {len(b)} of B')
   apart = b - a
-  # Drawn for the better one's side: B against A is A against B, mirrored.
+  # Resampled with the sign of the difference, so that swapping A and B mirrors
+  # the interval.
   side = -1 if mean(apart, labels) < 0 else 1
   difference = side * mean(side * apart, labels)
   low, high = _percentiles(side * apart, labels, seed)[::side]
@@ -153,7 +169,7 @@ def paired(a, b, labels=None, seed=0):
 
 
 def _weights(n, labels):
-  """What an image's score counts for in the mean."""
+  """The weight of an image's score in the mean."""
   if labels is None:
     return np.full(n, 1 / n)
   _, which, sizes = np.unique(labels, return_inverse=True, return_counts=True)
@@ -171,13 +187,13 @@ def holm(p_values):
   return adjusted.tolist()
 
 
-# A few seeds -----------------------------------------------------------------
+# Several seeds ---------------------------------------------------------------
 
 
 def _within(angle, freedom):
   """P(|T| <= t) of Student's t, t = sqrt(freedom) tan(angle).
 
-  A finite sum for whole degrees of freedom (Abramowitz and Stegun 26.7.3, 4).
+  A finite sum for integer degrees of freedom (Abramowitz and Stegun 26.7.3, 4).
   """
   sine, cosine = np.sin(angle), np.cos(angle)
   odd = freedom % 2
@@ -224,11 +240,11 @@ def paired_over_seeds(a, b):
   a, b = _checked(a), _checked(b)
   if a.shape != b.shape:
     raise ValueError(f'{len(a)} seeds of A beside {len(b)} of B')
-  found = over_seeds(b - a)
+  summary = over_seeds(b - a)
   p_value = None
   if len(a) > 1:
     # tan(angle) = t / sqrt(freedom), also where sd is 0.
-    far = abs(found['mean']) * np.sqrt(len(a) / (len(a) - 1))
-    angle = np.arctan2(far, found['sd'])
+    far = abs(summary['mean']) * np.sqrt(len(a) / (len(a) - 1))
+    angle = np.arctan2(far, summary['sd'])
     p_value = float(max(0, 1 - _within(angle, len(a) - 1)))
-  return found | {'p_value': p_value}
+  return summary | {'p_value': p_value}

@@ -1,8 +1,8 @@
-"""Arrays that are made once and kept on the disk, under what they are made of.
+"""Arrays that are made once and kept on disk, under facts that identify them.
 
 A folder per set of facts, named by their hash: features of a checkpoint on a
-data set under a preprocessing, a head fitted on them. Parts of rows as they
-come, facts.json last: a folder without it is not finished, and made anew.
+data set under a preprocessing, or a head fitted on them. Rows are written in
+parts and facts.json last: a folder without it is unfinished, and made again.
 """
 
 import hashlib
@@ -19,7 +19,7 @@ from cvr.checkpoints.files import write_atomically
 
 _ROWS = 20_000  # In a file.
 _FACTS = 'facts.json'
-# What a file that is gone, cut or flipped ends in.
+# What reading a missing, cut or corrupted file raises.
 DAMAGE = (
   *(tf.errors.NotFoundError, ValueError, OSError, EOFError, KeyError),
   *(zipfile.BadZipFile, zlib.error, NotImplementedError),
@@ -60,7 +60,7 @@ class Store:
     return os.path.join(self.folder, digest(facts))
 
   def _finished(self, place, facts):
-    """How many files there are; None where they are not those of the facts."""
+    """How many files there are; None where they are of other facts."""
     try:
       with tf.io.gfile.GFile(os.path.join(place, _FACTS)) as file:
         record = json.load(file)
@@ -69,7 +69,7 @@ class Store:
       return None
 
   def _load(self, place, count):
-    """The arrays in a folder; None where a file is damaged or gone."""
+    """The arrays in a folder; None where a file is damaged or missing."""
     names = [os.path.join(place, f'{i:05d}.npz') for i in range(count)]
     try:
       return _joined([_read(name) for name in names])
@@ -77,31 +77,31 @@ class Store:
       return None
 
   def rows(self, facts, make):
-    """The rows {name: [n, ...]} that belong to facts, made where they are not.
+    """The rows {name: [n, ...]} of facts; they are made if they are missing.
 
     make() yields them in pieces; it is called only then.
     """
     place = self._place(facts)
     count = self._finished(place, facts)
-    found = self._load(place, count) if count else None
-    return found or self._make(place, facts, make())
+    rows = self._load(place, count) if count else None
+    return rows or self._make(place, facts, make())
 
   def _make(self, place, facts, pieces):
     tf.io.gfile.makedirs(place)
     record = os.path.join(place, _FACTS)
     if tf.io.gfile.exists(record):
       tf.io.gfile.remove(record)
-    held, made = [], []
+    waiting, parts = [], []
     for piece in pieces:
-      held.append(piece)
-      if sum(len(next(iter(p.values()))) for p in held) >= _ROWS:
-        made.append(self._part(place, len(made), held))
-        held = []
-    if held:
-      made.append(self._part(place, len(made), held))
-    content = json.dumps({'facts': facts, 'files': len(made)}, sort_keys=True)
+      waiting.append(piece)
+      if sum(len(next(iter(p.values()))) for p in waiting) >= _ROWS:
+        parts.append(self._part(place, len(parts), waiting))
+        waiting = []
+    if waiting:
+      parts.append(self._part(place, len(parts), waiting))
+    content = json.dumps({'facts': facts, 'files': len(parts)}, sort_keys=True)
     write_atomically(record, content)
-    return _joined(made)
+    return _joined(parts)
 
   def _part(self, place, number, pieces):
     arrays = _joined(pieces)

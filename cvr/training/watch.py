@@ -52,24 +52,25 @@ def held_out(plan, info):
   return two_views(plan.recipe, info, cfg.health_pairs), info.split
 
 
-def embedded(method, *views):
-  """What health measures of two views of some images, in evaluation mode."""
+def embedded(method, views, more):
+  """Two views [n, H, W, 3] -> {name: float32 rows}, in evaluation mode.
+
+  h [n, 2, D], z [n, 2, d], and rate [n] of methods that have one. more: a
+  function of both views' embeddings -> {name: rows} to add.
+  """
   both = [method.embed(view) for view in views]
-  tensors = {
+  rows = {
     'h': tf.stack([e['representation'] for e in both], 1),
     'z': tf.stack([e['projection'] for e in both], 1),
   }
   if hasattr(method, 'rate'):
-    tensors['rate'] = method.rate(both, views)
-  if hasattr(method, 'probabilities'):
-    rows = [method.probabilities(e['projection']) for e in both]
-    # There may be very many of them: only their sum leaves the device.
-    tensors['probabilities'] = tf.reduce_sum(tf.concat(rows, 0), 0)[None]
-  return {name: tf.cast(x, tf.float32) for name, x in tensors.items()}
+    rows['rate'] = method.rate(both, views)
+  rows |= more(both)
+  return {name: tf.cast(x, tf.float32) for name, x in rows.items()}
 
 
-def make_look(strategy, method, views, rows):
-  """-> look() -> the numbers of health, of views taken `rows` at a time.
+def make_rows(strategy, embed, views, together):
+  """-> rows() -> {name: float64} of embed(*views), `together` at a time.
 
   In a replica's own context, where reading a variable asks no other one: a
   worker may look while the others wait at their next step.
@@ -77,25 +78,48 @@ def make_look(strategy, method, views, rows):
 
   @tf.function(autograph=False)
   def run(*views):
-    tensors = strategy.run(embedded, args=(method, *views))
+    # Each replica embeds all of them.
+    made = strategy.run(embed, args=views)
     return tf.nest.map_structure(
-      lambda x: strategy.experimental_local_results(x)[0], tensors
+      lambda x: strategy.experimental_local_results(x)[0], made
     )
 
-  def look():
-    size = len(views[0])
+  def rows():
     parts = [
-      run(*(tf.constant(view[i : i + rows]) for view in views))
-      for i in range(0, size, rows)
+      run(*(tf.constant(view[i : i + together]) for view in views))
+      for i in range(0, len(views[0]), together)
     ]
-    arrays = {
+    return {
       name: np.concatenate([part[name] for part in parts]).astype(np.float64)
       for name in parts[0]
     }
-    if 'probabilities' in arrays:
-      total = arrays['probabilities'].sum(0)
-      arrays['probabilities'] = total / (2 * size)
-    return health.measure(**arrays)
+
+  return rows
+
+
+def make_look(strategy, method, views, together):
+  """-> look() -> the numbers of health, of views taken `together` at a time."""
+
+  def probabilities(both):
+    if not hasattr(method, 'probabilities'):
+      return {}
+    rows = [method.probabilities(e['projection']) for e in both]
+    # There may be very many of them: only their sum leaves the device.
+    return {'probabilities': tf.reduce_sum(tf.concat(rows, 0), 0)[None]}
+
+  rows_of = make_rows(
+    strategy,
+    lambda *views: embedded(method, views, probabilities),
+    views,
+    together,
+  )
+
+  def look():
+    rows = rows_of()
+    if 'probabilities' in rows:
+      images = 2 * len(views[0])
+      rows['probabilities'] = rows['probabilities'].sum(0) / images
+    return health.measure(**rows)
 
   return look
 

@@ -134,6 +134,24 @@ def test_what_are_no_scores(scores):
     statistics.interval(scores)
 
 
+def test_a_normal_interval_by_hand():
+  found = statistics.normal_interval(np.array([1, 3], np.float32))
+  # s = sqrt(2), so s / sqrt(n) = 1.
+  assert found['value'] == 2 and found['images'] == 2
+  assert found['low'] == pytest.approx(2 - 1.96, abs=1e-12)
+  assert found['high'] == pytest.approx(2 + 1.96, abs=1e-12)
+  one = statistics.normal_interval([4])
+  assert one == {'value': 4.0, 'low': None, 'high': None, 'images': 1}
+
+
+def test_nineteen_of_twenty_normal_intervals_hold_the_mean():
+  rates = random().exponential(3, (2000, 400))
+  found = [statistics.normal_interval(rate) for rate in rates]
+  inside = np.mean([row['low'] < 3 < row['high'] for row in found])
+  # Five deviations of 2000 draws, and what an exponential's tail costs.
+  assert abs(inside - 0.95) < 5 * math.sqrt(0.95 * 0.05 / 2000) + 0.005
+
+
 # Pairs -----------------------------------------------------------------------
 
 

@@ -10,7 +10,7 @@ import pytest
 
 from cvr.configs import checks, config, derived
 from cvr.evaluation import statistics
-from cvr.evaluation.card import card
+from cvr.evaluation.card import files, schema
 
 SCRIPTS = os.path.join(pathlib.Path(__file__).parents[2], 'scripts')
 sys.path.insert(0, SCRIPTS)
@@ -68,7 +68,7 @@ def make_card(right, nats):
     value = float(np.mean(right)) if metric == 'top_1' else nats
     numbers.append(row | {'metric': metric, 'value': value, 'protocol': {}})
     if metric == 'top_1':
-      scores[card.key(numbers[-1])] = np.array(right, np.float32)
+      scores[schema.key(numbers[-1])] = np.array(right, np.float32)
   content = {'version': 1, 'checkpoint': {}, 'numbers': numbers}
   return content, scores
 
@@ -83,7 +83,7 @@ def test_a_table_is_the_seeds_and_the_images():
   for method, seeds in rights.items():
     for seed, right in enumerate(seeds):
       content, scores = make_card(right, nats=1.0 + seed)
-      rows = {card.key(row): row for row in content['numbers']}
+      rows = {schema.key(row): row for row in content['numbers']}
       cards[method, seed] = rows, scores
   first, second = [
     line for line in reproduce.tables(cards) if 'L-BFGS, %' in line
@@ -111,7 +111,7 @@ def test_what_is_done_is_not_done_again(tmp_path, monkeypatch, capsys):
     mode = [a for a in argv if a.startswith('--mode=')][0]
     calls.append((mode, os.path.basename(folder)))
     if mode == '--mode=evaluate' and status[0] == 0:
-      card.write(f'{folder}/eval', *make_card([0, 1, 1, 0], 2.0))
+      files.write(f'{folder}/eval', *make_card([0, 1, 1, 0], 2.0))
     bad = mode == '--mode=evaluate' and status[0]
     return subprocess.CompletedProcess(argv, 1 if bad else 0)
 
@@ -128,7 +128,7 @@ def test_what_is_done_is_not_done_again(tmp_path, monkeypatch, capsys):
   # A card that lacks what is compared is made again.
   content, scores = make_card([1, 1, 0, 0], 2.0)
   content['numbers'] = content['numbers'][:3]
-  card.write(f'{tmp_path}/byol_1/eval', content, scores)
+  files.write(f'{tmp_path}/byol_1/eval', content, scores)
   calls.clear()
   reproduce.main()
   evaluated = [name for mode, name in calls if mode == '--mode=evaluate']

@@ -7,34 +7,36 @@ import os
 import numpy as np
 import tensorflow as tf
 
+from cvr.checkpoints.files import write_atomically
 from cvr.evaluation import statistics
-from cvr.evaluation.card import card, plots
+from cvr.evaluation.card import files, page, plots, schema
 
-# Parts of a protocol that are found, not set: they may differ.
-_FOUND = """chosen seed checkpoint validation_accuracy iterations not_converged
-  refit learning_rate_used floor_taken_off concentration pairs left_out mean max
+# Parts of a protocol that are outcomes rather than settings: they may differ.
+_OUTCOMES = """chosen seed checkpoint validation_accuracy iterations
+  not_converged refit learning_rate_used floor_taken_off concentration pairs
+  left_out mean max
   median place""".split()
-# Scores are float32; a value that is further away is no mean of them.
+# Scores are float32; a value further away than this is not their mean.
 _ROUNDING = 1e-4
 
 
-def _rows(found):
-  return {(card.key(row), row['metric']): row for row in found['numbers']}
+def _rows(card):
+  return {(schema.key(row), row['metric']): row for row in card['numbers']}
 
 
 def _alike(row_a, row_b):
   """-> what differs between two rows' protocols, a phrase each."""
   a, b = row_a.get('protocol') or {}, row_b.get('protocol') or {}
   return [
-    f'{name.replace("_", " ")} differs: {card.spelled(a.get(name))} in A,'
-    f' {card.spelled(b.get(name))} in B'
+    f'{name.replace("_", " ")} differs: {page.spelled(a.get(name))} in A,'
+    f' {page.spelled(b.get(name))} in B'
     for name in {**a, **b}
-    if name not in _FOUND and a.get(name) != b.get(name)
+    if name not in _OUTCOMES and a.get(name) != b.get(name)
   ]
 
 
 def _order(ids_a, ids_b):
-  """-> rows of A and of B in one order of their ids, or (None, why not)."""
+  """-> ((rows of A, rows of B), '') in the order of ids, or (None, why not)."""
   if ids_a is None or ids_b is None:
     return None, 'a card has no ids of its images'
   if len(np.unique(ids_a)) < len(ids_a) or len(np.unique(ids_b)) < len(ids_b):
@@ -50,7 +52,7 @@ def _order(ids_a, ids_b):
 
 def _aligned(row_a, scores_a, row_b, scores_b):
   """-> {'a', 'b', 'labels'} [n], image by image, or (None, why not)."""
-  name = card.key(row_a)
+  name = schema.key(row_a)
   if name not in scores_a or name not in scores_b:
     return None, 'no score per image'
   images = f'{row_a["dataset"]}/{row_a["split"]}'
@@ -68,13 +70,13 @@ def _aligned(row_a, scores_a, row_b, scores_b):
     labels = labels[rows[0]]
     if not np.array_equal(labels, other[rows[1]]):
       return None, 'the same images have other labels'
-  found = {'a': a[rows[0]], 'b': b[rows[1]], 'labels': labels}
+  scores = {'a': a[rows[0]], 'b': b[rows[1]], 'labels': labels}
   for side, row in (('a', row_a), ('b', row_b)):
-    if not np.isfinite(found[side]).all():
+    if not np.isfinite(scores[side]).all():
       return None, 'a score is no number'
-    if abs(statistics.mean(found[side], labels) - row['value']) > _ROUNDING:
+    if abs(statistics.mean(scores[side], labels) - row['value']) > _ROUNDING:
       return None, f'the value of {side.upper()} is no mean of its scores'
-  return found, ''
+  return scores, ''
 
 
 def _seed(row):
@@ -83,17 +85,17 @@ def _seed(row):
 
 def _compared(row_a, scores_a, row_b, scores_b, seed):
   """One row of the comparison."""
-  found = {part: row_a[part] for part in card.NAMES}
-  found |= {'a': row_a['value'], 'b': row_b['value']}
-  found['difference'] = row_b['value'] - row_a['value']
-  found |= dict.fromkeys(('low', 'high', 'p_value', 'test', 'images'))
+  row = {part: row_a[part] for part in schema.NAMES}
+  row |= {'a': row_a['value'], 'b': row_b['value']}
+  row['difference'] = row_b['value'] - row_a['value']
+  row |= dict.fromkeys(('low', 'high', 'p_value', 'test', 'images'))
   aligned, why = _aligned(row_a, scores_a, row_b, scores_b)
   notes = _alike(row_a, row_b)
   if aligned:
-    found |= statistics.paired(**aligned, seed=seed)
+    row |= statistics.paired(**aligned, seed=seed)
   else:
     notes.append(f'no p-value: {why}')
-  return found | {'notes': notes}
+  return row | {'notes': notes}
 
 
 def compare(card_a, scores_a, card_b, scores_b, seed=0):
@@ -101,8 +103,8 @@ def compare(card_a, scores_a, card_b, scores_b, seed=0):
 
   A row per number that both have: 'a', 'b', 'difference' = b - a with 'low',
   'high', 'p_value', 'test', 'images', 'only_a', 'only_b' (statistics.paired)
-  and 'p_holm', of all rows with a p-value; None where images, ids or scores do
-  not allow it. 'notes' say why, and what differs between the protocols.
+  and 'p_holm', over all rows with a p-value; None where images, ids or scores
+  do not match. 'notes' say why, and how the protocols differ.
   """
   rows_a, rows_b = _rows(card_a), _rows(card_b)
   rows = [
@@ -145,14 +147,14 @@ def _p(value):
 
 
 def _signed(value, metric):
-  text = card.shown(value, metric)
+  text = page.shown(value, metric)
   return text if not text or text.startswith('-') else f'+{text}'
 
 
 def _sentence(row):
   """An accuracy that has a p-value in plain words."""
   low, high, difference = (
-    card.shown(row[part], row['metric'])
+    page.shown(row[part], row['metric'])
     for part in ('low', 'high', 'difference')
   )
   side = 'below' if difference.startswith('-') else 'above'
@@ -168,14 +170,14 @@ def _sentence(row):
 
 
 def _notes(result):
-  """What to know before believing a row, rows with the same note together."""
-  found = collections.defaultdict(list)
+  """Caveats of the rows, those with the same note together."""
+  by_note = collections.defaultdict(list)
   for row in result['rows']:
     for note in row['notes']:
       label = f'{row["suite"]}/{row["name"]} on {row["dataset"]}'
-      found[note].append(label)
+      by_note[note].append(label)
   lines = [f'- {note}' for note in result['notes']]
-  lines += [f'- {", ".join(who)}: {note}.' for note, who in found.items()]
+  lines += [f'- {", ".join(who)}: {note}.' for note, who in by_note.items()]
   return ['## Notes', '', *lines, ''] if lines else []
 
 
@@ -186,17 +188,17 @@ def _table(rows):
     low, high = (_signed(row[end], metric) for end in ('low', 'high'))
     cells.append([
       f'{row["suite"]}/{row["name"]}', f'{row["dataset"]}, {row["split"]}',
-      metric.replace('_', ' ') + (', %' if metric in card.SHARES else ''),
-      card.shown(row['a'], metric), card.shown(row['b'], metric),
+      metric.replace('_', ' ') + (', %' if metric in schema.SHARES else ''),
+      page.shown(row['a'], metric), page.shown(row['b'], metric),
       _signed(row['difference'], metric), f'{low} to {high}' if low else '',
       _p(row['p_value']), _p(row['p_holm']), row['test'] or '',
     ])  # fmt: skip
   head = ['', 'data set', 'metric', 'A', 'B', 'B - A', '95% interval', 'p']
-  return card.table([*head, "p, Holm's", 'test'], cells)
+  return page.table([*head, "p, Holm's", 'test'], cells)
 
 
 def markdown(result):
-  """What compare() found -> lines of a page."""
+  """What compare() returned -> lines of a page."""
   lines = ['# B against A', '']
   for side in 'ab':
     about = result[side]
@@ -208,8 +210,8 @@ def markdown(result):
     return [*lines, '', 'They have no number in common.', '', *_notes(result)]
   lines += ['', *_table(rows)]
   tested = [row for row in rows if row['p_value'] is not None]
-  said = [_sentence(row) for row in tested if row['metric'] in card.SHARES]
-  lines += [*said, ''] if said else []
+  shares = [row for row in tested if row['metric'] in schema.SHARES]
+  lines += [*map(_sentence, shares), ''] if shares else []
   if tested:
     lines += [
       'Intervals and p-values are over images, and hold for these two'
@@ -224,7 +226,7 @@ def markdown(result):
 
 # Several cards ----------------------------------------------------------------
 
-# What a card of compression is one point of.
+# The coordinates of a card in the plane of rate and accuracy.
 _RATE = ('compression', 'residual_information/projections')
 _RELEVANT = ('compression', 'relevant_information')
 _HEAD = ('linear', 'lbfgs')
@@ -232,65 +234,67 @@ _KNOBS = ('pretrain_loss', 'ceb_beta', 'kappa_e', 'kappa_b', 'seed')
 
 
 def points(cards):
-  """Cards -> a dict each: what was trained, its rate, what it knows, accuracy.
+  """Cards -> a dict each: settings, rate, relevant information, accuracy.
 
   None for numbers that a card does not have.
   """
-  found = []
-  for content in cards:
-    rows = {(row['suite'], row['name']): row for row in content['numbers']}
-    about = content['checkpoint']
+  points = []
+  for card in cards:
+    rows = {(row['suite'], row['name']): row for row in card['numbers']}
+    about = card['checkpoint']
     settings = about.get('settings', {})
     knobs = {name: settings.get(name) for name in _KNOBS}
     parts = {'rate': _RATE, 'relevant': _RELEVANT, 'accuracy': _HEAD}
     numbers = {name: rows.get(part) for name, part in parts.items()}
-    found.append(knobs | {'step': about.get('step')} | numbers)
-  return found
+    points.append(knobs | {'step': about.get('step')} | numbers)
+  return points
 
 
 def _knob(value):
   """A setting in full: 16384, not 1.638e+04."""
-  return f'{value:g}' if isinstance(value, float) else card.spelled(value)
+  return f'{value:g}' if isinstance(value, float) else page.spelled(value)
 
 
-def _point_table(found):
-  """points() -> lines: only the settings that are not the same everywhere."""
+def _point_table(points):
+  """points() -> lines; of the settings only those that differ."""
   knobs = [
     name
     for name in (*_KNOBS, 'step')
-    if len({str(point[name]) for point in found}) > 1
+    if len({str(point[name]) for point in points}) > 1
   ]
   head = [knob.replace('_', ' ') for knob in knobs]
   head += ['I(X;Z|Y) above its floor, nats', 'I(Y;Z), nats', 'L-BFGS, %']
   cells = []
-  for point in found:
+  for point in points:
     numbers = [point[name] for name in ('rate', 'relevant', 'accuracy')]
-    shown = [card.shown(n['value'], n['metric']) if n else '' for n in numbers]
+    shown = [page.shown(n['value'], n['metric']) if n else '' for n in numbers]
     cells.append([*(_knob(point[knob]) for knob in knobs), *shown])
-  return card.table(head, cells)
+  return page.table(head, cells)
 
 
 def report(paths, output, say):
   """--mode=compare: the cards against the first one, and all in one table.
 
-  Two cards are shown number by number. Of more only the table is; their pages
-  are in the folder `output`, if one is given: comparison.md, comparison.json
-  and rate_accuracy.png.
+  Two cards are printed number by number, of more only the table. With a folder
+  `output` all pages are written there: comparison.md, comparison.json and
+  rate_accuracy.png.
   """
-  cards = [card.read(path) for path in paths]
+  cards = [files.read(path) for path in paths]
   results = [compare(*cards[0], *other) for other in cards[1:]]
-  found = points([content for content, _ in cards])
-  table = ['# All cards', '', *_point_table(found)]
+  all_points = points([card for card, _ in cards])
+  table = ['# All cards', '', *_point_table(all_points)]
   pages = [line for result in results for line in markdown(result)]
   say('\n'.join(pages if len(results) == 1 else table))
   if not output:
     return
-  content = json.dumps({'results': results, 'cards': found}, indent=2)
-  files = {'comparison.json': content.encode()}
-  files['comparison.md'] = '\n'.join([*table, *pages]).encode()
-  files |= plots.rate_accuracy(found)
+  written = {
+    'comparison.json': json.dumps(
+      {'results': results, 'cards': all_points}, indent=2
+    ),
+    'comparison.md': '\n'.join([*table, *pages]),
+    **plots.rate_accuracy(all_points),
+  }
   tf.io.gfile.makedirs(output)
-  for name, data in files.items():
-    with tf.io.gfile.GFile(os.path.join(output, name), 'wb') as file:
-      file.write(data)
-  say(f'Written: {", ".join(files)} in {output}')
+  for name, content in written.items():
+    write_atomically(os.path.join(output, name), content)
+  say(f'Written: {", ".join(written)} in {output}')

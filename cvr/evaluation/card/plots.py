@@ -6,7 +6,7 @@ import io
 
 import numpy as np
 
-# Apart for readers with and without colour vision (Okabe and Ito).
+# Distinct for readers with and without colour vision (Okabe and Ito).
 _COLOURS = ('#0072B2', '#D55E00', '#009E73', '#CC79A7', '#E69F00', '#56B4E9')
 _BAR = '#9CC7E3'
 _COLUMNS = 5
@@ -49,16 +49,16 @@ def _png(figure):
 
 
 def labels(rows):
-  """-> the rows' names, with as much as tells them from one another."""
-  told = [[] for _ in rows]
+  """-> the rows' names, with what distinguishes equal ones in brackets."""
+  added = [[] for _ in rows]
   for part in ('dataset', 'split', 'metric'):
-    found = [(row['name'], *more) for row, more in zip(rows, told, strict=True)]
-    for row, more, label in zip(rows, told, found, strict=True):
-      if found.count(label) > 1:
+    now = [(row['name'], *more) for row, more in zip(rows, added, strict=True)]
+    for row, more, label in zip(rows, added, now, strict=True):
+      if now.count(label) > 1:
         more.append(row[part])
   return [
     f'{row["name"]} ({", ".join(more)})' if more else row['name']
-    for row, more in zip(rows, told, strict=True)
+    for row, more in zip(rows, added, strict=True)
   ]
 
 
@@ -67,14 +67,14 @@ def _accuracies(figure, rows):
   suites = collections.defaultdict(list)
   for row in rows:
     suites[row['suite']].append(row)
-  heights = [len(found) + 1.5 for found in suites.values()]
+  heights = [len(numbers) + 1.5 for numbers in suites.values()]
   made = figure(figsize=(9, 0.24 * sum(heights) + 0.6), layout='constrained')
   panels = made.subplots(
     len(suites), squeeze=False, sharex=True,
     gridspec_kw={'height_ratios': heights},
   )[:, 0]  # fmt: skip
-  for axes, (suite, found) in zip(panels, suites.items(), strict=True):
-    _bars(axes, found)
+  for axes, (suite, numbers) in zip(panels, suites.items(), strict=True):
+    _bars(axes, numbers)
     axes.set_title(suite, loc='left', fontsize=10, fontweight='bold')
   panels[-1].set_xlabel('accuracy in percent, and its 95% interval')
   panels[-1].set_xlim(0, 100)
@@ -108,7 +108,7 @@ def _bars(axes, rows):
 
 
 def _curves(figure, suite, rows):
-  """A panel for each name, or what curves call theirs; a line for each."""
+  """A panel for each 'panel' of the curves, or name; a line for each."""
   panels = collections.defaultdict(list)
   datasets = {f'{row["dataset"]}, {row["split"]}' for row in rows}
   lines = {}
@@ -124,8 +124,8 @@ def _curves(figure, suite, rows):
     figsize=(2.6 * max(across, 2), 2.3 * down + 0.6), layout='constrained'
   )
   grid = made.subplots(down, across, squeeze=False).ravel()
-  for axes, (about, found) in zip(grid, panels.items(), strict=False):
-    _panel(axes, about, found, lines)
+  for axes, (about, curves) in zip(grid, panels.items(), strict=False):
+    _panel(axes, about, curves, lines)
   _one_scale(grid, panels)
   for axes in grid[len(panels) :]:
     axes.remove()
@@ -138,7 +138,7 @@ def _curves(figure, suite, rows):
 
 
 def _line(row, several):
-  """What tells a curve from others of its panel; '' where nothing has to."""
+  """What distinguishes a curve in its panel; '' where nothing has to."""
   parts = [row['curve'].get('line', '')]
   parts += [f'{row["dataset"]}, {row["split"]}'] if several else []
   return ', '.join(filter(None, parts))
@@ -167,9 +167,9 @@ def _panel(axes, about, curves, colours):
 def _one_scale(grid, panels):
   """The same y limits for all panels of the same two quantities."""
   alike = collections.defaultdict(list)
-  for axes, (about, found) in zip(grid, panels.items(), strict=False):
+  for axes, (about, curves) in zip(grid, panels.items(), strict=False):
     alike[about[1:]].append(
-      (axes, [y for _, curve in found for y in curve['y']])
+      (axes, [y for _, curve in curves for y in curve['y']])
     )
   for group in alike.values():
     low = min(min(values) for _, values in group)

@@ -1,7 +1,7 @@
-"""What papers and their code's pages report, to stand beside a card's numbers.
+"""Numbers of the papers and of their code's pages, shown beside a card's.
 
-Percent of images, top-1 but where _PER_CLASS says otherwise. What could not be
-read in a paper, its slides or its code is left out.
+Percent of images, top-1 except for _PER_CLASS. Numbers that could not be read
+in a paper, its slides or its code are left out.
 """
 
 _TABLE = "CVR's README, newest table"
@@ -82,7 +82,7 @@ _TRANSFER = {
 }
 _PER_CLASS = {'flowers', 'pets', 'caltech101', 'aircraft'}
 
-# TFDS names of what the papers' tables have: these splits, and no others.
+# TFDS names of the data sets in the papers' tables, with the same splits.
 _SAME = {
   'oxford_flowers102': 'flowers',
   'oxford_iiit_pet': 'pets',

@@ -1,1 +1,1 @@
-"""Classifiers on frozen features."""
+"""Classifiers: on frozen features, and whole networks on labels."""

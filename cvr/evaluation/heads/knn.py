@@ -3,19 +3,12 @@
 import numpy as np
 import tensorflow as tf
 
+from cvr.evaluation.features import unit
+
 KS = (10, 20, 100, 200)
 TEMPERATURES = (0.07, 0.1)
-# Similarities at a time: 256 queries of a million images take 1 GB.
+# Queries at a time: similarities of 256 to a million images take 1 GB.
 _QUERIES = 256
-
-
-def _unit(features):
-  """[n, D] -> [n, D] float32 of length 1; zeros stay zeros."""
-  features = np.asarray(features, np.float32)
-  lengths = np.linalg.norm(features, axis=1, keepdims=True)
-  if not np.isfinite(lengths).all():
-    raise ValueError('a feature is not finite, and is near to nothing')
-  return features / np.maximum(lengths, np.finfo(np.float32).tiny)
 
 
 @tf.function(autograph=False, reduce_retracing=True)
@@ -37,10 +30,10 @@ def _votes(cosines, labels, num_classes, temperature):
 def predictions(
   train, labels, queries, num_classes, ks=KS, temperatures=TEMPERATURES
 ):
-  """Classes of queries out of one search -> {(k, temperature): [m] ints}.
+  """Classes of queries from one search -> {(k, temperature): [m] ints}.
 
   train [n, D], labels [n], queries [m, D]. A k above n becomes n, in the key
-  too. Of equally near images and equal votes the first wins.
+  too. The first one wins among equally near images and among equal votes.
   """
   labels = np.asarray(labels, np.int64)
   if labels.min() < 0 or labels.max() >= num_classes:
@@ -49,15 +42,16 @@ def predictions(
     )
   ks = sorted({min(k, len(labels)) for k in ks})
   settings = [(k, temperature) for k in ks for temperature in temperatures]
-  found = {setting: np.zeros(len(queries), np.int64) for setting in settings}
-  train = tf.constant(_unit(train))
+  classes = {setting: np.zeros(len(queries), np.int64) for setting in settings}
+  train = tf.constant(unit(np.asarray(train, np.float32)))
   for start in range(0, len(queries), _QUERIES):
     rows = slice(start, start + _QUERIES)
-    near = _nearest(tf.constant(_unit(queries[rows])), train, ks[-1])
+    some = tf.constant(unit(np.asarray(queries[rows], np.float32)))
+    near = _nearest(some, train, ks[-1])
     cosines, indices = (part.numpy() for part in near)
     voters = labels[indices]
     for k, temperature in settings:
-      found[k, temperature][rows] = _votes(
+      classes[k, temperature][rows] = _votes(
         cosines[:, :k], voters[:, :k], num_classes, temperature
       )
-  return found
+  return classes

@@ -1,7 +1,7 @@
-"""Linear heads on frozen features: SGD as papers give it, and L-BFGS.
+"""Linear heads on frozen features: the papers' SGD, and L-BFGS.
 
-What fits or chooses a head takes training data alone. All of it is arrays:
-features [n, D], labels [n] ints from 0; a Head; facts that json can write.
+Fitting and choosing a head takes training data alone. Features are [n, D],
+labels [n] ints from 0; facts are a dict that json can write.
 """
 
 import functools
@@ -17,17 +17,17 @@ from cvr.evaluation import statistics
 
 _CHUNK = 8192  # Rows at a time: logits of 1000 classes take 33 MB.
 _MOMENTUM = 0.9
-_HELD_OUT = 10009  # Training images that choose a learning rate.
+HELD_OUT = 10_009  # At most so many training images choose a setting.
 _FEWEST_STEPS = 8  # In an epoch, whatever the protocol's batch.
-# From strong to weak, so that each fit starts from a smaller head.
+# From strong to weak: each fit starts from the head of the one before.
 L2_GRID = tuple(np.logspace(5, -6, 45).tolist())
 _TOLERANCE = 1e-5  # The largest entry of the gradient of the mean objective.
 _MAX_ITERATIONS = 1000
-_NARROW = 200  # Classes.
+_NARROW = 200  # Classes: see _solve.
 
 
 class Head(NamedTuple):
-  """kernel [D, C], bias [C]; a class that nothing is known of has -inf."""
+  """kernel [D, C], bias [C]; -inf for a class without training data."""
 
   kernel: np.ndarray
   bias: np.ndarray
@@ -53,7 +53,7 @@ PROTOCOLS = {
 }
 
 
-# What a head says ------------------------------------------------------------
+# Predictions -----------------------------------------------------------------
 
 
 def _chunks(head, features):
@@ -66,16 +66,16 @@ def _chunks(head, features):
 def predict(head, features, mask=None):
   """[n, D] -> [n] ints: the likeliest class, the first of equals.
 
-  mask: [C] bool, the classes that may be said; else all.
+  mask: [C] bool, the classes to choose among; else all.
   """
-  may = np.ones(len(head.bias), bool) if mask is None else np.asarray(mask)
-  allowed = np.flatnonzero(may)
-  # Not -inf for the others: they must not win where all that may be are -inf.
+  mask = np.ones(len(head.bias), bool) if mask is None else np.asarray(mask)
+  allowed = np.flatnonzero(mask)
+  # Others are cut, not set to -inf: allowed classes may all have -inf.
   among = Head(head.kernel[:, allowed], head.bias[allowed])
-  said = np.zeros(len(features), np.int64)
+  classes = np.zeros(len(features), np.int64)
   for rows, logits in _chunks(among, features):
-    said[rows] = allowed[np.argmax(logits, 1)]
-  return said
+    classes[rows] = allowed[np.argmax(logits, 1)]
+  return classes
 
 
 def scores(predicted, labels):
@@ -83,7 +83,7 @@ def scores(predicted, labels):
   return (np.asarray(predicted) == np.asarray(labels)).astype(np.float32)
 
 
-# What a head is chosen by: (scores [n], labels [n]) -> a number.
+# Metrics that choose a head: (scores [n], labels [n]) -> a number.
 METRICS = {
   'top_1': lambda scores, labels: statistics.mean(scores),
   'mean_per_class': statistics.mean,
@@ -109,8 +109,8 @@ def _checked(labels, num_classes):
 def _make_step(dim, num_classes, heads):
   """-> (step, kernel [D, heads * C], bias [heads * C]): all heads at once.
 
-  step: (features [b, D], labels [b], rates [heads]) -> one of Nesterov's
-  steps. The rate is no part of the velocity: what it was is forgotten at once.
+  step: (features [b, D], labels [b], rates [heads]), one step of Nesterov's
+  momentum. The rate multiplies the velocity and is not part of it.
   """
   kernel = tf.Variable(tf.zeros([dim, heads * num_classes]))
   bias = tf.Variable(tf.zeros([heads * num_classes]))
@@ -121,8 +121,8 @@ def _make_step(dim, num_classes, heads):
   def step(features, labels, rates):
     batch = labels.shape[0]
     logits = tf.reshape(features @ kernel + bias, [batch, heads, num_classes])
-    wanted = tf.one_hot(labels, num_classes)[:, None]
-    slopes = (tf.nn.softmax(logits) - wanted) / batch
+    targets = tf.one_hot(labels, num_classes)[:, None]
+    slopes = (tf.nn.softmax(logits) - targets) / batch
     slopes = tf.reshape(slopes, [batch, heads * num_classes])
     gradients = (
       tf.matmul(features, slopes, transpose_a=True),
@@ -139,8 +139,8 @@ def _make_step(dim, num_classes, heads):
 def _fit(passes, labels, num_classes, batch, epochs, seed, rows, rates):
   """A Head for each of the rates [heads], from the given rows alone.
 
-  An epoch is a permutation of the rows in whole batches: what is left over,
-  less than one, is other images in every epoch. Epoch e sees passes[e].
+  An epoch is a permutation of the rows in full batches; the remainder is
+  dropped, other images in each epoch. Epoch e uses passes[e], cyclically.
   """
   dim = passes[0].shape[1]
   step, kernel, bias = _make_step(dim, num_classes, len(rates))
@@ -166,14 +166,14 @@ def sgd_probe(protocol, passes, labels, num_classes, seed):
   """A protocol's head for training data -> (Head, facts).
 
   passes: [[n, D]], features of the same images in the same order, one for
-  each draw of crops; labels [n]. Of several learning rates the best on images
-  held out (their first pass) is taken, the first in the protocol's order of
-  equals, and the head is fitted anew on all images. A batch that leaves fewer
-  than 8 steps an epoch is cut, and the learning rates with it.
+  each draw of crops; labels [n]. Of several learning rates the best on held-out
+  images (their first pass) is taken, the first of equals in the protocol's
+  order, and the head is fitted again on all images. A batch that leaves fewer
+  than 8 steps an epoch is reduced, and the learning rates with it.
   """
   labels = _checked(labels, num_classes)
   rates, n, accuracies, best = protocol.learning_rates, len(labels), [], 0
-  most = min(_HELD_OUT, n // 10, n - len(np.unique(labels)))
+  most = min(HELD_OUT, n // 10, n - len(np.unique(labels)))
   rest, held = subsets.held_out(labels, most if len(rates) > 1 else 0, seed)
   batch = max(min(protocol.batch, len(rest) // _FEWEST_STEPS), 1)
   used = [rate * batch / protocol.batch for rate in rates]
@@ -181,8 +181,8 @@ def sgd_probe(protocol, passes, labels, num_classes, seed):
     _fit, passes, labels, num_classes, batch, protocol.epochs, seed
   )
   if len(held):
-    seen = passes[0][held], labels[held]
-    accuracies = [_measured('top_1', h, *seen) for h in fit(rest, used)]
+    rows = passes[0][held], labels[held]
+    accuracies = [_measured('top_1', h, *rows) for h in fit(rest, used)]
     best = int(np.argmax(accuracies))
   (head,) = fit(np.arange(n), used[best : best + 1])
   if not np.isfinite(head.kernel).all():
@@ -208,7 +208,7 @@ def sgd_probe(protocol, passes, labels, num_classes, seed):
 
 
 def _regression(classes, l2, start):
-  """scikit-learn's, of classes [c] that go on from the Head start."""
+  """scikit-learn's model for classes [c], starting from a Head."""
   try:
     from sklearn.linear_model import LogisticRegression
   except ImportError as error:
@@ -219,7 +219,7 @@ def _regression(classes, l2, start):
   intercept = start.bias[classes]
   intercept = np.where(np.isfinite(intercept), intercept, 0)
   if len(classes) == 2:
-    # Of two classes it fits one vector w, the difference of ours, which are
+    # For two classes it fits one vector w, the difference of ours, which are
     # w / 2 and -w / 2: their penalty is half of w's.
     l2 = l2 / 2
     coef, intercept = coef[1:] - coef[:1], intercept[1:] - intercept[:1]
@@ -231,9 +231,9 @@ def _regression(classes, l2, start):
 
 
 def _solve(features, labels, l2, start):
-  """The Head of least sum of losses + l2 / 2 ||kernel||^2, from a first guess.
+  """The Head that minimises the sum of losses + l2 / 2 ||kernel||^2.
 
-  -> (Head, {'iterations', 'converged'}).
+  start: a Head. -> (Head, {'iterations', 'converged'}).
   """
   classes = np.unique(labels)
   kernel = np.zeros_like(start.kernel)
@@ -245,8 +245,8 @@ def _solve(features, labels, l2, start):
   from sklearn.exceptions import ConvergenceWarning
   from threadpoolctl import threadpool_limits
 
-  # OpenBLAS on two threads is up to six times slower than on one for the
-  # product of a narrow matrix, transposed, and a large one.
+  # For the product of a narrow transposed matrix and a large one, OpenBLAS on
+  # two threads is up to six times slower than on one.
   threads = 1 if len(classes) <= _NARROW else None
   with (
     warnings.catch_warnings(record=True) as caught,
@@ -268,10 +268,10 @@ def _solve(features, labels, l2, start):
 def logistic_path(train, validation, metric, num_classes, refit=True):
   """Multinomial logistic regression, l2 chosen on validation -> (Head, facts).
 
-  train, validation: (features, labels); metric: 'top_1' or 'mean_per_class'.
-  45 values of l2, each from the head before; of equally good ones the
-  strongest. Then, with refit, a fit on both sets. Objective: sum of losses +
-  l2 / 2 ||kernel||^2, of features as they are (SimCLR, B.8.1; BYOL, D.2).
+  train, validation: (features, labels); metric: one of METRICS. 45 values of
+  l2, each fit starting from the head before; the strongest of equally good
+  ones. Then, with refit, a fit on both sets. Objective: sum of losses + l2 / 2
+  ||kernel||^2, of features without scaling (SimCLR, B.8.1; BYOL, D.2).
   """
   features = np.concatenate([train[0], validation[0]])
   labels = np.concatenate([train[1], validation[1]])
@@ -279,11 +279,11 @@ def logistic_path(train, validation, metric, num_classes, refit=True):
   n = len(train[1])
   shape = (features.shape[1], num_classes)
   head = Head(*(np.zeros(s, features.dtype) for s in (shape, shape[1:])))
-  values, told, best = [], [], None
+  values, fits, best = [], [], None
   for l2 in L2_GRID:
-    head, how = _solve(features[:n], labels[:n], l2, head)
+    head, fit = _solve(features[:n], labels[:n], l2, head)
     values.append(_measured(metric, head, features[n:], labels[n:]))
-    told.append(how)
+    fits.append(fit)
     if best is None or values[-1] > best[0]:
       best = values[-1], l2, head
   _, l2, head = best
@@ -297,8 +297,8 @@ def logistic_path(train, validation, metric, num_classes, refit=True):
     'validation_accuracy': values,
     'held_out': len(labels) - n,
     'images': len(labels) if refit else n,
-    'iterations': [how['iterations'] for how in told],
-    'not_converged': sum(not how['converged'] for how in told),
+    'iterations': [fit['iterations'] for fit in fits],
+    'not_converged': sum(not fit['converged'] for fit in fits),
     'refit': last,
     'tolerance': _TOLERANCE,
     'max_iterations': _MAX_ITERATIONS,

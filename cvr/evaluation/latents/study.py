@@ -1,7 +1,7 @@
-"""--mode=latents: what the latents of a trained model tell, as a report.
+"""--mode=latents: a report of the latents of a trained model.
 
 Forests on bits, capacity, whether the predicted variance ranks errors and rises
-on corrupted images: the measures are latent_report's, here they get their rows.
+on corrupted images: the measures are report's, here they get their rows.
 """
 
 import io
@@ -9,8 +9,8 @@ import json
 import os
 
 import numpy as np
-import tensorflow as tf
 
+from cvr.checkpoints.files import write_atomically
 from cvr.configs import config
 from cvr.data import sources
 from cvr.evaluation import features
@@ -18,7 +18,7 @@ from cvr.evaluation.latents import report
 
 # Images of the training split that forests are fitted on.
 _FITTED = 20_000
-# What images are shown under: a corruption of each kind, in the middle.
+# One corruption of each kind, and a second digital one; middle and strong.
 LOOKS = {
   f'{name} {severity}': features.Look(corruption=name, severity=severity)
   for name in ('gaussian_noise', 'defocus_blur', 'fog', 'contrast', 'pixelate')
@@ -29,7 +29,7 @@ LOOKS = {
 def entropies(rows):
   """The entropy of each image's latent in nats, its uncertainty: [n].
 
-  Of bits by their means; of Gaussians, whose deviation may be one for all.
+  Of bits from their means; of Gaussians, whose deviation may be shared.
   """
   mean = rows['latent_mean'].astype(np.float64)
   if 'latent_bits' in rows:
@@ -40,7 +40,7 @@ def entropies(rows):
 
 
 def _unpacked(rows):
-  """-> (bits [n, dim], labels [n]), as forests take them."""
+  """-> (bits [n, dim], labels [n])."""
   dim = rows['latent_mean'].shape[1]
   return np.unpackbits(rows['latent_bits'], axis=1)[:, :dim], rows['labels']
 
@@ -58,7 +58,7 @@ def study(cfg, strategy, state, folder, say):
   read = features.make_read(cfg, strategy, state)
 
   def rows_of(info, look=features.CENTRAL):
-    rows = features.whole(read, info, look)
+    rows = features.read_all(read, info, look)
     good = ~np.isnan(rows['latent_mean'][:, 0])
     return {name: value[good] for name, value in rows.items()}
 
@@ -67,12 +67,12 @@ def study(cfg, strategy, state, folder, say):
   if has_bits:
     bits = _unpacked(test)
     numbers['capacity'] = report.capacity(*bits)
-    fitted = sources.describe(cfg.dataset, cfg.data_dir, cfg.train_split)
-    fitted = sources.a_few(fitted, _FITTED)
-    say(f'Forests on the bits of {fitted.num_examples:,} training images ...')
+    train = sources.describe(cfg.dataset, cfg.data_dir, cfg.train_split)
+    train = sources.a_few(train, _FITTED)
+    say(f'Forests on the bits of {train.num_examples:,} training images ...')
     counts = report.counts(bits[0].shape[1])
     numbers['forest'] = report.forest_curve(
-      _unpacked(rows_of(fitted)), bits, counts, cfg.seed
+      _unpacked(rows_of(train)), bits, counts, cfg.seed
     )
   scores = entropies(test)
   if 'logits' in test:
@@ -87,16 +87,13 @@ def study(cfg, strategy, state, folder, say):
 
 
 def write(numbers, folder):
-  """The report for programs, for readers and as a picture."""
-
-  def open_new(name, kind='w'):
-    return tf.io.gfile.GFile(os.path.join(folder, name), kind)
-
-  with open_new('latents.json') as file:
-    json.dump(numbers, file, indent=2)
-  with open_new('latents.md') as file:
-    file.write('\n'.join(report.table(numbers)))
+  """The report as JSON, as Markdown and as a picture."""
   picture = io.BytesIO()
   report.draw(numbers, picture)
-  with open_new('latents.png', 'wb') as file:
-    file.write(picture.getvalue())
+  files = {
+    'latents.json': json.dumps(numbers, indent=2),
+    'latents.md': '\n'.join(report.table(numbers)),
+    'latents.png': picture.getvalue(),
+  }
+  for name, content in files.items():
+    write_atomically(os.path.join(folder, name), content)

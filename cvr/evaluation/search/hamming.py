@@ -1,34 +1,33 @@
 """Nearest neighbours by Hamming distance, by brute force over packed codes.
 
-Codes come as np.packbits(bits, axis=-1) leaves them, uint8 [n, ceil(k / 8)].
-Neighbours are in order of (distance, row): the same ones every time.
+Codes are np.packbits(bits, axis=-1): uint8 [n, ceil(k / 8)]. Neighbours are in
+order of (distance, row), so that ties have one order.
 """
 
 import functools
 import io
 import json
-import os
 from typing import NamedTuple
 
 import numpy as np
 
 _WORD = np.dtype('<u8')
-# A block's words wait in the cache for one query after the other.
+# Codes at a time: their words stay in the cache from query to query.
 _BLOCK = 16384
-# Of three words at most 192 bits differ, which still fits into a byte.
+# Words at a time: at most 192 bits of three differ, which fits into a byte.
 _GROUP = 3
 # Distance and row as one number to sort by, the row in the lower bits.
 _ROW_BITS = 40
-# From so many queries on faiss is the faster one, with its copy of the index.
+# For so many queries faiss is faster, although it copies the index.
 _MANY = 32
 ENGINES = ('auto', 'numpy', 'faiss')
 
 
 class Index(NamedTuple):
-  """Codes and what they are of; of W * 64 bits the last ones are padding, 0."""
+  """Codes and their images; bits after the first `bits` of W * 64 are 0."""
 
   words: np.ndarray  # [W, n] uint64: the same word of all codes is contiguous
-  bits: int  # that count
+  bits: int
   ids: np.ndarray  # [n] strings
   labels: np.ndarray  # [n] ints
   facts: dict  # JSON: where the codes come from
@@ -62,7 +61,7 @@ def _check_padding(words, bits):
 
 
 def _checked(index):
-  """The index, if its parts are of one size and of the right kinds."""
+  """The index, if its parts agree in size and have the right types."""
   words, bits, ids, labels, facts = index
   size = [-(-bits // 64), len(labels) if labels.ndim else 0]
   # Distances are uint16.
@@ -81,19 +80,15 @@ def _checked(index):
   return index
 
 
-def save(path, index, open=open, replace=os.replace):
-  """Writes an .npz so that readers see a whole file or none."""
+def to_bytes(index):
+  """Index -> the content of an .npz file."""
   buffer = io.BytesIO()
   np.savez(buffer, **index._replace(facts=json.dumps(index.facts))._asdict())
-  with open(f'{path}.new', 'wb') as file:
-    file.write(buffer.getvalue())
-  replace(f'{path}.new', path)
+  return buffer.getvalue()
 
 
-def load(path, open=open):
-  """A file that save wrote -> Index; ValueError for any other."""
-  with open(path, 'rb') as file:
-    data = file.read()
+def from_bytes(data):
+  """What to_bytes gave -> Index; ValueError for anything else."""
   try:
     with np.load(io.BytesIO(data), allow_pickle=False) as arrays:
       parts = {name: arrays[name] for name in Index._fields}
@@ -102,20 +97,17 @@ def load(path, open=open):
       raise ValueError(f'bits: {bits.dtype} {list(bits.shape)}')
     parts |= {'bits': int(bits), 'facts': json.loads(str(facts))}
     return _checked(Index(**parts))
-  # The file may be anything, and readers of zip files raise anything.
+  # Data may be anything, and readers of zip files raise any exception.
   except Exception as error:
     why = str(error).partition('\n')[0][:200] or type(error).__name__
-    raise ValueError(
-      f'{path} is not an index of codes, or it is damaged ({why}). Name '
-      'another file, or move it away and make it again.'
-    ) from error
+    raise ValueError(why) from error
 
 
 def nearest(index, queries, k, engine='auto'):
   """The k nearest codes -> (distances [q, k], rows [q, k]), both int64.
 
-  queries: uint8 [q, ceil(bits / 8)]. engine: one of ENGINES, which find the
-  same; auto is numpy, or for many queries faiss where it is installed.
+  queries: uint8 [q, ceil(bits / 8)]. engine: one of ENGINES, which agree; auto
+  is numpy, or faiss for many queries where it is installed.
   """
   return _nearest(index, _words(queries, index.bits), k, engine)
 
@@ -136,33 +128,33 @@ def _nearest(index, queries, k, engine='auto'):
 
 
 def _by_numpy(index, queries, k):
-  found = [np.zeros(0, np.int64)] * queries.shape[1]
+  nearest_keys = [np.zeros(0, np.int64)] * queries.shape[1]
   bounds = [index.bits + 1] * queries.shape[1]
-  mixed = np.empty([_GROUP, _BLOCK], _WORD)
+  room = np.empty([_GROUP, _BLOCK], _WORD)
   for start in range(0, index.words.shape[1], _BLOCK):
     block = index.words[:, start : start + _BLOCK]
     for i, query in enumerate(queries.T):
-      distances = _distances(block, query, mixed)
-      # Rows ascend: at the bound those that were found before are first.
+      distances = _distances(block, query, room)
+      # Rows ascend: of codes at the bound the earlier ones are kept already.
       near = np.flatnonzero(distances < bounds[i])
       if not len(near):
         continue
       keys = distances[near].astype(np.int64) << _ROW_BITS | (near + start)
-      keys = np.concatenate([found[i], keys])
+      keys = np.concatenate([nearest_keys[i], keys])
       if len(keys) >= k:
         keys = np.partition(keys, k - 1)[:k]
         bounds[i] = keys[k - 1] >> _ROW_BITS
-      found[i] = keys
-  keys = np.sort(np.array(found, np.int64).reshape(-1, k), axis=1)
+      nearest_keys[i] = keys
+  keys = np.sort(np.array(nearest_keys, np.int64).reshape(-1, k), axis=1)
   return keys >> _ROW_BITS, keys & ((1 << _ROW_BITS) - 1)
 
 
-def _distances(block, query, mixed):
-  """block: [W, m], query: [W] -> [m] uint16; mixed: room for a group."""
+def _distances(block, query, room):
+  """block: [W, m], query: [W] -> [m] uint16; room: for a group's words."""
   total = np.zeros(block.shape[1], np.uint16)
   for w in range(0, len(block), _GROUP):
     group = block[w : w + _GROUP]
-    differ = mixed[: len(group), : len(total)]
+    differ = room[: len(group), : len(total)]
     np.bitwise_xor(group, query[w : w + _GROUP, None], out=differ)
     total += np.add.reduce(_ones(differ), axis=0, dtype=np.uint8)
   return total
@@ -179,7 +171,7 @@ def _ones(words):
 
 @functools.cache
 def _table():
-  """Of each number below 2^16 how many bits are set."""
+  """The number of bits set in each number below 2^16."""
   numbers = np.arange(2**16, dtype=np.uint16).view(np.uint8)
   return np.unpackbits(numbers).reshape(-1, 16).sum(1, dtype=np.uint8)
 
@@ -198,7 +190,7 @@ def _by_faiss(faiss, index, queries, k):
   distances, rows = flat.search(
     np.ascontiguousarray(queries.T).view(np.uint8), k
   )
-  # Of equal distances at the cut 1.10 and 1.15 keep the first rows, as we do.
+  # faiss 1.10 and 1.15 also keep the first rows among ties at the cut.
   order = np.lexsort([rows, distances])
   distances = np.take_along_axis(distances.astype(np.int64), order, 1)
   return distances, np.take_along_axis(rows, order, 1)
@@ -207,8 +199,8 @@ def _by_faiss(faiss, index, queries, k):
 def recall(index, floats, k, sample, seed):
   """Share of the k nearest by cosine that are among the k nearest by bits.
 
-  floats: [n, d], what the codes were made of. The mean over sample random
-  rows as queries; a query is no neighbour of its own.
+  floats: [n, d], which the codes were made of. The mean over `sample` random
+  rows as queries; a query does not count as its own neighbour.
   """
   n = index.words.shape[1]
   floats = np.asarray(floats, np.float32)
@@ -221,11 +213,11 @@ def recall(index, floats, k, sample, seed):
     raise ValueError('recall: floats are not finite')
   norms = np.maximum(norms, np.finfo(np.float32).tiny)
   rows = np.random.default_rng(seed).choice(n, min(sample, n), replace=False)
-  _, found = _nearest(index, index.words[:, rows], k + 1)
+  _, neighbours = _nearest(index, index.words[:, rows], k + 1)
   shared = 0
   # Not all queries at once: cosines of a million rows take 4 MB for each.
   for start in range(0, len(rows), 32):
-    own, by_bits = rows[start : start + 32], found[start : start + 32]
+    own, by_bits = (x[start : start + 32] for x in (rows, neighbours))
     cosines = (floats[own] / norms[own, None]) @ floats.T
     cosines /= norms
     cosines[np.arange(len(own)), own] = -np.inf

@@ -1,6 +1,5 @@
 """--mode=search: the images of a data set that are nearest to one, by bits."""
 
-import functools
 import os
 import re
 import time
@@ -10,50 +9,61 @@ import tensorflow as tf
 
 import data_util
 from cvr.checkpoints import pretrained
+from cvr.checkpoints.files import write_atomically
 from cvr.configs import config, derived
 from cvr.data import decoding, sources
 from cvr.evaluation import features
 from cvr.evaluation.search import hamming
 
-# Recall is measured among so many images: their floats are kept in memory.
+# Recall is measured among at most so many images, whose floats fit in memory.
 _MEASURED, _QUERIES = 50_000, 1000
 
 
-def _facts(cfg, info, found):
-  """What an index is made of: another model or data set needs another."""
+def _facts(cfg, info, checkpoint):
+  """What an index depends on: another model or data set needs another one."""
   return sources.fingerprint(info) | {
-    'model': pretrained.fingerprint(found.path),
+    'model': pretrained.fingerprint(checkpoint.path),
     'image_size': cfg.image_size,
     'normalized': derived.augmentation(cfg).mean_std,
   }
 
 
 def _load(path, facts, say):
-  """The index in a file, if it is of this model and data set; else None."""
+  """The index in a file, if it is of this model and data set, else None."""
   if tf.io.gfile.isdir(path):
     raise config.ConfigError(f'--output={path}: a folder; name a file in it.')
   if not tf.io.gfile.exists(path):
     return None
+  with tf.io.gfile.GFile(path, 'rb') as file:
+    data = file.read()
   try:
-    index = hamming.load(path, tf.io.gfile.GFile)
+    index = hamming.from_bytes(data)
   except ValueError as error:
-    raise config.ConfigError(str(error)) from error
+    raise config.ConfigError(
+      f'{path} is not an index of codes, or it is damaged ({error}). Name '
+      'another file, or move it away and make it again.'
+    ) from error
   if {k: index.facts.get(k) for k in facts} == facts:
     return index
   say(f'{path} is of another model or data set: it is made anew')
   return None
 
 
+def _save(path, index):
+  tf.io.gfile.makedirs(os.path.dirname(path) or '.')
+  write_atomically(path, hamming.to_bytes(index))
+
+
 def _make(cfg, strategy, state, info, facts):
-  """Embeds a split -> its Index, the recall of which is in the facts."""
+  """Embeds a split -> its Index, with its recall among the facts."""
   every = -(-info.num_examples // _MEASURED)
-  kept, floats, seen = [], [], 0
+  kept, floats, count = [], [], 0
   for piece in features.make_read(cfg, strategy, state)(info):
     good = ~np.isnan(piece['latent_mean'][:, 0])
     rows = {k: v[good] for k, v in piece.items()}
-    # Every so many of what will be the index's rows.
-    floats.append(rows['representation'][-seen % every :: every])
-    seen += int(good.sum())
+    # Every `every`-th of the rows of the index.
+    floats.append(rows['representation'][-count % every :: every])
+    count += int(good.sum())
     kept.append({k: rows[k] for k in ('latent_bits', 'ids', 'labels')})
   rows = features.joined(kept)
   floats = np.concatenate(floats)
@@ -93,27 +103,25 @@ def _embed(cfg, state, path):
 
 
 def index_path(cfg, folder):
-  """What the index of a data set is called in a folder."""
+  """Where the index of a data set lies in a folder."""
   name = re.sub(r'[^\w.-]+', '_', f'index-{cfg.dataset}-{cfg.eval_split}')
   return os.path.join(folder, f'{name}.npz')
 
 
-def search(cfg, strategy, state, found, path, say):
+def search(cfg, strategy, state, checkpoint, path, say):
   """Prints the nearest images of --eval_split to --query.
 
-  path: the index, which is made where it is not there or of something else.
+  path: the index; it is made if it is missing, or of other codes.
   """
   query = _embed(cfg, state, cfg.query)
   info = sources.describe(cfg.dataset, cfg.data_dir, cfg.eval_split)
-  facts = _facts(cfg, info, found)
+  facts = _facts(cfg, info, checkpoint)
   index = _load(path, facts, say)
   if index is None:
     say(f'Making {path}: {info.num_examples:,} images of {info.name} ...')
     index = _make(cfg, strategy, state, info, facts)
-    tf.io.gfile.makedirs(os.path.dirname(path) or '.')
-    replace = functools.partial(tf.io.gfile.rename, overwrite=True)
-    hamming.save(path, index, tf.io.gfile.GFile, replace)
-  say(told(index))
+    _save(path, index)
+  say(description(index))
   start = time.perf_counter()
   count = min(cfg.neighbors, len(index.labels))
   distances, rows = hamming.nearest(index, query, count)
@@ -125,8 +133,8 @@ def search(cfg, strategy, state, found, path, say):
     say(f'  {distance:5d} bits  {index.ids[row]}  {name}'.rstrip())
 
 
-def told(index):
-  """What an index holds, in a line."""
+def description(index):
+  """What an index holds, in one line."""
   line = f'{len(index.labels):,} codes of {index.bits:,} bits'
   line += f', {index.words.nbytes:,} bytes'
   if 'recall' in index.facts:

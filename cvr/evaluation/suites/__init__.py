@@ -1,1 +1,1 @@
-"""What --mode=evaluate measures, one module for each suite."""
+"""A module for each suite of --suite: suite(subject) yields its Numbers."""

@@ -1,207 +1,254 @@
-"""What compression leaves: Lipschitz bounds, rates, bits against accuracy.
+"""The suite `compression`: what latents keep, and how smooth the encoder is.
 
-Everything in float64 and in nats, from arrays with a row for each image or for
-each pair of images.
+On pairs of views of the evaluation split, augmented as in pretraining; and
+linear classification from fewer bits of the representation.
 """
 
-import numpy as np
+import functools
 
-from cvr.numerics import distributions
+import numpy as np
+import tensorflow as tf
+
+from cvr.configs import derived
+from cvr.configs.settings import show
+from cvr.evaluation import statistics
+from cvr.evaluation.features import CENTRAL, unit
+from cvr.evaluation.heads import fitted, linear
+from cvr.evaluation.measures import bits, lipschitz
+from cvr.evaluation.subject import (
+  Missing,
+  Number,
+  accuracy,
+  not_finite,
+  splits_of,
+)
+from cvr.numerics import distributions, information
+from cvr.training import health, watch
+
+_PAIRS, _TOGETHER = 1024, 64
+_KAPPAS = [2.0**k for k in range(-1, 9)]
+
+
+def _embedded(method, x, y):
+  """Two views -> {name: rows}, in evaluation mode."""
+
+  def more(both):
+    rows = {'pixels': tf.norm(tf.reshape(x - y, [tf.shape(x)[0], -1]), axis=1)}
+    if hasattr(method, 'forward_mean'):
+      means = [method.forward_mean(e['projection']) for e in both]
+      rows['mu_e'] = tf.stack(means, 1)
+    return rows
+
+  return watch.embedded(method, (x, y), more)
+
+
+def _pairs(subject, info):
+  """{name: float64 [n, ...]} of pairs of views of a split."""
+  subject.say(f'Pairs of views of {info.name}, {info.split}')
+  recipe = derived.augmentation(subject.cfg)
+  views = watch.two_views(recipe, info, _PAIRS)
+  embed = functools.partial(_embedded, subject.state.method)
+  pairs = watch.make_rows(subject.strategy, embed, views, _TOGETHER)()
+  if not all(np.isfinite(rows).all() for rows in pairs.values()):
+    raise not_finite(f'pairs of views of {info.name}, {info.split}')
+  return pairs
+
+
+# Rates and information -------------------------------------------------------
+
+
+def _floor(cfg, dim):
+  """The method's rate of views that agree; None where scales are learned."""
+  if cfg.ceb_distribution == 'vmf':
+    return distributions.vmf_kl(dim, cfg.kappa_e, cfg.kappa_b, 1.0)
+  if cfg.gaussian_scale == 'learned':
+    return None
+  ratio = cfg.sigma_e / cfg.sigma_b
+  return dim * ((ratio**2 - 1) / 2 - np.log(ratio))
+
+
+def _residual(number, name, rate, own):
+  """I(X;Z|Y) in nats."""
+  name = f'residual_information/{name}'
+  return number(name, 'nats', own, **statistics.normal_interval(rate))
+
+
+def _relevant(mu):
+  """Unit rows [n, 2, d] -> (InfoNCE in nats, the concentration, of n / 2).
+
+  A lower bound on I(Y;Z) at any concentration: it is chosen on one half of the
+  pairs, and the bound is that of the other half.
+  """
+
+  def bound(rows, kappa):
+    z1, z2 = (tf.constant(rows[:, view]) for view in (0, 1))
+    kernel = information.vmf_kernel(rows.shape[-1], kappa)
+    return float(information.bounds(kernel, z1, z2, z1, z2)['infonce_bound'])
+
+  chosen = max(_KAPPAS, key=lambda kappa: bound(mu[::2], kappa))
+  return bound(mu[1::2], chosen), chosen
+
+
+def _informations(number, cfg, pairs):
+  """I(X;Z|Y) the same way for every method; the method's own; and I(Y;Z).
+
+  The first two are above their value for views that agree.
+  """
+  mu = unit(pairs['z'])
+  dim, cosine = mu.shape[-1], np.sum(mu[:, 0] * mu[:, 1], -1)
+  kappas = health.NOISE_KAPPA, health.KAPPA
+  rate = distributions.vmf_kl(dim, *kappas, cosine)
+  floor = distributions.vmf_kl(dim, *kappas, 1.0)
+  of = 'vMF of concentrations {:g} and {:g} around both projections'
+  own = {'of': of.format(*kappas), 'floor_taken_off': floor}
+  own['layer'] = 'projection'
+  yield _residual(number, 'projections', rate - floor, own)
+  if 'rate' in pairs:
+    own = {'of': f'e and b of the method, {cfg.ceb_distribution}'}
+    own['layer'] = 'e and b'
+    if cfg.pretrain_loss == 'byol_ceb':
+      own['of'] += f', --backward_view={cfg.backward_view}'
+    own['floor_taken_off'] = _floor(cfg, dim)
+    rate = pairs['rate'] - (own['floor_taken_off'] or 0)
+    yield _residual(number, 'method', rate, own)
+  value, kappa = _relevant(mu)
+  half = len(mu) // 2
+  yield number(
+    'relevant_information', 'nats',
+    {'of': 'projections, InfoNCE of half of the pairs',
+     'layer': 'projection',
+     'concentration': kappa, 'chosen_on': 'the other half',
+     'at_most': float(np.log(half)), 'pairs': half},
+    value=value,
+  )  # fmt: skip
+
 
 # Lipschitz bounds ------------------------------------------------------------
-#
-# An encoder that takes x to r_x and y to r_y has at least the Lipschitz
-# constant ||r_x - r_y|| / ||x - y||, for any pair. Distances are between images
-# as the encoder sees them: normalised where it was trained on such.
 
 
-def distances(x, y):
-  """[n, ...], [n, ...] -> [n]: Euclidean, of each pair's rows."""
-  difference = np.asarray(x, np.float64) - np.asarray(y, np.float64)
-  return np.linalg.norm(difference.reshape(len(difference), -1), axis=1)
+def _ratios_of_rate(cfg, pairs):
+  """The ratios that the rate alone gives; None where it gives none.
+
+  It does where e and b are one map of each view: C-SimCLR with fixed scales.
+  """
+  fixed = cfg.ceb_distribution == 'vmf' or cfg.gaussian_scale == 'fixed'
+  if cfg.pretrain_loss != 'contrastive_ceb' or not fixed:
+    return None
+  dim = pairs['z'].shape[-1]
+  if cfg.ceb_distribution == 'gaussian':
+    sigmas = cfg.sigma_e, cfg.sigma_b
+    return lipschitz.of_gaussian(pairs['rate'], dim, *sigmas, pairs['pixels'])
+  # Computed again in float64: float32 loses small differences of hundreds of
+  # nats.
+  mu = unit(pairs['z'])
+  kappas = cfg.kappa_e, cfg.kappa_b
+  rate = distributions.vmf_kl(dim, *kappas, np.sum(mu[:, 0] * mu[:, 1], -1))
+  return lipschitz.of_vmf(rate, dim, *kappas, pairs['pixels'])
 
 
-def _ratios(latent, pixels):
-  """[n], [n] -> [n]: their ratios; NaN where the two images are the same."""
-  latent, pixels = np.broadcast_arrays(latent, np.asarray(pixels, np.float64))
-  if not (np.isfinite(latent).all() and np.isfinite(pixels).all()):
-    raise ValueError('a distance or a rate is not a finite number')
-  apart = pixels > 0
-  return np.divide(
-    latent, pixels, where=apart, out=np.full(len(pixels), np.nan)
+def _lipschitz(number, cfg, pairs):
+  """Lower bounds on the Lipschitz constant: of the rate, and measured."""
+  embeddings = {'representation': 'h', 'projection': 'z', 'mu_e': 'mu_e'}
+  ratios_of = {
+    name: lipschitz.of_embeddings(
+      *np.moveaxis(unit(pairs[key]), 1, 0), pairs['pixels']
+    )
+    for name, key in embeddings.items()
+    if key in pairs
+  }
+  of_rate = _ratios_of_rate(cfg, pairs)
+  if of_rate is not None:
+    ratios_of['rate'] = of_rate
+  for name, ratios in ratios_of.items():
+    summary = lipschitz.summary(ratios)
+    histogram = summary.pop('histogram')
+    if histogram is None:
+      why = 'all pairs of views are the same image twice'
+      yield Missing('compression', f'lipschitz/{name}', why)
+      continue
+    own = {'of': f'{name}, unit rows' if name != 'rate' else 'I(X;Z|Y)'}
+    own |= summary
+    if name != 'representation':
+      own['layer'] = 'mean of e' if name == 'mu_e' else 'projection'
+    curve = {
+      'x': histogram['edges'],
+      'y': histogram['counts'],
+      'x_label': '|r(x) - r(y)| / |x - y|',
+      'y_label': 'pairs of views',
+    }
+    for which in ('max', 'mean'):
+      yield number(
+        f'lipschitz_{which}/{name}', 'ratio', own, value=summary[which],
+        curve=curve if which == 'max' else None,
+      )  # fmt: skip
+
+
+# Fewer bits ------------------------------------------------------------------
+
+
+def _bits(subject, splits):
+  """Linear classification from fewer dimensions and bits of each."""
+  _, facts = fitted.lbfgs_head(subject, splits)
+  train = fitted.lbfgs_rows(subject, splits.train)
+  test = splits.test_rows(subject)
+  subject.say('Linear classification from fewer bits')
+
+  def fit(features, labels):
+    l2 = facts['chosen']['l2']
+    head = linear.logistic(features, labels, l2, splits.classes)
+    return functools.partial(linear.predict, head)
+
+  rows = bits.curve(
+    (train['representation'], train['labels']),
+    (test['representation'], test['labels']),
+    fit,
   )
+  protocol = subject.protocol(
+    CENTRAL, compressed='first principal components, each in 2^bits cells',
+    train_split=splits.train.split, train_images=len(train['labels']),
+    chosen=facts['chosen'],
+  )  # fmt: skip
+  for row in rows:
+    same_dims = [r for r in rows if r['dims'] == row['dims']]
+    name = f'{row["dims"]}_numbers_of_{row["bits"]}_bits'
+    number = accuracy(
+      'compression', name, splits.test, test, row['scores'], protocol
+    )
+    # One curve for each number of dimensions.
+    first = row is same_dims[0]
+    yield number._replace(curve=_bits_curve(same_dims) if first else None)
 
 
-def lipschitz_vmf(rate, dim, kappa_e, kappa_b, distance):
-  """KL(e(.|x) || b(.|y)) and ||x - y||, both [n] -> [n] ratios.
-
-  Of methods whose means of e and b are one unit map r (C-SimCLR): KL = KL_0 +
-  kappa_b A(kappa_e) (1 - cos) and ||r_x - r_y||^2 = 2 (1 - cos). The rate is
-  the closed form, not log e - log b of a sample, and in float64: KL_0 is
-  hundreds of nats, of which float32 leaves no digits of pairs whose latents are
-  nearer than 0.004.
-  """
-  least = distributions.vmf_kl(dim, kappa_e, kappa_b, 1.0)
-  slope = kappa_b * distributions.vmf_mean_length(dim, kappa_e)
-  excess = np.maximum(np.asarray(rate, np.float64) - least, 0)
-  return _ratios(np.sqrt(2 * excess / slope), distance)
-
-
-def lipschitz_gaussian(rate, dim, sigma_e, sigma_b, distance):
-  """The same of Gaussians; sigma_e and sigma_b numbers or [dim].
-
-  KL = KL_0 + sum_j (mu_x - mu_y)_j^2 / (2 sigma_b_j^2). Where sigma_b differs
-  by dimension, its smallest still gives a lower bound.
-  """
-  sigma_e = np.broadcast_to(np.asarray(sigma_e, np.float64), dim)
-  sigma_b = np.broadcast_to(np.asarray(sigma_b, np.float64), dim)
-  ratio = sigma_e / sigma_b
-  least = np.sum((ratio**2 - 1) / 2 - np.log(ratio))
-  excess = np.maximum(np.asarray(rate, np.float64) - least, 0)
-  return _ratios(sigma_b.min() * np.sqrt(2 * excess), distance)
-
-
-def lipschitz_direct(z1, z2, distance, normalise):
-  """Embeddings [n, d] of a pair's two images -> [n] ratios.
-
-  Of methods without a rate, and of C-BYOL, whose e and b are different maps: of
-  the representation and of mu_e. normalise: of unit rows.
-  """
-  z1, z2 = np.asarray(z1, np.float64), np.asarray(z2, np.float64)
-  if normalise:
-    z1, z2 = _unit(z1), _unit(z2)
-  return _ratios(distances(z1, z2), distance)
-
-
-def _unit(z):
-  return z / np.linalg.norm(z, axis=1, keepdims=True)
-
-
-def summary(ratios, bins=40):
-  """[n] with NaN where there is no ratio -> a flat dict, and a histogram."""
-  there = ratios[~np.isnan(ratios)]
-  found = {'pairs': len(there), 'left_out': len(ratios) - len(there)}
-  if not len(there):
-    return found | dict.fromkeys(('mean', 'max', 'median', 'histogram'))
-  largest = float(there.max())
-  counts, edges = np.histogram(there, bins, (0, largest or 1))
-  return found | {
-    'mean': float(there.mean()),
-    'max': largest,
-    'median': float(np.median(there)),
-    'histogram': {'edges': edges.tolist(), 'counts': counts.tolist()},
+def _bits_curve(rows):
+  return {
+    'x': [r['bits_per_image'] for r in rows],
+    'y': [r['accuracy'] for r in rows],
+    'x_label': 'bits an image',
+    'y_label': 'top-1',
+    'panel': 'linear classification',
+    'line': f'{rows[0]["dims"]} numbers',
   }
 
 
-def rate_summary(rate):
-  """[n] -> mean rate in nats with its 95% interval, mean -+ 1.96 s / sqrt(n).
+def suite(subject):
+  """Rate, relevant information, Lipschitz bounds, bits against accuracy."""
+  cfg, splits = subject.cfg, splits_of(subject)
+  if cfg.train_mode == 'finetune':
+    yield Missing('compression', '', 'this model was finetuned')
+    return
+  pairs = _pairs(subject, splits.test)
+  images = len(pairs['z'])
+  views = f'{show(cfg.batch_image_augmentation_type)}, two views'
 
-  low and high are None of a single image.
-  """
-  rate = np.asarray(rate, np.float64)
-  n, mean = len(rate), float(np.mean(rate))
-  found = {'mean': mean, 'low': None, 'high': None, 'images': n}
-  if n > 1:
-    half = 1.96 * float(np.std(rate, ddof=1)) / np.sqrt(n)
-    found |= {'low': float(mean - half), 'high': float(mean + half)}
-  return found
+  def number(name, metric, own, value, low=None, high=None, curve=None, **_):
+    # Pairs of views do not depend on the seed.
+    own = {'crop': views, 'seed': 0} | own
+    protocol = subject.protocol(CENTRAL) | own
+    return Number(
+      'compression', name, splits.test.name, splits.test.split, metric,
+      float(value), protocol, low, high, images, curve,
+    )  # fmt: skip
 
-
-# Bits against accuracy -------------------------------------------------------
-
-# Half the range of the uniform quantiser that errs least on a normal variable,
-# in its standard deviations (Max, 1960), by its bits.
-_HALF_RANGES = {1: 1.59577, 2: 1.99137, 4: 2.68160, 8: 3.93759}
-_FLOAT = 32
-
-
-def ranges(train, bits):
-  """Features [n, d] -> low, high [d]: those of a normal variable like them.
-
-  One bit then says above or below the mean.
-  """
-  train = np.asarray(train, np.float64)
-  mean, half = train.mean(0), _HALF_RANGES[bits] * train.std(0)
-  return mean - half, mean + half
-
-
-def quantised(features, bits, low, high):
-  """[n, d] as the centres of 2^bits equal cells of [low, high], float32.
-
-  What lies outside is in the first or last cell. low, high: [d].
-  """
-  cells = 2**bits
-  width = (high - low) / cells
-  cell = np.zeros(np.shape(features))
-  np.divide(features - low, width, where=width > 0, out=cell)
-  cell = np.clip(np.floor(cell), 0, cells - 1)
-  # A feature that never varies needs no cells.
-  centre = np.where(width > 0, low + (cell + 0.5) * width, low)
-  return centre.astype(np.float32)
-
-
-def pca(train):
-  """[n, d] -> mean [d], components [d, d]: rows, most variance first."""
-  train = np.asarray(train, np.float64)
-  mean = train.mean(0)
-  centred = train - mean
-  _, vectors = np.linalg.eigh(centred.T @ centred / len(train))
-  components = vectors.T[::-1]
-  # Either sign is right; the largest entry's is made positive.
-  largest = np.argmax(np.abs(components), 1)[:, None]
-  sign = np.sign(np.take_along_axis(components, largest, 1))
-  return mean, components * sign
-
-
-def project(features, mean, components, dims):
-  """[n, d] -> [n, dims]: on the first components, float32."""
-  centred = np.asarray(features, np.float64) - mean
-  return (centred @ components[:dims].T).astype(np.float32)
-
-
-def plans(d):
-  """-> [(dims, bits)]: d, d/4, d/16, ... down to 8 dimensions, by each bits."""
-  dims = [d]
-  while dims[-1] // 4 >= 8:
-    dims.append(dims[-1] // 4)
-  return [
-    (k, bits) for k in dims for bits in (_FLOAT, *sorted(_HALF_RANGES)[::-1])
-  ]
-
-
-def _compressed(train, test, basis, dims, bits):
-  """Features of both splits, as `dims` numbers of `bits` bits each."""
-  if dims < train.shape[1]:
-    train, test = (project(x, *basis, dims) for x in (train, test))
-  if bits == _FLOAT:
-    return train, test
-  low, high = ranges(train, bits)
-  return quantised(train, bits, low, high), quantised(test, bits, low, high)
-
-
-def bits_curve(train, test, fit, grid=None):
-  """How a classifier does on fewer bits of train's and test's features.
-
-  train, test: (features [n, d] float32, labels [n]). fit(features, labels) -> a
-  function of features [m, d'] -> labels [m]. grid: [(dims, bits)], as plans.
-  All d dimensions are the features themselves, fewer their first principal
-  components; both, and the ranges of cells, are of train alone.
-  """
-  (features, labels), (test_features, test_labels) = train, test
-  d = features.shape[1]
-  grid = plans(d) if grid is None else grid
-  basis = pca(features) if any(dims < d for dims, _ in grid) else None
-  rows = []
-  for dims, bits in grid:
-    kept, of_test = _compressed(features, test_features, basis, dims, bits)
-    right = fit(kept, labels)(of_test) == test_labels
-    rows.append(
-      {
-        'dims': int(dims),
-        'bits': int(bits),
-        'bits_per_image': int(dims * bits),
-        'accuracy': float(np.mean(right)),
-        'scores': right.astype(np.float32),
-      }
-    )
-  return rows
+  yield from _informations(number, cfg, pairs)
+  yield from _lipschitz(number, cfg, pairs)
+  yield from _bits(subject, splits)

@@ -1,7 +1,7 @@
-"""The suite of robustness: heads on images that are not like the training's.
+"""The suite `robustness`: heads on images unlike those of the training.
 
-Two heads on the representation: the stored probe (online), and frozen SGD as
-BYOL has it. Corrupted images are a data set each.
+Two heads on the representation: the stored probe (online), and frozen SGD with
+BYOL's protocol. Each corruption of the images counts as a data set.
 """
 
 import dataclasses
@@ -11,18 +11,17 @@ import numpy as np
 
 from cvr.configs import derived, variants
 from cvr.data import sources
-from cvr.evaluation.features import Look
-from cvr.evaluation.heads import linear
+from cvr.evaluation.features import CENTRAL, Look
+from cvr.evaluation.heads import fitted, linear
+from cvr.evaluation.subject import Missing, accuracy, splits_of
 from cvr.evaluation.suites import robustness_sets
-from cvr.evaluation.suites.accuracy import sgd_head
-from cvr.evaluation.suites.subject import Missing, accuracy, knows, splits_of
 
 _FROZEN = 'sgd_byol'
 
 
 def _heads(subject, splits):
-  """{name: (a function rows, mask -> classes, what it was made with)}."""
-  head, found = sgd_head(subject, splits, _FROZEN)
+  """{name: (a function rows, mask -> classes, its part of a protocol)}."""
+  head, facts = fitted.sgd_head(subject, splits, _FROZEN)
 
   def frozen(rows, mask):
     features = rows['representation'].astype(np.float32)
@@ -34,9 +33,9 @@ def _heads(subject, splits):
       rows['logits'], all_classes if mask is None else mask
     )
 
-  heads = {_FROZEN: (frozen, {'head': _FROZEN} | found)}
-  if not knows(subject, splits.train.class_names):
-    heads['online'] = (online, subject.probe_facts())
+  heads = {_FROZEN: (frozen, {'head': _FROZEN} | facts)}
+  if not subject.probe_problem(splits.train.class_names):
+    heads['online'] = (online, subject.probe_protocol())
   return heads
 
 
@@ -59,9 +58,9 @@ def _corruptions(subject, splits, heads):
     right, rows = _corrupted(subject, splits.test, heads, name)
     for head, by_severity in right.items():
       means[head].append(by_severity.mean(0))
-      # The name says which: all of a head have one protocol.
+      # One protocol for all corruptions of a head: the name tells which.
       protocol = subject.protocol(
-        Look(), **heads[head][1], severities='1 to 5, the mean'
+        CENTRAL, **heads[head][1], severities='1 to 5, the mean'
       )
       number = accuracy(
         'robustness', f'{name}/{head}', splits.test, rows, means[head][-1],
@@ -80,7 +79,7 @@ def _corruptions(subject, splits, heads):
   for head, scores in means.items():
     if len(names) == len(variants.ALEXNET_ERRORS):
       protocol = subject.protocol(
-        Look(), **heads[head][1], severities='1 to 5, the mean'
+        CENTRAL, **heads[head][1], severities='1 to 5, the mean'
       )
       mean = np.mean(scores, 0)
       yield accuracy(
@@ -119,17 +118,17 @@ def _frames(subject, name, place, splits, heads):
       f'{place}/list.csv cannot be decoded. Replace them or take them out.'
     )
   mask = robustness_sets.mask_of(frames.classes, splits.classes)
-  for head, (predict, made) in heads.items():
-    found = robustness_sets.frame_scores(predict(rows, mask), frames)
+  for head, (predict, own) in heads.items():
+    scores = robustness_sets.frame_scores(predict(rows, mask), frames)
     alone = len(frames.anchors) == len(frames.paths)
     for kind in ('anchor',) if alone else ('anchor', 'pm_k'):
       protocol = subject.protocol(
-        Look(), **made, class_mask=robustness_sets.described(mask), kind=kind
+        CENTRAL, **own, class_mask=robustness_sets.described(mask), kind=kind
       )
       at = {k: rows[k][frames.anchors] for k in ('labels', 'ids')}
       label = head if alone else f'{kind}/{head}'
       yield accuracy(
-        'robustness', f'{name}/{label}', info, at, found[kind], protocol
+        'robustness', f'{name}/{label}', info, at, scores[kind], protocol
       )
 
 
@@ -149,10 +148,10 @@ def _images(subject, name, place, split, splits, heads):
   rows = subject.rows(info, logits=bool(subject.state.probe))
   labels = _relabelled(name, rows, info, splits)
   mask = robustness_sets.mask_of(labels, splits.classes)
-  for head, (predict, made) in heads.items():
+  for head, (predict, own) in heads.items():
     protocol = subject.protocol(
-      Look(),
-      **made,
+      CENTRAL,
+      **own,
       place=place,
       class_mask=robustness_sets.described(mask),
       note=robustness_sets.check_classes(name, mask),
@@ -165,29 +164,29 @@ def _images(subject, name, place, split, splits, heads):
 
 def _published_corruptions(subject, place, splits, heads):
   """ImageNet-C as it is published: mean accuracy, and mCE against AlexNet."""
-  right, seen = {head: {} for head in heads}, None
+  right, first_labels = {head: {} for head in heads}, None
   for key, (dataset, split) in robustness_sets.corrupted(place).items():
     info = subject.describe(dataset, split)
     rows = subject.rows(info, logits=bool(subject.state.probe))
     labels = _relabelled('imagenet_c', rows, info, splits)
-    seen = rows['labels'] if seen is None else seen
-    if len(rows['labels']) != len(seen) or (rows['labels'] != seen).any():
+    first_labels = rows['labels'] if first_labels is None else first_labels
+    if not np.array_equal(rows['labels'], first_labels):
       raise sources.DataError(
         f'imagenet_c: {dataset}, {split} has other images than the first of '
         'its 75 sets, or some of its images cannot be decoded.'
       )
     for head, (predict, _) in heads.items():
       right[head][key] = (predict(rows, None) == labels).astype(np.float32)
-  whole = dataclasses.replace(info, name='imagenet_c', split='all 75')
-  for head, found in right.items():
-    protocol = subject.protocol(Look(), **heads[head][1])
-    mean = robustness_sets.mean_accuracy(found)
+  every = dataclasses.replace(info, name='imagenet_c', split='all 75')
+  for head, by_set in right.items():
+    protocol = subject.protocol(CENTRAL, **heads[head][1])
+    mean = robustness_sets.mean_accuracy(by_set)
     yield accuracy(
-      'robustness', f'mean_accuracy/{head}', whole, rows, mean, protocol
+      'robustness', f'mean_accuracy/{head}', every, rows, mean, protocol
     )
     yield accuracy(
-      'robustness', f'mce/{head}', whole, rows,
-      robustness_sets.mce(found), protocol, 'mce',
+      'robustness', f'mce/{head}', every, rows,
+      robustness_sets.mce(by_set), protocol, 'mce',
     )  # fmt: skip
 
 

@@ -8,7 +8,7 @@ import pytest
 
 import sample_card
 from cvr.evaluation import statistics
-from cvr.evaluation.card import card, comparison
+from cvr.evaluation.card import comparison, files, schema
 
 
 @pytest.fixture(scope='module')
@@ -25,7 +25,7 @@ def compare(a, b):
 
 
 def with_rows(found):
-  return {(card.key(row), row['metric']): row for row in found['rows']}
+  return {(schema.key(row), row['metric']): row for row in found['rows']}
 
 
 def only(found, suite, name, dataset):
@@ -46,7 +46,7 @@ def test_every_number_of_both(cards):
     assert row['a'] == row_a['value'] and row['b'] == row_b['value']
     apart = row_b['value'] - row_a['value']
     assert row['difference'] == pytest.approx(apart, abs=1e-6)
-    name = card.key(row_a)
+    name = schema.key(row_a)
     if name in a[1]:
       by_class = row['metric'] == 'mean_per_class'
       labels = a[1][f'labels/{row["dataset"]}/test'] if by_class else None
@@ -278,7 +278,7 @@ def test_the_page(cards):
 def paths(cards, tmp_path):
   found = []
   for name, (content, scores) in zip('AB', cards, strict=True):
-    card.write(f'{tmp_path}/{name}', content, scores)
+    files.write(f'{tmp_path}/{name}', content, scores)
     found.append(f'{tmp_path}/{name}/card.json')
   return found
 
@@ -318,7 +318,7 @@ def test_of_several_cards_rate_and_accuracy_are_shown(tmp_path):
     (1, 0.5, 0.25),
   ):
     content = point(rate, accuracy, ceb_beta=beta, kappa_e=1024.0)
-    card.write(f'{tmp_path}/{beta}', content, {})
+    files.write(f'{tmp_path}/{beta}', content, {})
     paths.append(f'{tmp_path}/{beta}/card.json')
   said = []
   comparison.report(paths, f'{tmp_path}/out', said.append)

@@ -6,7 +6,7 @@ import sys
 import numpy as np
 import pytest
 
-from bit_runs import DIM, call, extracted, trained
+from bit_runs import DIM, call, extracted
 from cvr.evaluation.latents import report, study
 
 KINDS = ('stochcon_bernoulli', 'stochcon_gaussian')
@@ -19,8 +19,8 @@ def studied(model_dir, *more):
 
 
 @pytest.mark.parametrize('kind', KINDS)
-def test_the_report_of_a_run(kind, tmp_path, tiny_encoder, capsys, monkeypatch):
-  model_dir, _ = trained(tmp_path, kind)
+def test_the_report_of_a_run(kind, tmp_path, run_copy, capsys, monkeypatch):
+  model_dir, _ = run_copy(kind)
   given = []
   curve = [{'bits': 1, 'macro_f1': 0.25, 'accuracy': 0.5}]
   monkeypatch.setattr(
@@ -78,8 +78,8 @@ def test_entropies_of_bits_and_gaussians():
   assert study.entropies(per_dim) == pytest.approx([each.sum()] * 2)
 
 
-def test_who_has_no_latents(tmp_path, tiny_encoder, capsys):
-  model_dir, _ = trained(tmp_path, 'contrastive')
+def test_who_has_no_latents(run_copy, capsys):
+  model_dir, _ = run_copy('contrastive_ceb', '--no_augmentation=false')
   flags = ['--mode=latents', f'--model_dir={model_dir}']
   assert call(*flags) == 2
   assert (
@@ -87,10 +87,8 @@ def test_who_has_no_latents(tmp_path, tiny_encoder, capsys):
   )
 
 
-def test_a_missing_package_is_named_at_once(
-  tmp_path, tiny_encoder, capsys, monkeypatch
-):
-  model_dir, _ = trained(tmp_path, KINDS[1])
+def test_a_missing_package_is_named_at_once(run_copy, capsys, monkeypatch):
+  model_dir, _ = run_copy(KINDS[1])
   monkeypatch.setitem(sys.modules, 'matplotlib.figure', None)
   assert call('--mode=latents', f'--model_dir={model_dir}') == 2
   assert "pip install -e '.[plot]'" in capsys.readouterr().err

@@ -2,13 +2,15 @@
 
 import json
 import os
+import shutil
 import zipfile
 
 import numpy as np
 import pytest
 import tensorflow as tf
 
-from bit_runs import DIM, call, extracted, trained
+from bit_runs import DIM, call, extracted
+from cvr.configs import config
 from cvr.evaluation import features
 from cvr.evaluation.search import hamming, search
 from small_data import encoded, write
@@ -16,15 +18,15 @@ from small_runs import QUICK
 
 
 @pytest.fixture
-def bernoulli(tmp_path, tiny_encoder):
-  return trained(tmp_path, 'stochcon_bernoulli')
+def bernoulli(run_copy):
+  return run_copy('stochcon_bernoulli')
 
 
 def test_bits_are_packed_and_their_size_is_told(bernoulli, tmp_path, capsys):
   model_dir, images = bernoulli
-  with open(f'{images}/val/cat/2.JPG', 'wb') as file:
-    file.write(b'no image')
-  rows = extracted(model_dir, f'{tmp_path}/f.npz')
+  images = shutil.copytree(images, f'{tmp_path}/images')
+  write(f'{images}/val/cat/2.JPG', b'no image')
+  rows = extracted(model_dir, f'{tmp_path}/f.npz', f'--dataset=folder:{images}')
   bits = np.unpackbits(rows['latent_bits'], axis=1)
   assert rows['latent_bits'].shape == (7, 2) and not bits[:, DIM:].any()
   bad = rows['ids'] == 'cat/2.JPG'
@@ -72,9 +74,10 @@ def test_the_nearest_are_found_and_the_index_is_kept(
   own = f'--output={tmp_path}/new/index.npz'
   assert call(*flags, own) == 0
   assert os.path.exists(f'{tmp_path}/new/index.npz')
-  index = hamming.load(path)
+  with open(path, 'rb') as file:
+    index = hamming.from_bytes(file.read())
   assert (index.facts['recall_at'], index.facts['recall']) == (6, 1.0)
-  hamming.save(path, index._replace(facts=index.facts | {'model': 'x'}))
+  search._save(path, index._replace(facts=index.facts | {'model': 'x'}))
   assert call(*flags) == 0
   assert 'of another model or data set: it is made anew' in (
     capsys.readouterr().out
@@ -102,6 +105,52 @@ def test_what_cannot_be_searched(bernoulli, tmp_path, capsys):
   assert 'name a file in it' in refused(query, f'--output={tmp_path}')
 
 
+INDEX = hamming.make_index(
+  np.zeros([5, 1], np.uint8), 8, [*'abcde'], [0] * 5, {'a': 1}
+)
+
+
+@pytest.mark.parametrize('folder', ['{tmp_path}', 'ram://indices'])
+def test_an_index_is_kept_whatever_the_store(folder, tmp_path):
+  folder = folder.format(tmp_path=tmp_path)
+  path = f'{folder}/new/index.npz'
+  search._save(path, INDEX)
+  assert tf.io.gfile.listdir(f'{folder}/new') == ['index.npz']
+  found = search._load(path, {'a': 1}, print)
+  assert [*found.ids] == [*INDEX.ids] and found.facts == {'a': 1}
+
+
+def test_a_write_that_fails_leaves_the_index_that_was_there(
+  tmp_path, monkeypatch
+):
+  class Full(tf.io.gfile.GFile):
+    def write(self, content):
+      raise OSError('No space left on device')
+
+  path = f'{tmp_path}/index.npz'
+  search._save(path, INDEX)
+  other = INDEX._replace(facts={'a': 2})
+  with monkeypatch.context() as patched:
+    patched.setattr(search.tf.io.gfile, 'GFile', Full)
+    with pytest.raises(OSError, match='No space'):
+      search._save(path, other)
+  assert search._load(path, {'a': 1}, print).facts == {'a': 1}
+
+
+def test_a_damaged_index_is_named(tmp_path):
+  path = tmp_path / 'index.npz'
+  search._save(str(path), INDEX)
+  data = path.read_bytes()
+  for damaged in (b'', b'not an index', data[:-30], data[1:]):
+    path.write_bytes(damaged)
+    with pytest.raises(
+      config.ConfigError, match='index.npz is not .*damaged.*make it again'
+    ):
+      search._load(str(path), {}, print)
+  path.unlink()
+  assert search._load(str(path), {}, print) is None
+
+
 def test_a_store_out_of_reach_is_no_damaged_index(tmp_path, monkeypatch):
   def away(*_):
     raise tf.errors.UnavailableError(None, None, 'no answer')
@@ -112,8 +161,8 @@ def test_a_store_out_of_reach_is_no_damaged_index(tmp_path, monkeypatch):
     search._load(f'{tmp_path}/i.npz', {}, print)
 
 
-def test_a_model_without_bits_says_so(tmp_path, tiny_encoder, capsys):
-  model_dir, images = trained(tmp_path, 'stochcon_gaussian')
+def test_a_model_without_bits_says_so(tmp_path, run_copy, capsys):
+  model_dir, images = run_copy('stochcon_gaussian')
   query = f'--query={images}/val/dog/3.JPG'
   assert call('--mode=search', f'--model_dir={model_dir}', query) == 2
   assert 'needs a model of --pretrain_loss=stochcon_bernoulli' in (
@@ -178,7 +227,9 @@ def test_recall_is_measured_on_rows_of_the_index(monkeypatch):
   assert json.dumps(index.facts)
 
 
-def test_what_changes_the_bits_is_no_flag_of_the_search(bernoulli, capsys):
+def test_what_changes_the_bits_is_no_flag_of_the_search(
+  bernoulli, tmp_path, capsys
+):
   model_dir, images = bernoulli
   flags = ['--mode=search', f'--query={images}/val/dog/3.JPG']
   more = [f'--model_dir={model_dir}']
@@ -192,6 +243,8 @@ def test_what_changes_the_bits_is_no_flag_of_the_search(bernoulli, capsys):
     capsys.readouterr().err
   )
   # Nor is the index of one data set that of another.
+  images = shutil.copytree(images, f'{tmp_path}/images')
+  more += [f'--dataset=folder:{images}']
   os.rename(f'{images}/val/cat/2.JPG', f'{images}/val/cat/22.JPG')
   assert call(*flags, *more) == 0
   os.rename(f'{images}/val/cat/22.JPG', f'{images}/val/cat/2.JPG')
@@ -203,7 +256,7 @@ def test_what_changes_the_bits_is_no_flag_of_the_search(bernoulli, capsys):
 def test_2048_bits_of_a_large_image(tmp_path):
   arrays = {'latent_bits': np.zeros([3, 256], np.uint8)}
   np.savez(f'{tmp_path}/f.npz', **arrays)
-  line = features.told_of_bits(2048, 224, 3, [f'{tmp_path}/f.npz'])
+  line = features.bits_on_disk(2048, 224, 3, [f'{tmp_path}/f.npz'])
   assert '2,048 bits an image: 588.0 x smaller' in line
   assert 'latent_bits takes 896 bytes on disk' in line
 
@@ -231,8 +284,8 @@ def test_finetuning_takes_the_latent_over(bernoulli, tmp_path, capsys):
     assert json.load(file)['config']['pretrain_loss'] == 'stochcon_bernoulli'
 
 
-def test_finetuning_a_latent_that_is_not_there(tmp_path, tiny_encoder, capsys):
-  model_dir, images = trained(tmp_path, 'contrastive')
+def test_finetuning_a_latent_that_is_not_there(run_copy, capsys):
+  model_dir, images = run_copy('contrastive_ceb', '--no_augmentation=false')
   flags = [f'--checkpoint={model_dir}', f'--dataset=folder:{images}']
   flags += ['--train_mode=finetune', '--probe_latent']
   for more in ([], ['--pretrain_loss=stochcon_bernoulli']):
@@ -252,23 +305,20 @@ def test_a_pretraining_that_begins_there_keeps_its_own_method(
     assert json.load(file)['config']['pretrain_loss'] == 'contrastive'
 
 
-@pytest.mark.parametrize(
-  'form', ['saved_model', 'safetensors', 'onnx', 'keras']
-)
-def test_exports_of_a_probe_on_bits(form, tmp_path, tiny_encoder, capsys):
-  model_dir, _ = trained(tmp_path, 'stochcon_bernoulli', '--probe_latent')
+def test_exports_of_a_probe_on_bits(tmp_path, run_copy, capsys):
+  model_dir, _ = run_copy('stochcon_bernoulli', '--probe_latent')
   rows = extracted(model_dir, f'{tmp_path}/f.npz')
-  flags = ['--mode=export', f'--model_dir={model_dir}', f'--format={form}']
-  status = call(*flags, f'--output={tmp_path}/out')
-  if form == 'keras':
-    assert status == 2
-    assert 'no place for the latent' in capsys.readouterr().err
-    return
-  assert status == 0
-  if form == 'saved_model':
-    loaded = tf.saved_model.load(f'{tmp_path}/out/saved_model')
-    assert loaded(tf.zeros([2, 16, 16, 3]))['supervised_head_input'].shape == (
-      2,
-      DIM,
-    )
   assert rows['logits'].shape == (7, 3)
+
+  def exported(form):
+    flags = ['--mode=export', f'--model_dir={model_dir}', f'--format={form}']
+    return call(*flags, f'--output={tmp_path}/{form}')
+
+  for form in ('saved_model', 'safetensors', 'onnx'):
+    assert exported(form) == 0, form
+  loaded = tf.saved_model.load(f'{tmp_path}/saved_model/saved_model')
+  logits = loaded(tf.zeros([2, 16, 16, 3]))['supervised_head_input']
+  assert logits.shape == (2, DIM)
+  capsys.readouterr()
+  assert exported('keras') == 2
+  assert 'no place for the latent' in capsys.readouterr().err

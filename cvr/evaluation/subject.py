@@ -1,4 +1,4 @@
-"""What is evaluated, a checkpoint, and what it yields: rows and Numbers."""
+"""The checkpoint that is evaluated, the rows it gives, and Numbers of them."""
 
 from typing import NamedTuple
 
@@ -8,13 +8,13 @@ from cvr.configs import config, derived
 from cvr.data import batches, sources
 from cvr.evaluation import features, statistics, store
 
-# Another one where what is in a store would come out otherwise now.
+# To be raised when rows that are in stores already would come out differently.
 _VERSION = 2
 _FORWARD = ('stem', 'view_pairs', 'ft_proj_selector', 'probe_latent')
 
 
 class Missing(NamedTuple):
-  """A number that could not be had, and why."""
+  """A number that could not be measured, and why."""
 
   suite: str
   name: str
@@ -40,14 +40,14 @@ class Number(NamedTuple):
   ids: np.ndarray | None = None
 
   def row(self):
-    """What card.json has of it."""
+    """Its row in card.json."""
     arrays = ('scores', 'labels', 'ids', 'curve')
     row = {k: v for k, v in self._asdict().items() if k not in arrays}
     return row | ({'curve': self.curve} if self.curve else {})
 
 
 class Subject(NamedTuple):
-  """The checkpoint that is evaluated, and where what is made of it is kept."""
+  """The checkpoint that is evaluated, and the store of what is made of it."""
 
   cfg: config.Config
   strategy: object
@@ -57,7 +57,7 @@ class Subject(NamedTuple):
   read: object  # of features.make_read
   store: store.Store
   say: object
-  # Of its probe, in order; () where nobody knows.
+  # Of its probe, in order; () where the checkpoint does not tell.
   class_names: tuple = ()
 
   def describe(self, dataset, split):
@@ -66,62 +66,57 @@ class Subject(NamedTuple):
     )
 
   def facts(self, **more):
-    """What everything in the store depends on, and what it is."""
+    """What everything in the store depends on, and `more`."""
     return {
       'version': _VERSION,
       'model': self.model,
       'image_size': self.cfg.image_size,
       'normalized': derived.augmentation(self.cfg).mean_std,
       'precision': self.cfg.precision,
-      # What the weights alone do not tell of the network.
+      # The weights alone do not determine these parts of the network.
       'forward': [getattr(self.cfg, name) for name in _FORWARD],
     } | more
 
   def rows(self, info, look=features.CENTRAL, logits=False):
-    """Good rows of a split: representation, labels, ids; logits if asked."""
+    """Rows of a split: representation, labels, ids, and logits on demand.
+
+    Only of images that can be decoded.
+    """
     facts = self.facts(
       images=sources.fingerprint(info), look=look._asdict(), logits=logits
     )
-    names = (
-      'representation',
-      'labels',
-      'ids',
-      *(('logits',) if logits else ()),
-    )
-    # Of the 75 passes of corruptions; logits would have other maxima.
-    half = ('representation',) if look.corruption else ()
-
-    def make():
-      self.say(
-        f'Features of {info.num_examples:,} images of {told(info, look)}'
-      )
-      done = 0
-      for piece in self.read(info, look):
-        done += len(piece['labels'])
-        yield {
-          k: piece[k].astype(np.float16) if k in half else piece[k]
-          for k in names
-        }
-      if done != info.num_examples:
-        raise sources.DataError(
-          f'--dataset={info.name}: {done} images of {info.split} read, '
-          f'{info.num_examples} expected. Is a file of the data set missing?'
-        )
-
-    rows = self.store.rows(facts, make)
-    # What cannot be decoded has no label; what has one has to have features.
-    good = rows['labels'] >= 0
+    names = ('representation', 'labels', 'ids')
+    names += ('logits',) if logits else ()
+    rows = self.store.rows(facts, lambda: self._read_rows(info, look, names))
+    good = rows['labels'] >= 0  # What cannot be decoded has the label -1.
     if not good.any():
       raise sources.DataError(
-        f'{told(info, look)}: no image that can be decoded has a label.'
+        f'{title(info, look)}: no image that can be decoded has a label.'
       )
     rows = {k: v[good] for k, v in rows.items()} if not good.all() else rows
     if not np.isfinite(rows['representation']).all():
-      raise no_numbers(told(info, look))
+      raise not_finite(title(info, look))
     return rows
 
+  def _read_rows(self, info, look, names):
+    """Yields {name: rows} of a split, in pieces."""
+    # Corruptions take 75 passes. Logits in float16 could change their maximum.
+    half = ('representation',) if look.corruption else ()
+    self.say(f'Features of {info.num_examples:,} images of {title(info, look)}')
+    done = 0
+    for piece in self.read(info, look):
+      done += len(piece['labels'])
+      yield {
+        k: piece[k].astype(np.float16) if k in half else piece[k] for k in names
+      }
+    if done != info.num_examples:
+      raise sources.DataError(
+        f'--dataset={info.name}: {done} images of {info.split} read, '
+        f'{info.num_examples} expected. Is a file of the data set missing?'
+      )
+
   def protocol(self, look, **more):
-    """What every number tells of how it was made."""
+    """How a number was made: what all have in common, and `more`."""
     crop = f'central, {look.crop:g} of the shorter side'
     dim = self.state.method.encoder.representation_dim
     return {
@@ -136,8 +131,8 @@ class Subject(NamedTuple):
       'checkpoint': self.model,
     } | more
 
-  def probe_facts(self):
-    """What the numbers of the stored probe tell of it."""
+  def probe_protocol(self):
+    """What the protocol of the stored probe's numbers has beside the rest."""
     finetuned = self.cfg.train_mode == 'finetune'
     trained = 'finetuned' if finetuned else 'beside the pretraining (A)'
     layer = {0: 'representation'}.get(
@@ -148,9 +143,18 @@ class Subject(NamedTuple):
     order = 'of the run' if self.class_names else 'assumed, none is stored'
     return {'trained': trained, 'layer': layer, 'order_of_classes': order}
 
+  def probe_problem(self, names):
+    """'' or why the stored probe's classes are not those of these names."""
+    probe, own = self.state.probe, self.class_names
+    if not probe:
+      return 'the checkpoint has no probe'
+    if probe.dense.units != len(names) or (own and tuple(own) != tuple(names)):
+      return 'the probe of the checkpoint has other classes'
+    return ''
 
-def no_numbers(where):
-  """What is raised of features that are NaN or infinite."""
+
+def not_finite(where):
+  """The error for features that are NaN or infinite."""
   return sources.DataError(
     f'{where}: the features of some images are no numbers, so nothing that is '
     'measured means anything. Is the checkpoint from before the loss became '
@@ -158,8 +162,8 @@ def no_numbers(where):
   )
 
 
-def told(info, look):
-  """A split, and how it is looked at, for people."""
+def title(info, look):
+  """A split and the Look at it, for messages."""
   name = f'{info.name}, {info.split}'
   if look.corruption:
     return f'{name}: {look.corruption} {look.severity}'
@@ -167,7 +171,7 @@ def told(info, look):
 
 
 def accuracy(suite, name, info, rows, scores, protocol, metric='top_1', seed=0):
-  """The Number that per-image scores of a split come to."""
+  """The Number that is the mean of per-image scores of a split."""
   labels = rows['labels']
   per_class = labels if metric == 'mean_per_class' else None
   return Number(
@@ -185,7 +189,7 @@ def accuracy(suite, name, info, rows, scores, protocol, metric='top_1', seed=0):
 
 
 class Splits(NamedTuple):
-  """The main data set: its training and evaluation splits, their rows."""
+  """The training and evaluation splits of the main data set."""
 
   train: sources.DatasetInfo
   test: sources.DatasetInfo
@@ -194,13 +198,13 @@ class Splits(NamedTuple):
   def classes(self):
     return len(self.train.class_names)
 
-  def tested(self, subject):
-    """Rows of the evaluation split: one pass has all that suites ask for."""
+  def test_rows(self, subject):
+    """Rows of the evaluation split; one pass serves all suites."""
     return subject.rows(self.test, logits=bool(subject.state.probe))
 
 
 def splits_of(subject):
-  """The Splits of --dataset, if numbers on them can mean anything."""
+  """The Splits of --dataset; an error where numbers on them mean nothing."""
   cfg = subject.cfg
   train = subject.describe(cfg.dataset, cfg.train_split)
   test = subject.describe(cfg.dataset, cfg.eval_split)
@@ -219,14 +223,3 @@ def splits_of(subject):
   if cfg.train_share < 1:
     train = batches.share_of(train, cfg.train_share, cfg.seed)
   return Splits(train, test)
-
-
-def knows(subject, names):
-  """'' or why the stored probe's classes are not those of these names."""
-  probe = subject.state.probe
-  if not probe:
-    return 'the checkpoint has no probe'
-  own = subject.class_names
-  if probe.dense.units != len(names) or (own and tuple(own) != tuple(names)):
-    return 'the probe of the checkpoint has other classes'
-  return ''

@@ -1,7 +1,7 @@
-"""Trainings of a whole network on labels: semi-supervised, and transfer.
+"""Whole networks trained on labels, for semi-supervised and transfer learning.
 
-A trial is an ordinary finetuning run in a folder of its own: it resumes there,
-and when it is done its predictions are kept and the folder goes.
+A trial is an ordinary finetuning run in a folder of its own, where it resumes.
+When it is done its predictions are stored and the folder is removed.
 """
 
 import os
@@ -14,12 +14,13 @@ from cvr.configs import config
 from cvr.configs.settings import of_one_call, of_the_encoder, sections
 from cvr.data import batches, sources
 from cvr.evaluation import features, store
+from cvr.evaluation.heads import linear
 from cvr.training import loop, train
 from cvr.training.monitor import Monitor
 
 # What all protocols share: Nesterov SGD on crops and flips, a cosine, no
-# warm-up, every layer from the start. All else has its default: no setting of
-# the pretraining comes in but those of the encoder, and of where this runs.
+# warm-up, every layer from the start. Everything else has its default: of the
+# pretraining's settings only those of the encoder and of the machine are kept.
 _COMMON = {
   'mode': 'train',
   'train_mode': 'finetune',
@@ -28,7 +29,7 @@ _COMMON = {
   'learning_rate_schedule': 'cosine',
   'warmup_epochs': 0.0,
   'weight_decay': 0.0,
-  # Its workers promise no order of examples.
+  # Its workers do not keep the order of examples.
   'data_service': '',
   'train_share': 1.0,
   'keep_checkpoint_max': 1,
@@ -38,10 +39,10 @@ _SURROUNDINGS = (
   *sections()['Data'],
   *sections()['Numbers and chance'],
   *sections()['Checkpoints and summaries'],
-  # Its name says which latents an encoder has.
+  # The method decides which latents an encoder has.
   *('pretrain_loss', 'augment_on', 'eval_batch_size'),
 )
-# Settings that change nothing of what a trial learns.
+# Settings that do not change what a trial learns.
 _OF_THE_CALL = (
   *of_one_call(),
   *('data_dir', 'dataset', 'train_split', 'eval_split', 'eval_batch_size'),
@@ -52,20 +53,20 @@ _FEWEST_STEPS = 3  # In an epoch, whatever the protocol's batch.
 
 
 class Trial(NamedTuple):
-  """One setting of a grid. rate: of a batch of 256."""
+  """One point of a grid. rate: for a batch of 256."""
 
   batch: int
   rate: float
   epochs: int = 1
-  steps: int = 0  # Above 0 it wins over epochs.
+  steps: int = 0  # Above 0 it takes precedence over epochs.
   decay: float = 0.0
   bn_decay: float | None = None  # None: as in the pretraining.
 
   def fitted(self, images, replicas=1):
-    """The same with a batch that leaves three steps an epoch.
+    """The same with a batch that leaves at least three steps an epoch.
 
-    As many has SimCLR's on 1% of ImageNet. All replicas get as many images. The
-    rate is for a batch of 256, and goes along.
+    SimCLR's protocol has three on 1% of ImageNet. The batch divides among the
+    replicas; the rate is for a batch of 256, and scales with it.
     """
     batch = min(self.batch, max(images // _FEWEST_STEPS, replicas))
     batch = min(batch, images) // replicas * replicas
@@ -97,7 +98,7 @@ SEMI = {
 def transfer_grid(images, steps=20_000, batch=256):
   """SimCLR B.8.1, BYOL D.3: 7 rates by 8 weight decays, 20,000 steps.
 
-  A decay is given relative to the rate, by which the optimizer multiplies it.
+  The optimizer multiplies a decay by the rate: it is given divided by the rate.
   """
   per_epoch = max(1, images // batch)
   return [
@@ -114,9 +115,9 @@ def transfer_grid(images, steps=20_000, batch=256):
 
 
 def settings_of(cfg, trial, checkpoint, folder):
-  """The Config of a trial, of a cfg that reads the checkpoint."""
-  now = config.to_dict(cfg)
-  around = {name: now[name] for name in _SURROUNDINGS}
+  """The Config of a trial; cfg: of the evaluation."""
+  current = config.to_dict(cfg)
+  around = {name: current[name] for name in _SURROUNDINGS}
   own = {
     'checkpoint': checkpoint,
     'model_dir': folder,
@@ -128,11 +129,11 @@ def settings_of(cfg, trial, checkpoint, folder):
   }
   if trial.bn_decay is not None:
     own['batch_norm_decay'] = trial.bn_decay
-  return config.from_dict(of_the_encoder(now) | around | _COMMON | own)
+  return config.from_dict(of_the_encoder(current) | around | _COMMON | own)
 
 
 def _trained(cfg, strategy, info, say):
-  """Trains a finetuning run to its end, from wherever it stands -> State."""
+  """Starts or resumes a finetuning run and completes it -> State."""
   record = {
     'config': config.to_dict(cfg),
     'class_names': info.class_names,
@@ -144,7 +145,7 @@ def _trained(cfg, strategy, info, say):
 
 
 def _predicted(name, rows):
-  """Rows of a split -> what is kept of those that can be decoded."""
+  """Rows of a split -> classes, labels and ids of the decodable images."""
   good = rows['labels'] >= 0
   return {
     name: rows['logits'][good].argmax(1),
@@ -154,7 +155,7 @@ def _predicted(name, rows):
 
 
 def _diverged(name, info):
-  """The same of a network that is no more: no class is -1."""
+  """The same for a network that diverged: no image has the class -1."""
   labels = batches.labels_of(info)
   ids = [sources.example_id(info, i) for i in range(len(labels))]
   return {
@@ -165,15 +166,15 @@ def _diverged(name, info):
 
 
 def _merged(make, others):
-  made = [make(name, info) for name, info in others.items()]
-  return {k: v for found in made for k, v in found.items()}
+  parts = [make(name, info) for name, info in others.items()]
+  return {k: v for part in parts for k, v in part.items()}
 
 
 def outcome(subject, trial, fitted, others):
-  """A trial on other splits: {name: classes, name_labels, name_ids: [n]}.
+  """Predictions of a trial: {name: classes, name_labels, name_ids: [n]}.
 
-  subject: of evaluation.subject; fitted: the split to train on; others: {name:
-  DatasetInfo}. Made once.
+  fitted: the split to train on; others: {name: DatasetInfo} to predict on.
+  Trained once, then read from the subject's store.
   """
   settings = config.to_dict(settings_of(subject.cfg, trial, '', ''))
   facts = subject.facts(
@@ -193,7 +194,7 @@ def outcome(subject, trial, fitted, others):
       return
     read = features.make_read(cfg, subject.strategy, state)
     yield _merged(
-      lambda name, info: _predicted(name, features.whole(read, info)), others
+      lambda name, info: _predicted(name, features.read_all(read, info)), others
     )
 
   rows = subject.store.rows(facts, make)
@@ -202,16 +203,54 @@ def outcome(subject, trial, fitted, others):
   return rows
 
 
-def chosen(subject, grid, fitted, others, metric):
-  """The trial of a grid that is best on others['held'] -> (trial, reached).
+class Task(NamedTuple):
+  """The DatasetInfos that a grid of trials needs, and its metric."""
 
-  Of equals the first. metric: (predicted, labels) -> a number. reached: that of
-  each trial.
+  fitted: sources.DatasetInfo  # trials are trained on it
+  held: sources.DatasetInfo  # the best trial is chosen on it
+  refitted: sources.DatasetInfo  # the best one is trained on it in the end
+  test: sources.DatasetInfo
+  metric: str = 'top_1'
+
+  def measure(self, predicted, labels):
+    return linear.METRICS[self.metric](predicted == labels, labels)
+
+
+def chosen(subject, grid, task):
+  """The trial of a grid that is best on held-out images -> (trial, values).
+
+  The first of equals. values: the metric of each trial.
   """
   if len(grid) == 1:
     return grid[0], []
-  reached = []
+  others = {'held': task.held}
+  if task.refitted is task.fitted:
+    others['test'] = task.test  # So that the best need not be trained again.
+  values = []
   for trial in grid:
-    rows = outcome(subject, trial, fitted, others)
-    reached.append(float(metric(rows['held'], rows['held_labels'])))
-  return grid[reached.index(max(reached))], reached
+    rows = outcome(subject, trial, task.fitted, others)
+    values.append(float(task.measure(rows['held'], rows['held_labels'])))
+  return grid[values.index(max(values))], values
+
+
+def tested(subject, grid, task):
+  """The best trial of a grid on the test split -> (rows, correct [n], facts).
+
+  facts: what the protocol of its Number has beside the subject's.
+  """
+  replicas = subject.strategy.num_replicas_in_sync
+  grid = [trial.fitted(task.fitted.num_examples, replicas) for trial in grid]
+  trial, values = chosen(subject, grid, task)
+  others = {'test': task.test}
+  if task.refitted is task.fitted:
+    others = {'held': task.held} | others
+  made = outcome(subject, trial, task.refitted, others)
+  facts = {
+    'layer': 'the whole network',
+    'chosen': trial._asdict(),
+    'grid': [one._asdict() for one in grid],
+    'validation_accuracy': values,
+    'train_crop': 'random crops and flips',
+  }
+  rows = {'labels': made['test_labels'], 'ids': made['test_ids']}
+  return rows, made['test'] == made['test_labels'], facts

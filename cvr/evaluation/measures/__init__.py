@@ -1,0 +1,1 @@
+"""What suites compute from arrays: Lipschitz bounds, accuracy of fewer bits."""

@@ -1,0 +1,57 @@
+"""Rows of a checkpoint: what is left out, and what is refused."""
+
+import numpy as np
+import pytest
+
+from cvr.configs import config
+from cvr.data import sources
+from cvr.evaluation.features import Look
+from cvr.evaluation.suites import knn
+from known_features import Encoder
+from small_data import encoded, write
+
+
+def test_images_that_cannot_be_decoded_are_left_out_and_lost_ones_refused(
+  make_subject,
+):
+  class Damaged(Encoder):
+    def __call__(self, info, look=Look()):  # noqa: B008
+      for i, rows in enumerate(super().__call__(info, look)):
+        if i == 0:
+          rows['representation'][0] = np.nan
+          rows['labels'][0] = -1
+        yield rows
+
+  class Lossy(Encoder):
+    def __call__(self, info, look=Look()):  # noqa: B008
+      yield from list(super().__call__(info, look))[:2]
+
+  subject, _ = make_subject(Damaged())
+  for number in knn.suite(subject):
+    assert number.images == len(number.scores) == len(number.ids) == 59
+  subject, _ = make_subject(Lossy())
+  with pytest.raises(sources.DataError, match='40 images of val read, 60'):
+    subject._replace(model='lossy').rows(subject.describe(
+      subject.cfg.dataset, 'val'))  # fmt: skip
+
+
+def test_numbers_that_would_mean_nothing_are_refused(make_subject, tmp_path):
+  class Broken(Encoder):
+    """No numbers for one class, as after a loss that became NaN."""
+
+    def __call__(self, info, look=Look()):  # noqa: B008
+      for rows in super().__call__(info, look):
+        rows['representation'][rows['labels'] == 2] = np.nan
+        yield rows
+
+  subject, _ = make_subject(Broken())
+  with pytest.raises(sources.DataError, match='are no numbers'):
+    list(knn.suite(subject))
+  subject, _ = make_subject(Encoder(), eval_split='train')
+  with pytest.raises(config.ConfigError, match='120 of its images are in'):
+    list(knn.suite(subject))
+  write(f'{tmp_path}/loose/train/a/1.png', encoded(1))
+  write(f'{tmp_path}/loose/val/1.png', encoded(1))
+  subject, _ = make_subject(Encoder(), images=f'folder:{tmp_path}/loose')
+  with pytest.raises(config.ConfigError, match='validation|val has no labels'):
+    list(knn.suite(subject))
