@@ -8,7 +8,10 @@ import tensorflow as tf
 from bit_runs import Runs
 from cvr.configs import config
 from cvr.evaluation import store
+from cvr.evaluation.card import plots
+from cvr.evaluation.heads import linear
 from cvr.evaluation.subject import Subject
+from cvr.evaluation.suites import linear as linear_suite
 from known_features import SETTINGS, make_images
 
 
@@ -44,3 +47,21 @@ def run_copy(runs, tmp_path, tiny_encoder):
   """run_copy(kind, *flags) -> a copy of a run that a test may change."""
   del tiny_encoder
   return lambda kind, *more: runs.copy(tmp_path, kind, *more)
+
+
+@pytest.fixture
+def quick_heads(monkeypatch):
+  """Heads of few epochs and penalties, where the protocols are not the point.
+
+  Heads of known features reach their accuracies all the same.
+  """
+  short = {k: p._replace(epochs=4) for k, p in linear.PROTOCOLS.items()}
+  monkeypatch.setattr(linear, 'PROTOCOLS', short)
+  monkeypatch.setattr(linear_suite, 'PROTOCOLS', short)
+  monkeypatch.setattr(linear, 'L2_GRID', linear.L2_GRID[::11])
+
+
+@pytest.fixture
+def no_plots(monkeypatch):
+  """Plots take seconds."""
+  monkeypatch.setattr(plots, 'draw', lambda rows, shares: {})

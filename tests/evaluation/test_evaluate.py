@@ -9,12 +9,15 @@ import pytest
 
 from bit_runs import call
 from cvr.checkpoints import locks
+from cvr.configs import variants
 from cvr.data import sources
 from cvr.evaluation import evaluate, store
 from cvr.evaluation.heads import finetuning
 from cvr.evaluation.heads.finetuning import Trial
 from cvr.training import loop
 from known_features import Encoder, make_images, shuffled, values
+
+pytestmark = pytest.mark.usefixtures('quick_heads')
 
 
 @pytest.mark.parametrize(
@@ -49,7 +52,7 @@ def test_without_a_library_what_needs_none_is_there(make_subject, monkeypatch):
 
 
 @pytest.fixture
-def a_run(run_copy):
+def a_run(run_copy, no_plots):
   return run_copy('contrastive_ceb', '--no_augmentation=false')
 
 
@@ -72,6 +75,7 @@ def test_a_card_does_not_depend_on_batches_and_replicas(
   a_run, tmp_path, monkeypatch, two_replicas
 ):
   model_dir, _ = a_run
+  monkeypatch.setattr(variants, 'SEVERITIES', (3,))
   flags = ['--suite=linear,knn,robustness', '--corrupt=fog,gaussian_noise']
   first, rows = evaluated(model_dir, *flags, '--eval_batch_size=4')
   assert len(first['numbers']) == 5 + 6 + 2 * 2 and not first['missing']
@@ -153,12 +157,12 @@ def test_a_trial_that_was_stopped_goes_on(a_run, monkeypatch, capsys):
   monkeypatch.setitem(finetuning._COMMON, 'checkpoint_steps', 2)
   real, calls = loop.fit, []
 
-  def halfway(*args, **settings):
-    calls.append(settings['start'])
+  def halfway(steps, iterator, span, hooks):
+    calls.append(span.start)
     if len(calls) == 1:
-      real(*args, **settings | {'total': 2})
+      real(steps, iterator, span._replace(total=2), hooks)
       raise loop.Stopped('stopped at step 2')
-    return real(*args, **settings)
+    return real(steps, iterator, span, hooks)
 
   monkeypatch.setattr(loop, 'fit', halfway)
   flags = ['--mode=evaluate', f'--model_dir={model_dir}', '--suite=semi']

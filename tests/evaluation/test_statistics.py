@@ -259,8 +259,9 @@ def test_b_against_a_mirrors_a_against_b(kind):
 
 
 @pytest.mark.parametrize('kind', ['accuracy', 'per class'])
-def test_p_values_where_nothing_differs(kind):
+def test_p_values_where_nothing_differs(kind, monkeypatch):
   """At most 5% in at most 5% of cases, but for chance."""
+  monkeypatch.setattr(statistics, 'RESAMPLES', 1999)
   small = 0
   for seed in range(300):
     a, b, labels = pair(kind, 60)
@@ -270,8 +271,9 @@ def test_p_values_where_nothing_differs(kind):
   assert small / 300 < 0.05 + five_sigma(0.05, 300)
 
 
-def test_sign_flips_where_nothing_differs():
+def test_sign_flips_where_nothing_differs(monkeypatch):
   """Of scores that hardly tie it is 5% of cases."""
+  monkeypatch.setattr(statistics, 'RESAMPLES', 1999)
   draws = random().normal(size=[1000, 15]) ** 3
   small = [statistics.sign_flips(parts, i) <= 0.05
            for i, parts in enumerate(draws)]  # fmt: skip

@@ -10,6 +10,8 @@ from cvr.evaluation.suites import knn
 from known_features import Encoder
 from small_data import encoded, write
 
+pytestmark = pytest.mark.usefixtures('quick_heads')
+
 
 def test_images_that_cannot_be_decoded_are_left_out_and_lost_ones_refused(
   make_subject,

@@ -8,13 +8,7 @@ import pytest
 import tensorflow as tf
 
 import sample_card
-from cvr.evaluation.card import files, plots, schema
-
-
-@pytest.fixture
-def no_plots(monkeypatch):
-  """Plots take seconds."""
-  monkeypatch.setattr(plots, 'draw', lambda rows, shares: {})
+from cvr.evaluation.card import files, schema
 
 
 def same(one, other):

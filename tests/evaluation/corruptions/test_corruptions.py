@@ -579,7 +579,7 @@ EQUAL = {('snow', 3), ('fog', 4)}
 @pytest.mark.parametrize('name', corruptions.CORRUPTIONS)
 def test_change_rises_with_severity(name):
   # One and the same image by many accidents, or at full size if by none.
-  size, count = (64, 128) if name in CHANCE else (224, 1)
+  size, count = (64, 48) if name in CHANCE else (224, 1)
   x, index = photograph(size), np.arange(count)
   images = np.broadcast_to(x, [count, *x.shape])
   change = [

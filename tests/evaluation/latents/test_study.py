@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from bit_runs import DIM, call, extracted
+from cvr.evaluation.corruptions import corruptions
 from cvr.evaluation.latents import report, study
 
 KINDS = ('stochcon_bernoulli', 'stochcon_gaussian')
@@ -21,6 +22,8 @@ def studied(model_dir, *more):
 @pytest.mark.parametrize('kind', KINDS)
 def test_the_report_of_a_run(kind, tmp_path, run_copy, capsys, monkeypatch):
   model_dir, _ = run_copy(kind)
+  looks = ('gaussian_noise 5', 'fog 3')
+  monkeypatch.setattr(study, 'LOOKS', {k: study.LOOKS[k] for k in looks})
   given = []
   curve = [{'bits': 1, 'macro_f1': 0.25, 'accuracy': 0.5}]
   monkeypatch.setattr(
@@ -63,6 +66,14 @@ def test_the_report_of_a_run(kind, tmp_path, run_copy, capsys, monkeypatch):
       np.testing.assert_array_equal(labels, pair[1])
     assert (counts, seed) == (report.counts(DIM), 0)
     assert numbers['forest'] == curve
+
+
+def test_looks_are_corruptions():
+  assert len(study.LOOKS) == 10
+  for name, look in study.LOOKS.items():
+    assert name == f'{look.corruption} {look.severity}'
+    assert look.corruption in corruptions.CORRUPTIONS
+    assert look.severity in (3, 5)
 
 
 def test_entropies_of_bits_and_gaussians():

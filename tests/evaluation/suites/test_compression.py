@@ -13,6 +13,9 @@ from cvr.evaluation.subject import splits_of
 from cvr.evaluation.suites import compression
 from known_features import Encoder
 
+pytestmark = pytest.mark.usefixtures('quick_heads')
+
+
 D, N = 256, 40
 # Spec constants at d = 256, kappa_e 1024, kappa_b 10: KL of equal means, and
 # kappa_b A(kappa_e).

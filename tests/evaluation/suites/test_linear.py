@@ -36,6 +36,7 @@ def test_what_can_be_told_is_told_and_noise_is_chance(make_subject):
     assert abs(value - 1 / 3) < 4 * np.sqrt(2 / 9 / 60), name
 
 
+@pytest.mark.usefixtures('quick_heads')
 def test_features_are_made_once_for_all_suites(make_subject):
   encoder = Encoder()
   subject, _ = make_subject(encoder)
@@ -54,6 +55,7 @@ def test_features_are_made_once_for_all_suites(make_subject):
   assert len(encoder.seen) == 6
 
 
+@pytest.mark.usefixtures('quick_heads')
 def test_labels_of_the_test_split_change_no_head(make_subject, tmp_path):
   found = {}
   for name, encoder in (('right', Encoder()), ('wrong', shuffled('val'))):
@@ -67,6 +69,7 @@ def test_labels_of_the_test_split_change_no_head(make_subject, tmp_path):
     assert right.protocol == wrong.protocol
 
 
+@pytest.mark.usefixtures('quick_heads')
 def test_a_probe_is_asked_for_its_own_classes_alone(make_subject):
   subject, _ = make_subject(Encoder())
   for names in (CLASSES, ()):  # Of released checkpoints nobody knows them.
@@ -80,6 +83,7 @@ def test_a_probe_is_asked_for_its_own_classes_alone(make_subject):
     assert list(heads) == ['sgd_byol']
 
 
+@pytest.mark.usefixtures('quick_heads')
 def test_without_a_probe_all_else_is_measured(make_subject):
   class Unlabelled(Encoder):
     def __call__(self, info, look=Look()):  # noqa: B008
@@ -96,6 +100,7 @@ def test_without_a_probe_all_else_is_measured(make_subject):
   assert [n.name for n in robustness.suite(subject)] == ['fog/sgd_byol']
 
 
+@pytest.mark.usefixtures('quick_heads')
 def test_a_probe_that_says_nothing_is_never_right(make_subject):
   class Broken(Encoder):
     def __call__(self, info, look=Look()):  # noqa: B008
@@ -109,6 +114,7 @@ def test_a_probe_that_says_nothing_is_never_right(make_subject):
   assert online.value == 0.0 and online_5.value == pytest.approx(2 / 3)
 
 
+@pytest.mark.usefixtures('quick_heads')
 def test_what_depends_on_the_settings_is_made_anew(make_subject):
   encoder = Encoder()
   subject, said = make_subject(encoder)
@@ -124,6 +130,7 @@ def test_what_depends_on_the_settings_is_made_anew(make_subject):
     assert len(fits) == 3, change
 
 
+@pytest.mark.usefixtures('quick_heads')
 def test_too_few_images_to_choose_on(make_subject, tmp_path):
   images = make_images(tmp_path / 'one', {'train': 1, 'val': 4})
   subject, _ = make_subject(Encoder(), images=images)
@@ -136,6 +143,7 @@ def test_too_few_images_to_choose_on(make_subject, tmp_path):
     assert isinstance(missing, Missing) and missing.name == of
 
 
+@pytest.mark.usefixtures('quick_heads')
 def test_lbfgs_says_how_many_images_it_is_of(make_subject, monkeypatch):
   monkeypatch.setattr(fitted, '_MOST', 50)
   subject, _ = make_subject(Encoder())

@@ -9,6 +9,8 @@ from cvr.evaluation.suites import robustness
 from known_features import Encoder, make_images
 from small_data import CLASSES, encoded, write
 
+pytestmark = pytest.mark.usefixtures('quick_heads')
+
 
 def test_corruptions_are_means_over_the_same_images(make_subject):
   class Weak(Encoder):

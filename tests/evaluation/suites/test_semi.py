@@ -11,6 +11,8 @@ from cvr.evaluation.subject import Subject, splits_of
 from cvr.evaluation.suites import semi
 from known_features import Encoder
 
+pytestmark = pytest.mark.usefixtures('quick_heads')
+
 
 def test_semi_supervision_sees_few_labels_and_chooses_on_others(
   make_subject, monkeypatch

@@ -1,10 +1,14 @@
 """The suite `transfer` on known features."""
 
+import pytest
+
 from cvr.evaluation.features import Look
 from cvr.evaluation.subject import Missing
 from cvr.evaluation.suites import transfer
 from known_features import Encoder, make_images
 from small_data import encoded, write
+
+pytestmark = pytest.mark.usefixtures('quick_heads')
 
 
 def test_transfer_reports_what_is_missing_and_goes_on(make_subject, tmp_path):
