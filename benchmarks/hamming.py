@@ -1,6 +1,6 @@
-"""Codes per second that a search by Hamming distance goes through, one thread.
+"""Codes per second of a search by Hamming distance, on one thread.
 
-copy: the same words copied, which no pass over them can do without memory for.
+copy: copying the same words, the limit that memory sets to any pass over them.
 
 python -m benchmarks.hamming
 """
@@ -40,16 +40,16 @@ def main(argv=None):
   args = parser.parse_args(argv)
   rows = []
   for bits in map(int, args.bits.split(',')):
-    found = timing.best(cases(bits, args.codes, args.queries), rounds=10)
+    seconds = timing.best(cases(bits, args.codes, args.queries), rounds=10)
     size = args.codes * bits / 8e9
-    several = found['several'] / args.queries
+    several = seconds['several'] / args.queries
     rows.append(
       {
         'bits': bits,
         'codes': args.codes,
-        'copy GB/s': f'{size / found["copy"]:.1f}',
-        'one query GB/s': f'{size / found["one"]:.1f}',
-        'codes/us': f'{args.codes / found["one"] / 1e6:.0f}',
+        'copy GB/s': f'{size / seconds["copy"]:.1f}',
+        'one query GB/s': f'{size / seconds["one"]:.1f}',
+        'codes/us': f'{args.codes / seconds["one"] / 1e6:.0f}',
         f'each of {args.queries} GB/s': f'{size / several:.1f}',
         f'codes/us, {args.queries}': f'{args.codes / several / 1e6:.0f}',
       }

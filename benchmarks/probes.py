@@ -1,4 +1,4 @@
-"""What heads and neighbours on cached features cost: seconds, of CPU and not.
+"""Seconds of heads and neighbours on cached features: wall clock and CPU.
 
 Features like a ResNet-50's after its last ReLU: not negative, of many classes
 that overlap. path: 45 values of l2, each from the head before, and the refit;
@@ -30,7 +30,7 @@ def features(images, dim, classes, seed=0):
 
 
 def timed(run):
-  """-> (what run() gives, its seconds, those of all processors)."""
+  """-> (the result of run(), its seconds, the CPU seconds)."""
   began, worked = time.perf_counter(), time.process_time()
   made = run()
   return made, time.perf_counter() - began, time.process_time() - worked
@@ -78,9 +78,9 @@ def sgd_row(name, train, test, classes):
 
 
 def knn_row(train, test, classes):
-  found, *cost = timed(lambda: knn.predictions(*train, test[0], classes))
-  best = max(np.mean(said == test[1]) for said in found.values())
-  notes = f'{len(test[1])} queries, {len(found)} settings, best {best:.3f}'
+  predicted, *cost = timed(lambda: knn.predictions(*train, test[0], classes))
+  best = max(np.mean(one == test[1]) for one in predicted.values())
+  notes = f'{len(test[1])} queries, {len(predicted)} settings, best {best:.3f}'
   return _row('kNN', *cost, notes)
 
 
@@ -101,11 +101,11 @@ def main(argv=None):
   parser.add_argument('--classes', type=int, default=100)
   parser.add_argument('--out', default='runs/benchmarks')
   args = parser.parse_args(argv)
-  found = []
+  made = []
   for row in rows(args.images, args.dim, args.classes):
     print(*row.values(), flush=True)
-    found.append(row)
-  timing.report('probes', found, args.out)
+    made.append(row)
+  timing.report('probes', made, args.out)
 
 
 if __name__ == '__main__':

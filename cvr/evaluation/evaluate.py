@@ -78,7 +78,7 @@ def _earlier(folder, model, say):
       return card, scores
     why, name = 'is of another checkpoint', str(card['checkpoint'].get('hash'))
   except schema.CardError as error:
-    why, name = f'cannot be gone on with ({error})', 'unreadable'
+    why, name = f'cannot be continued ({error})', 'unreadable'
   name = name if re.fullmatch(r'\w{1,64}', name) else 'unreadable'
   kept = files.set_aside(folder, name)
   say(f'{path} {why}: it is {kept} now')

@@ -170,7 +170,7 @@ def title(info, look):
   return f'{name}: random crops, {look.random}' if look.random else name
 
 
-def accuracy(suite, name, info, rows, scores, protocol, metric='top_1', seed=0):
+def accuracy(suite, name, info, rows, scores, protocol, metric='top_1'):
   """The Number that is the mean of per-image scores of a split."""
   labels = rows['labels']
   per_class = labels if metric == 'mean_per_class' else None
@@ -181,7 +181,7 @@ def accuracy(suite, name, info, rows, scores, protocol, metric='top_1', seed=0):
     info.split,
     metric,
     protocol=protocol,
-    **statistics.interval(scores, per_class, seed),
+    **statistics.interval(scores, per_class),
     scores=scores,
     labels=labels,
     ids=rows['ids'],

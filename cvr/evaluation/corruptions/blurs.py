@@ -1,9 +1,9 @@
 """Blurs, zooms and warps of batches of images, as ImageNet-C defines them.
 
-ImageNet-C's lengths are of images of 224 px. An image of another size gets the
+ImageNet-C's lengths are for images of 224 px. An image of another size gets the
 blur that it would show if it were enlarged to 224 px (nearest neighbour),
-blurred there, and averaged down again: `spread`. Matrices and kernels are
-numpy, known when a graph is traced.
+blurred there, and averaged down again: see `spread`. Matrices and kernels are
+NumPy constants of the traced graph.
 """
 
 import numpy as np
@@ -31,7 +31,7 @@ def both_ways(rows, planes):
 
 
 def box_rows(size, wanted):
-  """[wanted, size]: the mean of the pixels whose centres lie in a new one.
+  """[wanted, size]: a new pixel is the mean of those whose centres it holds.
 
   Pillow's BOX filter; for wanted > size the nearest pixel.
   """
@@ -52,19 +52,19 @@ def gaussian(sigma, truncate=4.0):
 def spread(first, count, scale):
   """Taps at first, first + 1, ... of 224 px -> (first, [n, count]) at scale.
 
-  A tap lands between two pixels, which share it as they share the pixel of
-  224 px in an average: [n, count] @ taps are the taps of the smaller image.
+  A tap falls between two pixels, and is split in proportion to their overlap
+  with it: [n, count] @ taps are the taps of the smaller image.
   """
   at = (first + np.arange(count)) * scale
   low = int(np.floor(at.min()))
   pixels = np.arange(low, int(np.ceil(at.max())) + 1)
-  # An image of more than 224 px would have holes between its taps.
+  # Wider shares above 224 px, where taps would leave gaps.
   share = np.maximum(0, 1 - np.abs(pixels[:, None] - at) / max(1.0, scale))
   return low, share / share.sum(0)
 
 
 def gaussian_rows(size, sigma):
-  """[size, size]: a Gaussian of sigma of 224 px; edges go on (nearest)."""
+  """[size, size]: a Gaussian of sigma at 224 px; edges repeat (nearest)."""
   taps = gaussian(sigma)
   first, share = spread(-(len(taps) // 2), len(taps), size / SIDE)
   rows = np.zeros([size, size])
@@ -75,7 +75,7 @@ def gaussian_rows(size, sigma):
 
 
 def reflected_gaussian_rows(size, sigma, truncate=3.0):
-  """[size, size]: a Gaussian of any width; edges are mirrors (reflect)."""
+  """[size, size]: a Gaussian of any width; edges reflect."""
   taps = gaussian(sigma, truncate)
   rows = np.zeros([size, size])
   at = np.arange(size)
@@ -88,8 +88,8 @@ def reflected_gaussian_rows(size, sigma, truncate=3.0):
 def disk(radius, soft):
   """[k, k]: a disk with smoothed border, k odd.
 
-  Smoothed by a Gaussian of deviation soft, cut to 3 x 3 taps up to radius 8
-  and 5 x 5 above, which at the border of the square it stands in reflects.
+  Smoothed by a Gaussian of deviation `soft`, cut to 3 x 3 taps up to radius 8
+  and 5 x 5 above, with reflection at the border of the kernel.
   """
   reach = max(8, radius)
   at = np.arange(-reach, reach + 1)
@@ -115,7 +115,7 @@ def half_gaussian(radius, sigma, scale):
 
 
 def filtered(images, kernel):
-  """Each channel of [b, H, W, c] by a kernel [k, k]; reflects at edges."""
+  """Each channel of [b, H, W, c] filtered by [k, k]; edges reflect."""
   half = len(kernel) // 2
   planes = to_planes(images)
   shape = tf.shape(planes)
@@ -131,9 +131,9 @@ def filtered(images, kernel):
 
 
 def enlarged(images, factor, size):
-  """The middle [b, size, size, c] of images that are zoomed by factor.
+  """Images zoomed by factor, cropped to the centre: [b, size, size, c].
 
-  Linear between the centres of the corners, as scipy.ndimage.zoom.
+  Bilinear with aligned corners, as scipy.ndimage.zoom.
   """
   wanted = round(images.shape[1] * factor)
   zoomed = tf.raw_ops.ResizeBilinear(
@@ -144,7 +144,7 @@ def enlarged(images, factor, size):
 
 
 def clipped_zoom(images, factor):
-  """[b, H, H, c] -> the same shape: the middle, enlarged."""
+  """[b, H, H, c] -> the same shape: the centre, enlarged."""
   size = images.shape[1]
   kept = int(np.ceil(size / factor))
   top = (size - kept) // 2
@@ -153,9 +153,9 @@ def clipped_zoom(images, factor):
 
 
 def streaks(images, taps, degrees):
-  """[b, H, W, c] blurred along a line of its own each, degrees [b].
+  """[b, H, W, c], each blurred along a line of its own; degrees [b].
 
-  Offsets are rounded to pixels as in ImageMagick's -motion-blur; edges go on.
+  Offsets are rounded to pixels as in ImageMagick's -motion-blur; edges repeat.
   """
   height, width, channels = images.shape[1:]
   pixels = tf.reshape(images, [-1, height * width, channels])
@@ -172,9 +172,9 @@ def streaks(images, taps, degrees):
 
 
 def sampled(images, y, x, repeat_edge):
-  """images [b, H, W, c] at y, x [b, H, W], linear; beyond, mirrored.
+  """images [b, H, W, c] at y, x [b, H, W]: bilinear, reflected outside.
 
-  repeat_edge: the mirror stands at the pixels' border, else at their centres.
+  repeat_edge: reflection at the border of the last pixel, else at its centre.
   """
   height, width, channels = images.shape[1:]
   pixels = tf.reshape(images, [-1, height * width, channels])
@@ -198,19 +198,19 @@ def sampled(images, y, x, repeat_edge):
 
 
 def copied_from(down, right, margin):
-  """Which pixel each one copies in the end: [b, H, W] twice -> [b, H * W].
+  """The pixel that each one copies in the end: [b, H, W] twice -> [b, H * W].
 
-  ImageNet-C walks from the last pixel to the first, `margin` from the edges,
-  and gives each the value that its neighbour (down, right) has by then: one
-  that the walk has passed already has its own neighbour's. (It means to swap
-  them, but numpy's rows are views and the second half of a swap is lost.)
+  ImageNet-C loops from the last pixel to the first, `margin` from the edges,
+  and gives each the current value of its neighbour (down, right), which may
+  have been replaced already. (The intention is a swap, but rows of NumPy are
+  views, and the second half of the swap is lost.)
   """
   height, width = down.shape[1:]
   y, x = np.mgrid[:height, :width].astype(np.int32)
   walked = (y > margin) & (y <= height - margin)
   walked &= (x > margin) & (x <= width - margin)
   place = tf.constant(y * width + x)
-  # A part of a pixel, made a whole one, may be one too many at the edge.
+  # Rounded offsets may point one pixel beyond the edge.
   row = tf.minimum(y + tf.where(walked, down, 0), height - 1)
   column = tf.minimum(x + tf.where(walked, right, 0), width - 1)
   neighbour = row * width + column
@@ -219,8 +219,8 @@ def copied_from(down, right, margin):
   source = tf.reshape(neighbour, [-1, height * width])
   earlier = (source > place) & tf.gather(passed, source)
   follows = tf.where(earlier, source, place)
-  # A step is a pixel back in the walk; half of them end a chain, so that one
-  # of more than 2^5 is not to be expected among 2^32 pixels.
+  # Half of the links end a chain, so that among 2^32 pixels none longer than
+  # 2^5 is expected.
   for _ in range(5):
     follows = tf.gather(follows, follows, batch_dims=1)
   return tf.gather(source, follows, batch_dims=1)

@@ -1,16 +1,16 @@
 """The 15 corruptions of ImageNet-C, in TensorFlow, for images of any size.
 
 Hendrycks and Dietterich, "Benchmarking Neural Network Robustness to Common
-Corruptions and Perturbations", ICLR 2019. At 224 px they are ImageNet-C's,
-parameters and all, with three exceptions, so that accuracies on them are no
-accuracies on ImageNet-C, however alike:
-  frost lays procedural pictures over the image, not ImageNet-C's photographs;
-  motion_blur and snow blur as ImageMagick's -motion-blur does according to
-  its sources, without that program;
-  elastic_transform moves by exact, not by 1/32, pixels.
-Images are of 8 bits before and after, as there. At another size H lengths are
+Corruptions and Perturbations", ICLR 2019. At 224 px they are ImageNet-C's with
+its parameters, with three exceptions, so that accuracies on them are similar
+to accuracies on ImageNet-C but not comparable:
+  frost adds procedural pictures to the image, not ImageNet-C's photographs;
+  motion_blur and snow blur as the sources of ImageMagick's -motion-blur do,
+  without that program;
+  elastic_transform moves by exact distances, not by multiples of 1/32 pixel.
+Images have 8 bits before and after, as there. At another size H lengths are
 multiplied by H / 224: an image shows what it would show if it were enlarged to
-224 px, corrupted and averaged down. Noise per pixel is what it is at 224 px.
+224 px, corrupted and averaged down. Noise per pixel is the same as at 224 px.
 """
 
 import functools
@@ -36,12 +36,12 @@ CORRUPTIONS = tuple(name for group in GROUPS.values() for name in group)
 
 
 def to_levels(x):
-  """[0, 1] -> whole numbers in [0, 255], still floats."""
+  """[0, 1] -> integers in [0, 255], as floats."""
   return tf.round(255 * tf.clip_by_value(x, 0.0, 1.0))
 
 
 def from_levels(levels):
-  # Not divided by 255, for which a graph's optimizer may put this.
+  # No division by 255: graph optimizers may turn it into this product.
   return levels * (1 / 255)
 
 
@@ -53,7 +53,7 @@ def gaussian_noise(x, draw, scale):
 
 
 def _alias(p):
-  """Walker's tables of p [k]: (share of its slot kept, who has the rest)."""
+  """Walker's alias tables of p [k]: (share of a slot kept, its alias)."""
   keep, other = p * len(p) / p.sum(), np.arange(len(p))
   small = [i for i, share in enumerate(keep) if share < 1]
   large = [i for i, share in enumerate(keep) if share >= 1]
@@ -70,7 +70,7 @@ def _alias(p):
 @functools.lru_cache
 def poisson_tables(rate):
   """Walker's tables of Poisson(level / 255 * rate): [256, k] twice."""
-  # Beyond lies less than 1e-9, less than a draw of 24 bits can tell.
+  # The tail beyond has less than 1e-9, below the resolution of 24 bits.
   k = 2 ** int(np.ceil(np.log2(rate + 8 * rate**0.5)))
   counts = np.arange(k)
   log_factorial = np.cumsum(np.log(np.maximum(counts, 1)))
@@ -93,7 +93,7 @@ def shot_noise(x, draw, rate):
 
 
 def impulse_noise(x, draw, amount):
-  """Salt and pepper, of each channel by itself."""
+  """Salt and pepper, independent in each channel."""
   u = draw(randomness.uniform, x.shape[1:])
   return tf.where(u < amount, tf.where(u < amount / 2, 0.0, 1.0), x)
 
@@ -115,14 +115,15 @@ def glass_blur(x, draw, sigma, reach, times):
   scale = size / blurs.SIDE
   rows = blurs.gaussian_rows(size, sigma)
   x = blurs.from_planes(blurs.both_ways(rows, blurs.to_planes(x)))
-  # A thousandth, lest what should be whole be a little less.
+  # A thousandth, so that rounding does not lower integers.
   x = tf.floor(255 * x + 1e-3) / 255
   pixels = tf.reshape(x, [-1, size * size, 3])
   for time in range(times):
     u = draw(randomness.uniform, [2, size, size], time) * (2 * reach)
-    # In [-reach, reach); part of a pixel is one as often as it is long.
-    whole = tf.floor(u)
-    moved = tf.cast(tf.floor((whole - reach) * scale + u - whole), tf.int32)
+    # In [-reach, reach); a fraction of a pixel is its probability of rounding
+    # up.
+    steps = tf.floor(u)
+    moved = tf.cast(tf.floor((steps - reach) * scale + u - steps), tf.int32)
     margin = int(np.ceil(reach * scale))
     source = blurs.copied_from(moved[:, 0], moved[:, 1], margin)
     pixels = tf.gather(pixels, source, batch_dims=1)
@@ -147,7 +148,7 @@ def zoom_blur(x, draw, end, step):
 
 
 def brightness(x, draw, shift):
-  """HSV's value is raised; hue and saturation stay."""
+  """Raises the value of HSV; hue and saturation stay."""
   del draw
   value = tf.reduce_max(x, -1, keepdims=True)
   raised = tf.minimum(value + shift, 1.0)
@@ -156,18 +157,18 @@ def brightness(x, draw, shift):
 
 def contrast(x, draw, factor):
   del draw
-  # In integers: a sum of so many floats is off by a hundredth of a level.
+  # In integers: a sum of so many floats has an error of 0.01 levels.
   total = tf.reduce_sum(tf.cast(to_levels(x), tf.int32), [1, 2], keepdims=True)
   mean = tf.cast(total, tf.float32) / (255 * x.shape[1] * x.shape[2])
   return (x - mean) * factor + mean
 
 
 def _affine(moves, size):
-  """Three points' moves [b, 3, 2] (x, y) -> y, x [b, H, H] they come from."""
+  """Moves of three points [b, 3, 2] (x, y) -> sources y, x [b, H, H]."""
   centre, reach = size // 2, size // 3
   corners = centre + reach * np.array([[1, 1], [1, -1], [-1, -1]], np.float32)
   moved = tf.concat([corners + moves, tf.ones_like(moves[..., :1])], -1)
-  # Where a pixel was, from where it is.
+  # The inverse map: from target pixels to their sources.
   back = tf.linalg.solve(moved, tf.zeros_like(moves) + corners)
   grid = np.stack(
     [*np.mgrid[:size, :size][::-1], np.ones([size, size])], -1
@@ -202,14 +203,14 @@ def pixelate(x, draw, proportion):
   down = blurs.box_rows(size, int(size * proportion)).astype(np.float32)
   up = blurs.box_rows(int(size * proportion), size)
   planes = tf.matmul(255 * blurs.to_planes(x), down, transpose_b=True)
-  # Pillow rounds halves up, after each of its two passes.
+  # Pillow rounds half up, after each of its two passes.
   planes = tf.floor(planes + 0.5001)
   planes = tf.floor(tf.matmul(down, planes) + 0.5001)
   return blurs.from_planes(blurs.both_ways(up, planes)) / 255
 
 
 def jpeg_compression(x, draw, quality):
-  """Through libjpeg, image by image and on the host."""
+  """By libjpeg, image by image on the host."""
   del draw
 
   def compressed(image):
@@ -239,7 +240,7 @@ _FUNCTIONS = {
   'pixelate': pixelate,
   'jpeg_compression': jpeg_compression,
 }
-# ImageNet-C's, for severities 1 to 5; lengths in pixels of 224.
+# ImageNet-C's, for severities 1 to 5; lengths in pixels at 224 px.
 PARAMETERS = {
   'gaussian_noise': [(0.08,), (0.12,), (0.18,), (0.26,), (0.38,)],
   'shot_noise': [(60,), (25,), (12,), (5,), (3,)],
@@ -265,7 +266,7 @@ PARAMETERS = {
   'fog': [(1.5, 2), (2, 2), (2.5, 1.7), (2.5, 1.5), (3, 1.4)],
   'brightness': [(0.1,), (0.2,), (0.3,), (0.4,), (0.5,)],
   'contrast': [(0.4,), (0.3,), (0.2,), (0.1,), (0.05,)],
-  # The paper's authors take parts of 244, not of 224.
+  # The authors' code has fractions of 244, not of 224.
   'elastic_transform': [
     (488, 170.8, 24.4),
     (488, 19.52, 48.8),
@@ -279,15 +280,15 @@ PARAMETERS = {
 
 
 def draws(name, severity, index, seed=0):
-  """draw(fn, shape, stream=0) -> [b, *shape], fn of randomness.
+  """-> draw(fn, shape, stream=0) -> [b, *shape]; fn: of numerics.randomness.
 
-  Each image's is a function of its index [b], the seed, name and severity.
+  Each image's draw depends on its index [b], the seed, name and severity alone.
   """
   key = (seed * len(CORRUPTIONS) + CORRUPTIONS.index(name)) * 5 + severity
   index = tf.cast(index, tf.int64)
 
   def draw(fn, shape, stream=0):
-    # Mapped: what is drawn of an image cannot depend on its batch.
+    # Mapped, so that the draw of an image cannot depend on its batch.
     first = tf.constant(8 * key + stream, tf.int64)
     return tf.map_fn(
       lambda i: fn(shape, tf.stack([first, i])),
@@ -301,7 +302,7 @@ def draws(name, severity, index, seed=0):
 def corrupt(name, severity, images, index, seed=0):
   """images [b, H, H, 3] in [0, 1], index [b] in their split -> the same shape.
 
-  severity is 1 to 5. What comes back lies on the 256 levels of 8 bits.
+  severity: 1 to 5. Results lie on the 256 levels of 8 bits.
   """
   if images.shape[1] is None or images.shape[1] != images.shape[2]:
     raise ValueError(

@@ -1,10 +1,10 @@
 """Snow, frost and fog as ImageNet-C has them, on batches of images.
 
-What falls is drawn at 224 px, or as fine as the image needs, and averaged down
-to the image's size. draw(fn, shape, stream) -> [b, *shape], of each image its
-own: see corruptions.draws. Two differ from ImageNet-C itself: frost lays
-procedural pictures over the image, not its photographs; snow's motion blur is
-ImageMagick's as described, not that program.
+Flakes, fog and ice are drawn at 224 px, or as fine as the image needs, and
+averaged down to its size. draw(fn, shape, stream) -> [b, *shape], independent
+for each image: see corruptions.draws. Two differ from ImageNet-C: frost adds
+procedural pictures, not its photographs; snow's motion blur follows the sources
+of ImageMagick, without that program.
 """
 
 import functools
@@ -15,7 +15,7 @@ import tensorflow as tf
 from cvr.evaluation.corruptions import blurs
 from cvr.numerics import randomness
 
-# Five frosted panes, of which a part is laid over an image.
+# Five frosted panes, a part of which is added to an image.
 _PANES, _PANE_SIDE = 5, 512
 _ICE = (0.86, 0.94, 1.0)
 
@@ -23,8 +23,8 @@ _ICE = (0.86, 0.94, 1.0)
 def snow(x, draw, mean, spread, zoom, least, radius, sigma, keep):
   """[b, H, H, 3]: flakes, blurred as they fall, over a whitened image."""
   size = x.shape[1]
-  few = int(np.ceil(blurs.SIDE / zoom))
-  flakes = mean + spread * draw(randomness.normal, [few, few, 1])
+  side = int(np.ceil(blurs.SIDE / zoom))
+  flakes = mean + spread * draw(randomness.normal, [side, side, 1])
   flakes = blurs.enlarged(flakes, zoom, blurs.SIDE)
   flakes = tf.where(flakes < least, 0.0, tf.clip_by_value(flakes, 0.0, 1.0))
   flakes = tf.floor(255 * flakes) / 255
@@ -41,7 +41,7 @@ def snow(x, draw, mean, spread, zoom, least, radius, sigma, keep):
 def plasma(uniforms, decay):
   """Diamond-square on a torus: [b, 4^n - 1] of [0, 1) -> [b, 2^n, 2^n].
 
-  In [0, 1], its least 0 and its greatest 1.
+  Scaled to the range [0, 1].
   """
   field = tf.zeros_like(uniforms[:, :1, None])
   wibble, done = 100.0, 0
@@ -66,8 +66,8 @@ def plasma(uniforms, decay):
 def fog(x, draw, strength, decay):
   """[b, H, H, 3]: the corner of a plasma fractal of 512 px, added."""
   size = x.shape[1]
-  # 224 px of 512 fill the image. Below 224 px the finest levels, which an
-  # average would take away, are not drawn.
+  # 224 of 512 px fill the image. For smaller images the finest levels, which
+  # averaging would remove, are not drawn.
   side = 2 ** int(np.ceil(np.log2(512 * size / blurs.SIDE)))
   field = plasma(draw(randomness.uniform, [side**2 - 1]), decay)
   corner = side * blurs.SIDE // 512
@@ -94,7 +94,7 @@ def _smooth(noise, along, across, angle):
 
 @functools.lru_cache
 def panes():
-  """[5, 512, 512] of [0, 1]: needles of ice in patches, always the same."""
+  """[5, 512, 512] in [0, 1]: needles of ice in patches, from a fixed seed."""
   rng = np.random.default_rng(2019)
   out = []
   for _ in range(_PANES):

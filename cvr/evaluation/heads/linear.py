@@ -167,9 +167,9 @@ def sgd_probe(protocol, passes, labels, num_classes, seed):
 
   passes: [[n, D]], features of the same images in the same order, one for
   each draw of crops; labels [n]. Of several learning rates the best on held-out
-  images (their first pass) is taken, the first of equals in the protocol's
-  order, and the head is fitted again on all images. A batch that leaves fewer
-  than 8 steps an epoch is reduced, and the learning rates with it.
+  images (their first pass) is taken, the first of equals, and fitted again on
+  all images. A batch that leaves fewer than 8 steps an epoch is reduced, and
+  the learning rates with it.
   """
   labels = _checked(labels, num_classes)
   rates, n, accuracies, best = protocol.learning_rates, len(labels), [], 0

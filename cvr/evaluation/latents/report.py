@@ -1,17 +1,17 @@
-"""What stochastic latents tell: forests on bits, capacity, uncertainty.
+"""Measures of stochastic latents: forests on bits, capacity, uncertainty.
 
-From plain arrays, one row per image, to plain dicts that json can write; a
-report has such dicts as its parts: 'forest', 'capacity', 'uncertainty',
-'corrupted'. Latents that have no bits leave out the first two.
+From arrays with one row per image to dicts that json can write. A report has
+the parts 'forest', 'capacity', 'uncertainty' and 'corrupted'; latents without
+bits leave out the first two.
 """
 
 import importlib
 
 import numpy as np
 
-# Bits that the StochCon poster finds enough for CIFAR-10.
+# The number of bits that suffices for CIFAR-10 on the StochCon poster.
 _FEW = 11
-# Apart for readers with and without colour vision (Okabe and Ito).
+# Distinct for readers with and without colour vision (Okabe and Ito).
 _BLUE, _RED, _GREEN = '#0072B2', '#D55E00', '#009E73'
 
 
@@ -29,7 +29,7 @@ def _needs(module, extra):
 
 
 def check_packages(forest):
-  """Fails at once, not after minutes, where one is missing."""
+  """Raises Missing before any work is done."""
   if forest:
     _needs('sklearn.ensemble', 'quickstart')
   _needs('matplotlib.figure', 'plot')
@@ -39,7 +39,7 @@ def check_packages(forest):
 
 
 def counts(k):
-  """How many of k bits to keep: 1 to 11, then powers of two, then all."""
+  """Numbers of bits to keep, of k: 1 to 11, then powers of two, then all."""
   powers = [2**i for i in range(4, k.bit_length())]
   return sorted({*range(1, min(k, _FEW) + 1), *powers, k})
 
@@ -49,7 +49,7 @@ def fitted(bits, labels, seed=0, trees=100):
   ensemble = _needs('sklearn.ensemble', 'quickstart')
   forest = ensemble.RandomForestClassifier(trees, random_state=seed, n_jobs=-1)
   forest.fit(bits, labels)
-  # Threads add the votes in any order, which may turn what is nearly a tie.
+  # Threads add votes in any order, which may change the winner of a near tie.
   return forest.set_params(n_jobs=1)
 
 
@@ -60,16 +60,16 @@ def ranking(bits, labels, seed=0, trees=100):
 
 
 def forest_curve(train, test, counts, seed=0, trees=100):
-  """How forests do on the best bits of train, for each number of counts.
+  """Scores of forests on the best bits of train, for each of the counts.
 
-  train, test: (bits [n, k], labels [n]). -> [{'bits', 'macro_f1', 'accuracy'}],
-  of test. Macro-F1 is the mean over classes that are in test or predicted.
+  train, test: (bits [n, k], labels [n]). -> [{'bits', 'macro_f1', 'accuracy'}]
+  on test. Macro-F1 is the mean over classes that are in test or predicted.
   """
   metrics = _needs('sklearn.metrics', 'quickstart')
   order = ranking(*train, seed, trees)
   curve = []
   for count in counts:
-    # In their own order: with all of them it is the forest that ranked.
+    # In their original order: with all bits it is the forest that ranked them.
     best = np.sort(order[:count])
     forest = fitted(train[0][:, best], train[1], seed, trees)
     predicted = forest.predict(test[0][:, best])
@@ -85,14 +85,14 @@ def forest_curve(train, test, counts, seed=0, trees=100):
 
 
 def _surprise(p):
-  """-p log2 p, and 0 at 0 and at what subtraction left a little below."""
+  """-p log2 p; 0 at 0 and at rounding errors below 0."""
   return -p * np.log2(p, out=np.zeros_like(p), where=p > 0)
 
 
 def mutual_information(bits):
   """[n, k] -> [k, k] in bits, of the bits' frequencies; diagonal: entropies.
 
-  Of bits that are independent it is 1 / (2 n ln 2) on average, not 0.
+  For independent bits it is 1 / (2 n ln 2) on average, not 0.
   """
   # Sums of ones are exact in float32 up to 2^24 images.
   ones = bits.astype(np.float32)
@@ -106,9 +106,9 @@ def mutual_information(bits):
 
 
 def _sharing(bits, labels):
-  """-> codes [n] as integers, [codes] bool: images of several classes have it.
+  """Bits [n, k], labels [n] -> codes [n] as integers, shared [codes].
 
-  bits [n, k], labels [n].
+  shared: whether images of several classes have a code.
   """
   packed = np.packbits(bits, axis=1)
   rows = packed.view(f'V{packed.shape[1]}').ravel()
@@ -118,7 +118,7 @@ def _sharing(bits, labels):
 
 
 def capacity(bits, labels):
-  """What bits hold and share: [n, k], labels [n] -> a flat dict, in bits."""
+  """Entropies and codes of bits [n, k], labels [n] -> a flat dict, in bits."""
   n, k = bits.shape
   shared = mutual_information(bits)
   entropies = np.diag(shared)
@@ -147,7 +147,7 @@ def capacity(bits, labels):
 def auroc(positive, negative):
   """[n], [m] -> how often a positive's score is higher; a tie counts half.
 
-  None where there are none of either.
+  None where either is empty.
   """
   if np.isnan(positive).any() or np.isnan(negative).any():
     raise ValueError('a score is NaN, which ranks nothing')
@@ -162,8 +162,8 @@ def auroc(positive, negative):
 def _risk(score, wrong, rows):
   """Share of errors among the `rows` lowest scores.
 
-  score [n], wrong [n] bool, rows: numbers in (0, n]. Among equal scores it is
-  the mean over all orders: each of the rows brings the same part of an error.
+  score [n], wrong [n] bool, rows: numbers in (0, n]. For equal scores it is the
+  mean over all of their orders.
   """
   _, level, sizes = np.unique(score, return_inverse=True, return_counts=True)
   ends = np.append(0, np.cumsum(sizes))
@@ -172,11 +172,11 @@ def _risk(score, wrong, rows):
 
 
 def uncertainty(score, wrong):
-  """Do scores rank errors? [n], [n] bool -> a dict.
+  """How well scores [n] rank errors [n] bool -> a dict.
 
-  aurc: the risk averaged over coverages 1/n to 1; aurc_best: of scores that
-  know the errors; aurc_random: of scores that know nothing, the error rate.
-  curve: [[coverage, risk]], images of the lowest scores first.
+  aurc: the risk averaged over coverages 1/n to 1; aurc_best: of the ideal
+  ranking; aurc_random: of a random one, the error rate. curve: [[coverage,
+  risk]], images of the lowest scores first.
   """
   n = len(wrong)
   wrong = wrong.astype(bool)
@@ -193,9 +193,9 @@ def uncertainty(score, wrong):
 
 
 def rises(clean, corrupted):
-  """Do scores rise on corrupted images? [n], {name: [n]} -> {name: a dict}.
+  """Scores of clean and corrupted images, [n], {name: [n]} -> {name: a dict}.
 
-  rose: the share of images whose score is higher than their clean one.
+  rose: the share of images whose score is higher than when clean.
   """
   return {
     name: {
@@ -269,30 +269,30 @@ def _draw_forest(axes, report):
 
 
 def _draw_risk(axes, report):
-  found = report['uncertainty']
-  error = found['aurc_random']
+  measured = report['uncertainty']
+  error = measured['aurc_random']
   coverage = np.linspace(0.01, 1, 100)
   best = np.maximum(coverage - (1 - error), 0) / coverage
   axes.axhline(
     error, color='0.5', linestyle='--', label=f'random: AURC {error:.3f}'
   )
   axes.plot(
-    *np.array(found['curve']).T, color=_BLUE, marker='.',
-    label=f'scores: {found["aurc"]:.3f}',
+    *np.array(measured['curve']).T, color=_BLUE, marker='.',
+    label=f'scores: {measured["aurc"]:.3f}',
   )  # fmt: skip
   axes.plot(
-    coverage, best, color=_GREEN, label=f'best: {found["aurc_best"]:.3f}'
+    coverage, best, color=_GREEN, label=f'best: {measured["aurc_best"]:.3f}'
   )
   axes.set(
     xlabel='coverage: share of images kept, most certain first',
     ylabel='risk: share of errors among them', xlim=(0, 1.02),
-    title=f'Errors by predicted variance, AUROC {_shown(found["auroc"])}',
+    title=f'Errors by predicted variance, AUROC {_shown(measured["auroc"])}',
   )  # fmt: skip
   axes.set_ylim(bottom=0)
 
 
 def draw(report, path):
-  """A PNG of the report's forest and risk; of neither, no file.
+  """Draws the report's forest and risk as PNG; nothing if it has neither.
 
   path: its name, or a file that is open for writing.
   """
@@ -300,14 +300,14 @@ def draw(report, path):
   panels = [panel for part, panel in panels.items() if part in report]
   if not panels:
     return
-  # Not pyplot: a figure of its own needs no display, and none stays open.
+  # Not pyplot, which needs a display and keeps figures open.
   figure = _needs('matplotlib.figure', 'plot').Figure(
     figsize=(5.5 * len(panels), 5), layout='constrained'
   )
   row = figure.subplots(1, len(panels), squeeze=False)[0]
   for panel, axes in zip(panels, row, strict=True):
     panel(axes, report)
-    # Below the axes, where no curve can lie.
+    # Below the axes, clear of the curves.
     axes.legend(
       frameon=False, loc='upper center', bbox_to_anchor=(0.5, -0.13), ncols=3
     )

@@ -1,7 +1,7 @@
 """Sets that test robustness: names, class masks, mCE, lists of video frames.
 
-A list file says of images beside it which ImageNet classes are right for each,
-and which belong together; ObjectNet and frames of videos come so.
+A list file gives the ImageNet classes that are right for each image beside it,
+and groups of images: the form of ObjectNet and of frames of videos.
 """
 
 import csv
@@ -61,11 +61,10 @@ def mean_accuracy(acc):
 def mce(acc):
   """{(corruption, severity): accuracy} -> the mean corruption error.
 
-  Per corruption the errors' sum over severities, divided by AlexNet's; their
-  mean in percent, as papers print it: AlexNet has 100. Division by the mean of
-  AlexNet's errors is the same where ours are averaged too. Of each image's
-  right or wrong [n]: [n], whose mean is the mCE. It means something on the
-  validation images of ImageNet alone.
+  Per corruption the mean error over severities, divided by AlexNet's; then the
+  mean over corruptions in percent, as in papers: AlexNet has 100. For each
+  image's right or wrong [n]: [n], whose mean is the mCE. Meaningful on the
+  validation images of ImageNet only.
   """
   errors = 1 - _accuracies(acc).mean(1)
   alexnet = np.array(list(ALEXNET_ERRORS.values()))
@@ -77,11 +76,11 @@ def mce(acc):
 
 
 def relabelled(labels, names, trained):
-  """Labels [n] by a set's class names -> by the classifier's, int64 [n].
+  """Labels [n] of a set -> the classifier's labels, int64 [n].
 
-  A folder counts the classes it has, a classifier those it was trained on.
-  names, trained: class names in order of their labels. Where the classifier
-  does not know the names, and they are numbers, they are its labels.
+  A folder counts only the classes it has. names, trained: class names of both
+  in order of their labels. Names that the classifier does not know are its
+  labels if they are numbers.
   """
   labels = np.asarray(labels)
   if np.any(labels < 0):
@@ -107,15 +106,15 @@ def mask_of(labels, num_classes):
   several = [np.atleast_1d(np.asarray(row)) for row in labels]
   if not several:
     raise ValueError('no labels: which classes occur is not known')
-  found = np.concatenate(several)
-  outside = found[(found < 0) | (found >= num_classes)]
+  classes = np.concatenate(several)
+  outside = classes[(classes < 0) | (classes >= num_classes)]
   if outside.size:
     raise ValueError(
       f'label {outside[0]} is none of the {num_classes} classes that the '
       'classifier knows'
     )
   mask = np.zeros(num_classes, bool)
-  mask[found] = True
+  mask[classes] = True
   return mask
 
 
@@ -128,11 +127,13 @@ def described(mask):
 
 
 def check_classes(name, mask):
-  """'' or a note where a set does not have as many classes as published."""
-  wanted, found = SETS[name].classes, int(np.sum(mask))
-  if wanted in (0, found):
+  """'' or a note where the number of classes is not the published one."""
+  published, count = SETS[name].classes, int(np.sum(mask))
+  if published in (0, count):
     return ''
-  return f'{name}: {found} classes occur, not {wanted} as in the published set'
+  return (
+    f'{name}: {count} classes occur, not {published} as in the published set'
+  )
 
 
 def predicted(logits, mask):
@@ -154,11 +155,11 @@ class ListError(ValueError):
 
 
 class Frames(NamedTuple):
-  """Images [n] of a list file; each group [g] has one that is its anchor."""
+  """Images [n] of a list file, in groups [g] with an anchor each."""
 
   paths: tuple[str, ...]  # relative to the list's folder
   classes: tuple[tuple[int, ...], ...]  # the right ones of each image
-  groups: np.ndarray  # int64 [n]: which group an image belongs to
+  groups: np.ndarray  # int64 [n]: the group of an image
   anchors: np.ndarray  # int64 [g]: each group's first image
 
 
@@ -166,7 +167,7 @@ _COLUMNS = ('path', 'classes', 'group')
 
 
 def _path(text, folder):
-  """A path inside of the folder, to a file that is there, in short form."""
+  """The normalised path of an existing file inside of the folder."""
   path = os.path.normpath(text) if text else '..'
   if os.path.isabs(path) or path.split(os.sep)[0] in ('..', '.'):
     raise ListError(
@@ -183,20 +184,20 @@ def _path(text, folder):
 def _classes(text, num_classes):
   """'7 12' -> (7, 12)."""
   words = text.split()
-  # Few digits: Python refuses to read thousands of them in its own words.
+  # At most 9 digits: Python's int() raises its own error for thousands.
   good = [w for w in words if re.fullmatch('[0-9]{1,9}', w)]
   if len(good) < len(words) or not words:
     raise ListError(
       f'classes {text[:60]!r} are not ImageNet class indices separated by '
       "spaces, such as '7 12'"
     )
-  found = sorted({int(w) for w in words})
-  if found[-1] >= num_classes:
+  classes = sorted({int(w) for w in words})
+  if classes[-1] >= num_classes:
     raise ListError(
-      f'class {found[-1]} is none of the {num_classes} classes that the '
+      f'class {classes[-1]} is none of the {num_classes} classes that the '
       'classifier knows; indices begin with 0'
     )
-  return tuple(found)
+  return tuple(classes)
 
 
 def _row(row, folder, num_classes):
@@ -237,7 +238,7 @@ def read_list(path, num_classes):
 
   CSV with the columns path, classes (indices of the right ones, separated by
   spaces) and group (any word). The first row of a group is its anchor; a row
-  without a group is one by itself.
+  without a group is a group of its own.
   """
   paths, classes, groups, anchors, numbers = [], [], [], [], {}
   try:
@@ -266,10 +267,9 @@ def frame_scores(predicted, frames):
   """Classes [n] as predicted of each image -> {'anchor', 'pm_k'}, float32 [g].
 
   anchor: 1 where the group's anchor is right. pm_k: 1 where all of its frames
-  are, the worst of the anchor and its neighbours. A frame is right where the
-  prediction is one of its classes; predictions are the likeliest class within
-  the mask of all frames' classes. Where the right classes of different objects
-  do not overlap, that is the object of the likeliest of its classes.
+  are right, the worst of the anchor and its neighbours. A frame is right where
+  the prediction, the likeliest class within the mask of all frames' classes, is
+  one of its classes.
   """
   pairs = zip(predicted, frames.classes, strict=True)
   right = np.array([guess in classes for guess, classes in pairs], np.float32)
