@@ -280,7 +280,9 @@ def test_a_run_settles_later_where_prototypes_stand_still_or_a_queue_fills(
   folder, tmp_path, monkeypatch
 ):
   settled = []
-  monkeypatch.setattr(health, 'Told', lambda *args: settled.append(args[-1]))
+  monkeypatch.setattr(
+    health, 'Reporter', lambda *args: settled.append(args[-1])
+  )
   for loss, changes in (
     ('contrastive', {}),
     ('swav', {'freeze_prototypes_steps': 140}),
