@@ -112,7 +112,7 @@ def _read(cfg, strategy, monitor):
 
     model = export.Trained(
       state=state,
-      found=found,
+      checkpoint=found,
       mean_std=state.method.plan.recipe.mean_std,
       image_size=cfg.image_size,
       again=lambda: loading.untrained(cfg, strategy, found),

@@ -26,7 +26,7 @@ _MAX_UNPACKED = 64 * 10**9  # Bytes; the largest released one has about 5.
 _BIAS = 'probe/dense/bias/.ATTRIBUTES/VARIABLE_VALUE'
 
 
-class Found(NamedTuple):
+class Checkpoint(NamedTuple):
   """What a checkpoint is, as far as it tells."""
 
   path: str  # its prefix
@@ -109,12 +109,12 @@ def there_is_one(folder):
 
 
 def identify(path):
-  """Reads what a checkpoint tells of itself -> Found."""
+  """Reads what a checkpoint says of its model -> Checkpoint."""
   prefix = locate(path)
   try:
     if released.recognised(prefix):
       found = released.infer(prefix)
-      return Found(
+      return Checkpoint(
         prefix,
         True,
         found.settings,
@@ -135,7 +135,7 @@ def identify(path):
     raise files.damaged(prefix, error) from error
   settings = config.stored_settings(prefix, lambda _: record) if record else {}
   step = prefix.rpartition('-')[2]
-  return Found(
+  return Checkpoint(
     prefix,
     False,
     settings,

@@ -43,7 +43,7 @@ def rebuild(cfg, strategy, num_examples=None):
 
 
 def untrained(cfg, strategy, found, optimizing=False):
-  """A State that a pretrained.Found fits into."""
+  """A State that a pretrained.Checkpoint fits into."""
   if not optimizing:
     cfg = _any_optimizer(cfg)
   plan = make_plan(
@@ -57,7 +57,7 @@ def untrained(cfg, strategy, found, optimizing=False):
 
 
 def load(cfg, strategy, found, say):
-  """A pretrained.Found -> its State.
+  """A pretrained.Checkpoint -> its State.
 
   With the optimizer's momentum and step for an export that holds them.
   """

@@ -126,7 +126,7 @@ def test_any_preset_can_be_read_without_its_optimizer():
 def test_reading_a_model_asks_for_no_optimizer(tiny_encoder):
   """LAMB is not on this stack, but what it trained can be read here."""
   cfg = Config(optimizer='lamb', **SMALL)
-  found = pretrained.Found('a/ckpt-1', False, {}, (), 3, 1, {})
+  found = pretrained.Checkpoint('a/ckpt-1', False, {}, (), 3, 1, {})
   state = loading.untrained(cfg, tf.distribute.get_strategy(), found)
   assert state.probe.dense.units == 3
   with pytest.raises(ConfigError, match='tensorflow-addons'):

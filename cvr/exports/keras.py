@@ -1,8 +1,11 @@
-"""The same network out of Keras' own layers, for a file that needs no code.
+"""--format=keras: the same network made of Keras' own layers.
 
-Keras is the one that came with TensorFlow, 3 from TensorFlow 2.16 on: what our
-layers are made of, tf-keras, writes files that Keras 3 does not read.
+A file that needs no code of ours. Keras is the one that TensorFlow installs, 3
+from TensorFlow 2.16 on: our own layers are of tf-keras, whose files Keras 3
+does not read.
 """
+
+import os
 
 import keras
 import numpy as np
@@ -10,6 +13,7 @@ from keras import layers
 
 import data_util
 import resnet
+from cvr.checkpoints.files import CheckpointError
 
 
 def _with(layer, x, *weights):
@@ -70,17 +74,15 @@ def _selective(x, layer):
     layers.Activation('sigmoid')(_conv(squeezed, layer.mix, kernel))
     for kernel in (first - second, second - first)
   ]
-  weighed = [
-    layers.Multiply()(pair) for pair in zip(halves, gates, strict=True)
-  ]
-  return layers.Add()(weighed)
+  gated = [layers.Multiply()(pair) for pair in zip(halves, gates, strict=True)]
+  return layers.Add()(gated)
 
 
 def _squeeze_excite(x, layer):
   gate = layers.GlobalAveragePooling2D()(x)
   for dense in (layer.squeeze, layer.excite):
-    twin = layers.Dense(dense.units, dense.activation.__name__)
-    gate = _with(twin, gate, dense.kernel, dense.bias)
+    keras_dense = layers.Dense(dense.units, dense.activation.__name__)
+    gate = _with(keras_dense, gate, dense.kernel, dense.bias)
   return layers.Multiply()([x, layers.Reshape((1, 1, -1))(gate)])
 
 
@@ -120,7 +122,7 @@ def _linear(x, layer):
   return layers.Activation(layer.activation)(x) if layer.activation else x
 
 
-def build(method, probe, mean_std):
+def _build(method, probe, mean_std):
   """-> a Keras model, images in [0, 1] -> a dict of endpoints."""
   images = x = keras.Input([None, None, 3], name='images')
   if mean_std:
@@ -141,6 +143,23 @@ def build(method, probe, mean_std):
     heads.append(_linear(heads[-1], layer))
   outputs = {'final_avg_pool': x, 'proj_head_output': heads[-1]}
   if probe:
-    read = method.probed({'layers': heads})
-    outputs['logits_sup'] = _dense(read, probe.dense, 'logits_sup')
+    probed = method.probed({'layers': heads})
+    outputs['logits_sup'] = _dense(probed, probe.dense, 'logits_sup')
   return keras.Model(images, outputs)
+
+
+def write(folder, model):
+  """-> (path, the network read back from it)."""
+  method, probe = model.state.method, model.state.probe
+  if probe and method.probes_latent:
+    raise CheckpointError(
+      '--format=keras has no place for the latent that this probe reads. '
+      'saved_model and onnx hold it.'
+    )
+  if keras.__version__ < '3':
+    raise CheckpointError(
+      '--format=keras needs Keras 3, which comes with TensorFlow 2.16 or newer'
+    )
+  path = os.path.join(folder, 'model.keras')
+  _build(method, probe, model.mean_std).save(path)
+  return path, keras.models.load_model(path)

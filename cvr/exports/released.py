@@ -1,0 +1,39 @@
+"""--format=released: a checkpoint in the layout of the published code."""
+
+import os
+
+from cvr.checkpoints import released
+from cvr.checkpoints.files import CheckpointError
+
+
+def _check(model):
+  for method in set(model.checkpoint.methods) - set(released.METHODS):
+    raise CheckpointError(
+      f'--format=released: that layout is of {", ".join(released.METHODS)}, '
+      f'and this checkpoint of {method}. saved_model, safetensors, onnx and '
+      'keras hold its encoder.'
+    )
+  method = model.state.method
+  if getattr(method, 'ceb', None) and method.ceb.variables:
+    raise CheckpointError(
+      '--format=released: that layout has no place for learned deviations.'
+    )
+
+
+def write(folder, model):
+  """-> (path, the network read back from it)."""
+  _check(model)
+  state, checkpoint = model.state, model.checkpoint
+  path = os.path.join(folder, f'ckpt-{checkpoint.step}')
+  released.write(
+    path,
+    released.parts_of(state.method, state.probe),
+    state.optimizer,
+    checkpoint.save_counter,
+    finetuned=checkpoint.finetuned,
+    like=checkpoint.path if checkpoint.released else None,
+  )
+
+  state = model.again()
+  released.load(path, released.parts_of(state.method, state.probe))
+  return path, model.network_of(state)

@@ -1,0 +1,58 @@
+"""Names and layouts of torchvision; PyTorch itself is in test_torch.py."""
+
+import json
+
+import numpy as np
+import pytest
+import safetensors.numpy
+
+from cvr.exports import export
+from exported_models import trained
+
+pytestmark = pytest.mark.usefixtures('few_blocks')
+
+
+def tensors_in(folder):
+  (path,) = folder.glob('*.safetensors')
+  return safetensors.numpy.load_file(path)
+
+
+def test_names_and_layouts_are_torchvisions(monkeypatch, tmp_path):
+  exported = trained(monkeypatch, depth=50)
+  export.export('safetensors', str(tmp_path), exported, print)
+  tensors = tensors_in(tmp_path)
+  method, probe = exported.state.method, exported.state.probe
+  block = method.encoder.stages[2].blocks[0]
+  np.testing.assert_array_equal(
+    tensors['layer2.0.conv2.weight'],
+    block.branch[1].conv.kernel.numpy().transpose(3, 2, 0, 1),
+  )
+  np.testing.assert_array_equal(
+    tensors['layer2.0.downsample.1.running_var'],
+    block.shortcut.norm.moving_variance.numpy(),
+  )
+  np.testing.assert_array_equal(
+    tensors['fc.weight'], probe.dense.kernel.numpy().T
+  )
+  assert tensors['bn1.num_batches_tracked'].dtype == np.int64
+  # A stem, five blocks of three and four shortcuts; fc.
+  convs = 1 + 5 * 3 + 4
+  assert len(tensors) == convs + 5 * convs + 2
+
+
+def test_a_probe_on_the_projection_is_left_out(monkeypatch, tmp_path):
+  exported = trained(monkeypatch, ft_proj_selector=-1)
+  export.export('safetensors', str(tmp_path), exported, print)
+  assert not any(name.startswith('fc') for name in tensors_in(tmp_path))
+  report = json.loads((tmp_path / 'safetensors_parity.json').read_text())
+  assert report['endpoints'].keys() == {'final_avg_pool'}
+
+
+@pytest.mark.parametrize('layers', [{'sk_ratio': 0.0625}, {'se_ratio': 0.25}])
+def test_what_torchvision_has_no_names_for_is_refused(
+  monkeypatch, tmp_path, layers
+):
+  exported = trained(monkeypatch, depth=50, layers=layers)
+  with pytest.raises(ValueError, match='no names for selective kernels'):
+    export.export('safetensors', str(tmp_path), exported, print)
+  assert list(tmp_path.iterdir()) == []
