@@ -1,9 +1,19 @@
-"""Checkpoints in the released layout, made without the code under test."""
+"""Checkpoints in the released layout, made without the code under test.
+
+But for build(), which makes our models for them.
+"""
 
 import numpy as np
 import tensorflow as tf
+import tf_keras as keras
 
+import model
+from cvr import methods
+from cvr.checkpoints import released_layout, released_settings
+from cvr.configs.config import Config
+from lars_optimizer import LARS
 from released_names import SLOT, SUFFIX
+from small_data import plan_of
 
 # A ResNet-18 with narrow heads: the same names in a second, not in ten.
 SMALL = dict(depth=18, stem='cifar', hidden=32, out=16, probe=(16, 10))
@@ -137,3 +147,24 @@ def finetuned(tensors, trained):
       name = name.replace('/optimizer/', '/finetune_optimizer/')
     renamed[name.replace('global_step', 'finetune_global_step')] = value
   return renamed
+
+
+def build(path, image_size=32):
+  """Our method and probe for what is inferred of a file."""
+  found = released_settings.infer(path)
+  cfg = Config(
+    **found.settings, pretrain_loss=found.methods[0], image_size=image_size
+  )
+  method = methods.make_method(plan_of(cfg, 10, 0))
+  probe = None
+  if found.num_classes:
+    probe = model.Classifier(found.num_classes)
+    probe(method.probed(method.embed(tf.zeros([1, image_size, image_size, 3]))))
+  return method, probe, released_layout.parts_of(method, probe)
+
+
+def lars(trained):
+  rate = keras.optimizers.schedules.CosineDecay(0.1, 10)
+  optimizer = LARS(rate, weight_decay=0.0, decayed=[])
+  optimizer._create_all_weights(trained)
+  return optimizer

@@ -1,4 +1,4 @@
-"""Checkpoints as files: what is there, whole, damaged, or out of reach.
+"""The files of checkpoints: list, verify, rename; damaged or unreachable ones.
 
 The list of checkpoints is the list of index files in the directory. The
 `checkpoint` state file is written for other tools and never read: a broken one
@@ -26,10 +26,10 @@ class NotSaved(Exception):
 
 
 def listed(directory):
-  """What lies in a directory; nothing where there is none.
+  """The names in a directory; none where it does not exist.
 
-  listdir and isdir alone take a store that does not answer for an empty one,
-  and a run would begin at step 0 and overwrite what is there.
+  With listdir and isdir alone a store that does not answer looks empty, and a
+  run would start at step 0 and overwrite its checkpoints.
   """
   for _ in range(2):
     try:
@@ -52,8 +52,8 @@ def write_atomically(path, content):
 
 def steps(directory):
   """The steps of the checkpoints in a directory, in order."""
-  names = map(_INDEX.fullmatch, listed(directory))
-  return sorted(int(found[1]) for found in names if found)
+  matches = map(_INDEX.fullmatch, listed(directory))
+  return sorted(int(match[1]) for match in matches if match)
 
 
 def prefix(directory, step):
@@ -69,13 +69,13 @@ def verify(path):
 
 
 def first_line(error):
-  # An operation puts its own name before what is wrong.
+  """The error in one line, without the operation that raised it."""
   line = re.sub(r'^{{.*?}} ', '', str(error).partition('\n')[0])
   return line[:200]
 
 
 def out_of_reach(error):
-  """Whether a store did not answer: that says nothing of what it holds."""
+  """Whether a store did not answer, which says nothing about its files."""
   temporary = (
     tf.errors.UnavailableError,
     tf.errors.AbortedError,
@@ -86,10 +86,9 @@ def out_of_reach(error):
 
 
 def blame(path, error):
-  """Raises what keeps us from a checkpoint, unless the checkpoint itself does.
+  """Raises an error if a checkpoint cannot be reached or opened.
 
-  TensorFlow's reader says the same of a damaged file and of one that cannot be
-  reached or may not be opened.
+  TensorFlow's reader reports the same `error` for that and for a damaged file.
   """
   if out_of_reach(error):
     raise error
@@ -102,28 +101,28 @@ def blame(path, error):
 
 
 def damaged(path, error):
-  """The error that says so of a checkpoint, where it is the one to blame."""
+  """The error for a damaged checkpoint; raises if it is only unreachable."""
   blame(path, error)
   return CheckpointError(f'{path} cannot be read ({first_line(error)}).')
 
 
 def files(directory, step):
-  """Names, the index first: without it the others are no checkpoint."""
+  """The files of a checkpoint, its index first: the rest is nothing without."""
   names = [n for n in listed(directory) if n.startswith(f'ckpt-{step}.')]
   return sorted(names, reverse=True)
 
 
 def cut_short(directory, after):
-  """The later steps of which there is some file, but no index."""
-  names = (re.match(r'ckpt-(\d+)\.data-', name) for name in listed(directory))
-  found = {int(name[1]) for name in names if name}
-  return sorted(s for s in found - {*steps(directory)} if s > after)
+  """The later steps that have data files but no index."""
+  matches = (re.match(r'ckpt-(\d+)\.data-', n) for n in listed(directory))
+  with_data = {int(match[1]) for match in matches if match}
+  return sorted(s for s in with_data - {*steps(directory)} if s > after)
 
 
 def set_aside(directory, step, mark):
   """Renames a checkpoint to <mark>-ckpt-N: kept, but never read again."""
-  there, label = listed(directory), mark
-  while any(name.startswith(f'{label}-ckpt-{step}.') for name in there):
+  names, label = listed(directory), mark
+  while any(name.startswith(f'{label}-ckpt-{step}.') for name in names):
     number = int(label.rpartition('-')[2]) + 1 if label != mark else 2
     label = f'{mark}-{number}'
   for name in files(directory, step):
@@ -132,7 +131,7 @@ def set_aside(directory, step, mark):
 
 
 def to_disk(paths):
-  """Has local files written through: TensorFlow leaves that to the system."""
+  """Flushes local files to disk: TensorFlow leaves that to the system."""
   folders = {os.path.dirname(path) for path in paths}
   for path in (*paths, *folders):
     if '://' in path:
@@ -141,7 +140,7 @@ def to_disk(paths):
     try:
       os.fsync(handle)
     except OSError:
-      if path not in folders:  # Some file systems have it for files alone.
+      if path not in folders:  # Some file systems can do it for files only.
         raise
     finally:
       os.close(handle)
@@ -150,13 +149,13 @@ def to_disk(paths):
 def latest_or_prefix(path):
   """A checkpoint's prefix, from itself or from the directory it lies in."""
   if tf.io.gfile.isdir(path):
-    found = steps(path)
-    if not found:
+    available = steps(path)
+    if not available:
       raise CheckpointError(
         f'--checkpoint={path}: no ckpt-*.index in this directory. Name a '
         'model_dir of a training run, or a prefix such as .../ckpt-1000.'
       )
-    return prefix(path, found[-1])
+    return prefix(path, available[-1])
   if not tf.io.gfile.exists(path + '.index'):
     raise CheckpointError(
       f'--checkpoint={path}: there is no {path}.index. Name a model_dir of a '

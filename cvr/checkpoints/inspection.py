@@ -1,4 +1,4 @@
-"""What a checkpoint is, in words."""
+"""A description of a checkpoint for users."""
 
 import textwrap
 
@@ -13,7 +13,7 @@ _VALUE = '/.ATTRIBUTES/VARIABLE_VALUE'
 
 
 def _parts(path):
-  """{part: (tensors, numbers)} of what a checkpoint holds, slots apart."""
+  """{part: (tensors, numbers)} of a checkpoint; slots are one part."""
   shapes = tf.train.load_checkpoint(path).get_variable_to_shape_map()
   parts = {}
   for name, shape in shapes.items():
@@ -30,7 +30,7 @@ def _parts(path):
 
 
 def _plain(texts):
-  """Without what a terminal would obey: anybody may have written them."""
+  """Without control characters, which a terminal would obey."""
   return [''.join(c if c.isprintable() else '?' for c in t) for t in texts]
 
 
@@ -64,18 +64,21 @@ def _training(record):
 
 def describe(path):
   """The report of --mode=inspect."""
-  found = pretrained.identify(path)
-  lines = [f'checkpoint    {found.path}', f'what          {found.describe()}']
-  s = found.settings
+  checkpoint = pretrained.identify(path)
+  lines = [
+    f'checkpoint    {checkpoint.path}',
+    f'what          {checkpoint.describe()}',
+  ]
+  s = checkpoint.settings
   if s:
     lines.append(
       f'backbone      ResNet-{s["resnet_depth"]} {s["width_multiplier"]}x, '
       f'{s["stem"]} stem'
     )
-  lines.append(f'probe         {found.num_classes or "no"} classes')
-  lines += _training(found.record) if found.record else []
+  lines.append(f'probe         {checkpoint.num_classes or "no"} classes')
+  lines += _training(checkpoint.record) if checkpoint.record else []
   lines.append('')
-  for part, (tensors, numbers) in sorted(_parts(found.path).items()):
+  for part, (tensors, numbers) in sorted(_parts(checkpoint.path).items()):
     (part,) = _plain([part])
     lines.append(f'{part:32} {tensors:5d} tensors {numbers:14,d} numbers')
   return '\n'.join(lines)

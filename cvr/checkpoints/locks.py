@@ -1,7 +1,7 @@
 """One run at a time in a model_dir.
 
-A local file system has locks that die with their process. A bucket has none:
-there an object says, again and again, who was alive when.
+A local file system has locks that end with their process. A bucket has none:
+there a run rewrites an object at intervals, as a sign that it is alive.
 """
 
 import contextlib
@@ -18,8 +18,8 @@ import tensorflow as tf
 
 from cvr.checkpoints.files import CheckpointError
 
-# Seconds between two signs of life in a bucket, without one until a run counts
-# as dead, and between two looks at somebody else's.
+# In a bucket, the seconds between two signs of life, without one until a run
+# counts as dead, and between two readings of another run's.
 _BEAT, _DEAD, _LOOK = 20.0, 60.0, 2.0
 
 
@@ -56,11 +56,11 @@ def _flocked(path):
 
 
 def _holder(path):
-  """-> {run, who, beat} of whoever wrote the object last."""
+  """-> {run, who, beat} of the run that wrote the object last."""
   try:
     with tf.io.gfile.GFile(path) as file:
-      held = json.load(file)
-    return {name: held[name] for name in ('run', 'who', 'beat')}
+      sign = json.load(file)
+    return {name: sign[name] for name in ('run', 'who', 'beat')}
   except (tf.errors.NotFoundError, ValueError, LookupError, TypeError):
     return {'run': None, 'who': 'nobody', 'beat': 0}
 
@@ -96,12 +96,12 @@ def _beat(path, run, who, stop):
   beat = 0
   while not stop.wait(_BEAT):
     beat += 1
-    # A store that does not answer is for the next checkpoint to report.
+    # If the store does not answer, saving the next checkpoint will report it.
     with contextlib.suppress(tf.errors.OpError):
       other = _holder(path)
       if other['run'] not in (run, None):
-        # Frozen for so long that it was taken for dead, or overtaken in the
-        # moment when both began. Not one more checkpoint may be written.
+        # This run was suspended so long that it counted as dead, or another
+        # started at the same moment. It must not write another checkpoint.
         message = f'{os.path.dirname(path)} was taken over by {other["who"]}.'
         print(f'\nrun.py: {message}', file=sys.stderr, flush=True)
         os._exit(2)
@@ -115,7 +115,7 @@ def _beating(path, say=print):
     _await_death(path, other, say)
   run, who, stop = uuid.uuid4().hex, _who(), threading.Event()
   _sign(path, run, who, 0)
-  # Of two that begin at once the one who signed last goes on.
+  # Of two that start at the same moment the last to sign continues.
   time.sleep(_LOOK)
   other = _holder(path)
   if other['run'] != run:

@@ -1,7 +1,7 @@
-"""What --checkpoint names: found, known, loaded, whoever wrote it.
+"""Locates, identifies and loads the checkpoint that --checkpoint names.
 
-A checkpoint is ours (with a config.json beside it) or has the released layout.
-It may be a prefix, a folder, or a tarball of one.
+It is ours (with a config.json inside or beside it) or has the released layout,
+and is given as a prefix, a folder, or a tarball of one.
 """
 
 import atexit
@@ -17,7 +17,13 @@ from typing import NamedTuple
 
 import tensorflow as tf
 
-from cvr.checkpoints import files, released, saving
+from cvr.checkpoints import (
+  files,
+  released,
+  released_layout,
+  released_settings,
+  saving,
+)
 from cvr.checkpoints.files import CheckpointError
 from cvr.configs import config
 
@@ -27,7 +33,7 @@ _BIAS = 'probe/dense/bias/.ATTRIBUTES/VARIABLE_VALUE'
 
 
 class Checkpoint(NamedTuple):
-  """What a checkpoint is, as far as it tells."""
+  """A checkpoint, and what it says of its model."""
 
   path: str  # its prefix
   released: bool
@@ -42,7 +48,7 @@ class Checkpoint(NamedTuple):
   def describe(self):
     """One line for users."""
     if self.released:
-      return f'released layout: {released.infer(self.path).describe()}'
+      return f'released layout: {released_settings.infer(self.path).describe()}'
     return f'ours: {" or ".join(self.methods) or "?"}, step {self.step}'
 
 
@@ -56,9 +62,9 @@ def _unsafe(member):
 
 @functools.lru_cache(maxsize=1)
 def _unpack(path):
-  """Unpacks a tarball's checkpoint, flat, into a folder that goes at exit.
+  """Unpacks a tarball's checkpoint, flat, into a folder removed at exit.
 
-  Only what a checkpoint consists of is written, and under its bare name.
+  Only files of a checkpoint are written, and under their bare names.
   """
   folder = tempfile.mkdtemp(prefix='checkpoint-')
   atexit.register(shutil.rmtree, folder, ignore_errors=True)
@@ -112,22 +118,22 @@ def identify(path):
   """Reads what a checkpoint says of its model -> Checkpoint."""
   prefix = locate(path)
   try:
-    if released.recognised(prefix):
-      found = released.infer(prefix)
+    if released_settings.recognised(prefix):
+      model = released_settings.infer(prefix)
       return Checkpoint(
         prefix,
         True,
-        found.settings,
-        found.methods,
-        found.num_classes,
-        found.step,
+        model.settings,
+        model.methods,
+        model.num_classes,
+        model.step,
         {},
-        found.finetuned,
-        released.counter(prefix, 'save_counter', default=1),
+        model.finetuned,
+        released_settings.counter(prefix, 'save_counter', default=1),
       )
     shapes = tf.train.load_checkpoint(prefix).get_variable_to_shape_map()
     record = _record(prefix)
-  except released.Mismatch as error:
+  except released_layout.Mismatch as error:
     raise CheckpointError(
       f'{prefix} has the released layout, but {error}.'
     ) from error
@@ -148,7 +154,7 @@ def identify(path):
 
 
 def _record(prefix):
-  """What config.json says, in a checkpoint of ours or beside it."""
+  """The config.json in a checkpoint of ours, or beside it."""
   record = saving.read_record(prefix)
   folder = os.path.dirname(prefix) or '.'
   if record or 'config.json' not in files.listed(folder):
@@ -158,7 +164,7 @@ def _record(prefix):
 
 
 def fingerprint(path):
-  """16 hexadecimal digits of a checkpoint's prefix: of its tensors."""
+  """16 hexadecimal digits that identify the tensors of a checkpoint."""
   with tf.io.gfile.GFile(f'{path}.index', 'rb') as file:
     # It holds a checksum of every tensor.
     return hashlib.sha256(file.read()).hexdigest()[:16]
@@ -167,12 +173,11 @@ def fingerprint(path):
 def load(path, names, method, probe=None, optimizer=None):
   """Loads parts of a state from a checkpoint -> a line for users.
 
-  names: which of the method's parts (encoder, projector, ...), and 'probe'; an
-  empty list takes all that there are. With an optimizer also its momentum and
-  the step.
+  names: parts of the method (encoder, projector, ...) and 'probe'; an empty
+  list means all of them. With an optimizer also its momentum and the step.
   """
   try:
-    foreign = released.recognised(path)
+    foreign = released_settings.recognised(path)
   except files.DAMAGE as error:
     raise files.damaged(path, error) from error
   if foreign and 'latent' in names:
@@ -189,18 +194,18 @@ def load(path, names, method, probe=None, optimizer=None):
     items['probe'] = probe
   if optimizer:
     items['optimizer'] = optimizer
-  loaded, there = saving.load_parts(path, **items)
+  loaded, stored = saving.load_parts(path, **items)
   what = ', '.join(names) or 'everything'
-  return f'Loaded {what} from {path} ({loaded} of {there} tensors)'
+  return f'Loaded {what} from {path} ({loaded} of {stored} tensors)'
 
 
 def _load_released(path, names, method, probe, optimizer):
-  parts = released.parts_of(method, probe)
+  parts = released_layout.parts_of(method, probe)
   parts = {n: layer for n, layer in parts.items() if not names or n in names}
   try:
     report = released.load(path, parts, optimizer)
-    what = released.infer(path).describe()
-  except released.Mismatch as error:
+    what = released_settings.infer(path).describe()
+  except released_layout.Mismatch as error:
     raise CheckpointError(
       f'{path} does not fit this model: {error}. Leave out flags about the '
       'architecture: they are read off the checkpoint.'

@@ -8,7 +8,12 @@ import tempfile
 
 import tensorflow as tf
 
-from cvr.checkpoints import files, released
+from cvr.checkpoints import (
+  files,
+  released,
+  released_layout,
+  released_settings,
+)
 from cvr.checkpoints.files import DAMAGE, CheckpointError
 
 _VALUE = '.ATTRIBUTES/VARIABLE_VALUE'
@@ -21,7 +26,7 @@ _RECORD = 'record/.ATTRIBUTES/py_state'
 
 
 class Record(tf.train.experimental.PythonState):
-  """config.json inside of a checkpoint: a copy of it alone tells its model."""
+  """config.json inside a checkpoint, whose copies then need no other file."""
 
   def __init__(self, values):
     super().__init__()
@@ -31,7 +36,7 @@ class Record(tf.train.experimental.PythonState):
     return self._text
 
   def deserialize(self, string_value):
-    """Nothing: a run that goes on has settings of its own."""
+    """Does nothing: a resumed run has settings of its own."""
 
 
 def read_record(path):
@@ -44,14 +49,14 @@ def read_record(path):
 
 def _shapes(root):
   """Name in a checkpoint -> shape, of every variable but optimizer slots."""
-  shapes, nodes, seen = {}, [('', root)], {id(root)}
-  # Grows while it is walked: breadth first, as TensorFlow gives its names.
+  shapes, nodes, visited = {}, [('', root)], {id(root)}
+  # The list grows in the loop: breadth first, as TensorFlow names variables.
   for path, node in nodes:
     if isinstance(node, tf.Variable):
       shapes[path + _VALUE] = node.shape.as_list()
     for name, child in tf.train.TrackableView.children(node).items():
-      if id(child) not in seen:
-        seen.add(id(child))
+      if id(child) not in visited:
+        visited.add(id(child))
         name = name.replace('.', '..').replace('/', '.S')
         nodes.append((f'{path}{name}/', child))
   return shapes
@@ -60,33 +65,34 @@ def _shapes(root):
 def difference(path, root, parts=('',)):
   """Why a checkpoint does not fit root, in words; '' when it does.
 
-  parts: the prefixes of names that root has to hold whole. Asked before
+  parts: the prefixes of names that root has to hold completely. Checked before
   anything is assigned: TensorFlow overwrites some variables before it meets one
-  that does not fit, and fills a shallow network from a deeper one in silence.
+  that does not fit, and silently fills a shallow network from a deeper one.
   """
-  here = _shapes(root)
+  ours = _shapes(root)
   saved = tf.train.load_checkpoint(path).get_variable_to_shape_map()
-  there = {
+  saved = {
     name: shape
     for name, shape in saved.items()
     if name.endswith(_VALUE) and _SLOT not in name and name.startswith(parts)
   }
-  found = {
-    'missing': {f'{n} {here[n]}' for n in here.keys() - there.keys()},
-    'unexpected': {f'{n} {there[n]}' for n in there.keys() - here.keys()},
+  differences = {
+    'missing': {f'{n} {ours[n]}' for n in ours.keys() - saved.keys()},
+    'unexpected': {f'{n} {saved[n]}' for n in saved.keys() - ours.keys()},
     'of another shape': {
-      f'{name} {there[name]} for {here[name]}'
-      for name in here.keys() & there.keys()
-      if here[name] != there[name]
+      f'{name} {saved[name]} for {ours[name]}'
+      for name in ours.keys() & saved.keys()
+      if ours[name] != saved[name]
     },
   }
-  found = {
-    k: sorted(n.replace('/' + _VALUE, '') for n in v) for k, v in found.items()
+  differences = {
+    kind: sorted(name.replace('/' + _VALUE, '') for name in names)
+    for kind, names in differences.items()
   }
   return '; '.join(
     f'{len(names)} {what}: {", ".join(names[:_SHOWN])}'
     + (', ...' if len(names) > _SHOWN else '')
-    for what, names in found.items()
+    for what, names in differences.items()
     if names
   )
 
@@ -98,7 +104,7 @@ class Checkpoints:
     self.directory = directory
     self.keep = max(keep, 1)
     self.chief = chief
-    # With others, who wait for us in the middle of a save, none may fail.
+    # Other workers wait in the middle of a save: then none may fail.
     self._may_fail = _MAX_FAILURES if alone else 1
     self._items = items
     self._checkpoint = tf.train.Checkpoint(**items)
@@ -108,11 +114,11 @@ class Checkpoints:
   def save(self, step, needed=True, say=print):
     """Writes ckpt-<step>, then deletes the oldest of those written here.
 
-    Deletes nothing before the new one is on the disk and was read back, but
-    what a run that was killed would have deleted then. A save that is not
+    Deletes nothing before the new one is on the disk and was read back, except
+    what a killed run would have deleted at that point. A save that is not
     needed yet may fail, on a full disk, a few times in a row.
     """
-    # Not asked of the directory: workers might see it at different moments.
+    # Not looked up in the directory: workers might list it at different times.
     path = files.prefix(self.directory, step)
     if step == self._newest:
       return path
@@ -146,11 +152,11 @@ class Checkpoints:
   def _save(self, step):
     path = files.prefix(self.directory, step)
     self._clear_temporary()
-    # A run that was killed may not have come to that.
+    # A killed run may not have deleted its old ones.
     written = self._prune([s for s in self._listing() if s != step]) + [step]
-    # Listed first: if we are killed on the way, the next run knows it as ours.
+    # Listed first: if this run is killed, the next one knows the files as ours.
     self._write('checkpoints.json', json.dumps(written))
-    # TensorFlow writes an index in place: readers would see a half of it.
+    # TensorFlow writes an index in place: readers would see half of it.
     temporary = f'{path}_temp'
     self._checkpoint.write(files.prefix(temporary, step))
     names = files.files(temporary, step)[::-1]
@@ -165,12 +171,12 @@ class Checkpoints:
     self._write('checkpoints.json', json.dumps(self._prune(written)))
 
   def _prune(self, written):
-    """Deletes all of these steps but the newest -> those that are left.
+    """Deletes all but the newest of these steps -> those that are left.
 
-    What is damaged or was cut short does not count.
+    Damaged and incomplete ones do not count.
     """
-    there = files.steps(self.directory)
-    kept = [s for s in written if s in there][-self.keep :]
+    complete = files.steps(self.directory)
+    kept = [s for s in written if s in complete][-self.keep :]
     for old in written:
       if old not in kept:
         self._remove(old)
@@ -181,14 +187,14 @@ class Checkpoints:
       tf.io.gfile.remove(self._path(name))
 
   def _clear_temporary(self):
-    """Removes what runs that were killed while they wrote left behind."""
+    """Removes the temporary files of runs that were killed while writing."""
     for name in files.listed(self.directory):
       name = name.rstrip('/')
       if re.fullmatch(r'ckpt-\d+_temp', name):
         tf.io.gfile.rmtree(self._path(name))
       listing = name in ('checkpoint', 'checkpoints.json')
       if listing and tf.io.gfile.isdir(self._path(name)):
-        # Somebody's folder, where a file of ours has to be.
+        # A folder that somebody made, where our file has to be.
         tf.io.gfile.rename(self._path(name), self._path(f'corrupt-{name}'))
 
   def _listing(self):
@@ -208,18 +214,18 @@ class Checkpoints:
   def _path(self, name):
     return os.path.join(self.directory, name)
 
-  def retire(self, found, say=print):
+  def retire(self, steps, say=print):
     """Renames the checkpoints of an earlier run, for a fresh start."""
-    if found and self.chief:
-      for step in found:
+    if steps and self.chief:
+      for step in steps:
         files.set_aside(self.directory, step, 'old')
-      say(f'{len(found)} earlier checkpoints are kept as old-ckpt-*')
+      say(f'{len(steps)} earlier checkpoints are kept as old-ckpt-*')
 
   def restore(self, step, say=print):
-    """Restores one step whole: every variable, no more and no fewer."""
+    """Restores one step: every variable, no more and no fewer."""
     path = files.prefix(self.directory, step)
     try:
-      foreign = released.recognised(path)
+      foreign = released_settings.recognised(path)
       reason = '' if foreign else difference(path, self._checkpoint)
     except DAMAGE as error:
       raise files.damaged(path, error) from error
@@ -242,26 +248,29 @@ class Checkpoints:
 
   def _restore_released(self, path, step, say):
     items = self._items
-    parts = released.parts_of(items['method'], items.get('probe'))
-    said = released.step(path)
-    if said not in (0, step):
+    parts = released_layout.parts_of(items['method'], items.get('probe'))
+    stored = released_settings.step(path)
+    if stored not in (0, step):
       raise CheckpointError(
-        f'{path} was written at step {said}: rename its files to ckpt-{said}.*'
+        f'{path} was written at step {stored}: rename its files to '
+        f'ckpt-{stored}.*'
       )
     try:
       report = released.load(path, parts, items['optimizer'], resuming=True)
-    except released.Mismatch as error:
+    except released_layout.Mismatch as error:
       raise CheckpointError(
         f'{path} has the released layout and another architecture ({error}).'
       ) from error
     items['optimizer'].iterations.assign(step)
-    say(f'{path}: {released.infer(path).describe()}\n{report.describe()}')
+    say(
+      f'{path}: {released_settings.infer(path).describe()}\n{report.describe()}'
+    )
 
   def restore_latest(self, say=print):
     """-> the step restored, or None when there is no checkpoint at all.
 
-    Damaged ones are set aside only once a good one is found: else the next
-    start would find nothing, and begin at step 0 without being told to.
+    Damaged ones are set aside only once a good one is found: otherwise the next
+    start would find none, and begin at step 0 unasked.
     """
     damaged = []
     for step in reversed(files.steps(self.directory)):
@@ -291,10 +300,10 @@ class Checkpoints:
 
 
 def load_parts(path, **items):
-  """Restores some parts of a checkpoint, each of them whole -> how many
-  tensors, and of how many in the file.
+  """Restores parts of a checkpoint -> (tensors restored, tensors in the file).
 
-  A part is an item, or each of the children of a tf.train.Checkpoint.
+  A part is an item, or each child of an item that is a tf.train.Checkpoint; it
+  has to be in the file completely.
   """
   parts = []
   for name, item in items.items():

@@ -63,7 +63,7 @@ def read_stored(path):
   from cvr.checkpoints import files, pretrained
 
   try:
-    found = pretrained.identify(path)
+    checkpoint = pretrained.identify(path)
   except files.CheckpointError as error:
     raise config.ConfigError(str(error)) from error
-  return Stored(found.settings, found.methods, found.released)
+  return Stored(checkpoint.settings, checkpoint.methods, checkpoint.released)

@@ -1,7 +1,7 @@
 """A trained model, written for others to use.
 
-Every export is read back and compared with the model it came from before it is
-put where it belongs; the report of that lies beside it.
+Every export is read back and compared with its model before it is copied to
+--output; the report of that is stored beside it.
 """
 
 import importlib
@@ -17,7 +17,7 @@ import tensorflow as tf
 import data_util
 from cvr.checkpoints.files import CheckpointError
 
-_WORSE = 1e-3  # Relative difference from which an export is no copy.
+_WORSE = 1e-3  # The relative difference from which an export is refused.
 
 
 def make_network(state, mean_std):
@@ -105,7 +105,7 @@ def _relative(numbers):
 
 
 def _copy(source, target):
-  """A folder's files into another one, which may be a bucket's."""
+  """Copies a folder's files into another one, which may be in a bucket."""
   for folder, _, files in os.walk(source):
     below = os.path.relpath(folder, source)
     place = target if below == '.' else os.path.join(target, below)

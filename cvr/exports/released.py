@@ -2,14 +2,15 @@
 
 import os
 
-from cvr.checkpoints import released
+from cvr.checkpoints import released, released_layout
 from cvr.checkpoints.files import CheckpointError
 
 
 def _check(model):
-  for method in set(model.checkpoint.methods) - set(released.METHODS):
+  methods = released_layout.METHODS
+  for method in set(model.checkpoint.methods) - set(methods):
     raise CheckpointError(
-      f'--format=released: that layout is of {", ".join(released.METHODS)}, '
+      f'--format=released: that layout is of {", ".join(methods)}, '
       f'and this checkpoint of {method}. saved_model, safetensors, onnx and '
       'keras hold its encoder.'
     )
@@ -27,7 +28,7 @@ def write(folder, model):
   path = os.path.join(folder, f'ckpt-{checkpoint.step}')
   released.write(
     path,
-    released.parts_of(state.method, state.probe),
+    released_layout.parts_of(state.method, state.probe),
     state.optimizer,
     checkpoint.save_counter,
     finetuned=checkpoint.finetuned,
@@ -35,5 +36,5 @@ def write(folder, model):
   )
 
   state = model.again()
-  released.load(path, released.parts_of(state.method, state.probe))
+  released.load(path, released_layout.parts_of(state.method, state.probe))
   return path, model.network_of(state)

@@ -1,8 +1,8 @@
 """The distributions of latents: von Mises-Fisher, Gaussian, Bernoulli.
 
-Concentrations and dimensions are constants of a run. What depends on them alone
-is computed here in float64 while the graph is built, never in the graph: there
-float32 Bessel functions underflow at the dimensions that are used.
+Concentrations and dimensions are constants of a run. What depends only on them
+is computed in float64 while the graph is built, never in the graph, where
+float32 Bessel functions would underflow at usual dimensions.
 """
 
 import functools
@@ -162,7 +162,7 @@ def _vmf_gap_log_density(dim, kappa, s):
 
 
 def _density_edge(log_density, mode, step):
-  """Where the log density has fallen by 45, or a little further on."""
+  """The point where the log density has fallen by 45 or slightly more."""
   while log_density(mode + step) > log_density(mode) - 45:
     step *= 1.25
   return mode + step
@@ -238,7 +238,7 @@ def gaussian_log_prob(z, mu, sigma):
 
 
 def gaussian_scores(z, means, sigma):
-  """log N(z; mean, sigma^2) [b, d], [B, d] -> [b, B], less a constant."""
+  """log N(z; mean, sigma^2) up to a constant: [b, d], [B, d] -> [b, B]."""
   z, means = z / sigma, means / sigma
   squares = tf.reduce_sum(z * z, -1)[:, None] + tf.reduce_sum(means**2, -1)
   return tf.matmul(z, means, transpose_b=True) - squares / 2
@@ -248,13 +248,6 @@ def gaussian_sample(mu, sigma, noise):
   """mu + sigma * noise, noise [B, d] standard normal -> [B, d]."""
   mu = _at_least_float32(mu)
   return mu + _like(sigma, mu) * _like(noise, mu)
-
-
-def gaussian_entropy(dim, sigma):
-  """Entropy of N(., diag(sigma^2)), in nats; sigma a number, [d] or [B, d]."""
-  log_sigma = tf.math.log(_at_least_float32(sigma))
-  constant = tf.fill([dim], _like((1 + _LOG_2PI) / 2, log_sigma))
-  return tf.reduce_sum(log_sigma + constant, -1)
 
 
 def gaussian_kl(mu_e, sigma_e, mu_b, sigma_b):
@@ -281,6 +274,6 @@ def logistic(noise):
 def bernoulli_entropy(logits):
   """Entropy of independent bits [B, d] -> [B], in nats."""
   logits = _at_least_float32(logits)
-  # By the likelier value: nothing large cancels.
+  # In terms of the likelier value, so that no large numbers cancel.
   size = tf.abs(logits)
   return tf.reduce_sum(tf.math.softplus(-size) + size * tf.sigmoid(-size), -1)

@@ -481,19 +481,6 @@ def test_gaussian_log_prob_equals_scipy():
     np.testing.assert_allclose(computed, expected, rtol=1e-12)
 
 
-def test_gaussian_entropy_equals_scipy():
-  scales = np.array([0.5, 1.0, 3.0])
-  expected = np.sum(scipy.stats.norm.entropy(scale=scales))
-  computed = distributions.gaussian_entropy(3, tf.constant(scales))
-  assert float(computed) == pytest.approx(expected, rel=1e-12)
-  expected = 256 * scipy.stats.norm.entropy(scale=0.3)
-  for sigma in (0.3, tf.fill([256], 0.3)):
-    computed = distributions.gaussian_entropy(256, sigma)
-    assert float(computed) == pytest.approx(expected, rel=1e-6)
-  rows = distributions.gaussian_entropy(3, tf.constant([scales, scales]))
-  assert rows.shape == [2]
-
-
 def test_gaussian_kl_closed_forms():
   mu_e, mu_b = np.random.default_rng(12).normal(size=(2, 4, 6))
   unit = distributions.gaussian_kl(mu_e, 1.0, mu_b, 1.0)

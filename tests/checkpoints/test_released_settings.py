@@ -1,0 +1,83 @@
+import pytest
+
+import released_names
+import resnet
+from cvr.checkpoints import released_settings
+from cvr.checkpoints.released_layout import Mismatch
+
+
+@pytest.mark.parametrize('depth', resnet.BLOCKS)
+@pytest.mark.parametrize('width', [1, 2, 4])
+def test_depth_and_width_follow_from_names_and_shapes(
+  tmp_path, monkeypatch, depth, width
+):
+  shapes = released_names.tensors('byol', depth=depth, width=width)
+  monkeypatch.setattr(released_settings, 'shapes_in', lambda path: shapes)
+  monkeypatch.setattr(released_settings, 'step', lambda path: 7)
+  found = released_settings.infer('anywhere')
+  settings = found.settings
+  assert settings['resnet_depth'] == depth
+  assert settings['width_multiplier'] == width
+  assert (settings['sk_ratio'], settings['stem']) == (0.0, 'imagenet')
+  assert found.methods == ('byol',) and found.num_classes == 1000
+  assert settings['proj_head_hidden_dim'] == 4096
+  assert settings['ft_proj_selector'] == -1
+  assert f'BYOL, ResNet-{depth} {width}x' in found.describe()
+
+
+@pytest.mark.parametrize(
+  'probe, reads', [((2048, 10), 0), ((4096, 1000), 1), ((256, 7), -1)]
+)
+def test_the_probe_tells_its_layer_and_its_classes(monkeypatch, probe, reads):
+  shapes = released_names.tensors('simclr', probe=probe)
+  monkeypatch.setattr(released_settings, 'shapes_in', lambda path: shapes)
+  monkeypatch.setattr(released_settings, 'step', lambda path: 7)
+  found = released_settings.infer('anywhere')
+  assert found.settings['ft_proj_selector'] == reads
+  assert found.num_classes == probe[1]
+  assert found.methods == ('contrastive', 'contrastive_ceb')
+
+
+@pytest.mark.parametrize(
+  'change, says',
+  [
+    (dict(probe=(300, 10)), 'probe reads 300'),
+    (dict(width=3), None),
+  ],
+)
+def test_what_fits_no_model_is_said(monkeypatch, change, says):
+  shapes = released_names.tensors('simclr', **change)
+  if says is None:
+    shapes = {n: s for n, s in shapes.items() if '/layers/5/' not in n}
+    says = 'no ResNet'
+  monkeypatch.setattr(released_settings, 'shapes_in', lambda path: shapes)
+  with pytest.raises(Mismatch, match=says):
+    released_settings.infer('anywhere')
+
+
+@pytest.mark.parametrize('sk', [0.0, 0.0625])
+@pytest.mark.parametrize(
+  'name',
+  [
+    '_resnet/initial_conv_relu_max_pool/0/conv2d/kernel',
+    '_resnet/block_groups/0/layers/0/conv_relu_dropblock_layers/0/conv2d/kernel',
+    '_projection_head/linear_layers/0/dense/kernel',
+  ],
+)
+def test_what_the_model_is_read_off_is_named_when_missing(
+  monkeypatch, name, sk
+):
+  shapes = released_names.tensors('simclr', sk=sk)
+  del shapes[f'model/{name}']
+  monkeypatch.setattr(released_settings, 'shapes_in', lambda path: shapes)
+  with pytest.raises(Mismatch, match=f'{name} is missing'):
+    released_settings.infer('anywhere')
+
+
+@pytest.mark.parametrize('ratio', [0.0625, 0.25])
+def test_selective_kernels_follow_from_their_squeeze(monkeypatch, ratio):
+  shapes = released_names.tensors('simclr', width=2, sk=ratio)
+  monkeypatch.setattr(released_settings, 'shapes_in', lambda path: shapes)
+  monkeypatch.setattr(released_settings, 'step', lambda path: 7)
+  settings = released_settings.infer('anywhere').settings
+  assert (settings['sk_ratio'], settings['stem']) == (ratio, 'imagenet')
