@@ -34,8 +34,8 @@ def lars_update(
 ):
   """One step of LARS on one variable -> (new weight, new velocity).
 
-  weight_decay is 0 and adapt False for the variables that are left out of
-  both: biases, batch normalisation, the linear probe.
+  weight_decay is 0 and adapt False for the variables excluded from both:
+  biases, batch normalisation, the linear probe.
   """
   gradient = gradient + weight_decay * weight
   # LARC: the layer's rate never exceeds the global one. At rate 0 (the first
@@ -58,12 +58,12 @@ def lars_update(
 
 
 def _unwrapped(variable):
-  """The variable inside of what mixed precision puts around it."""
+  """The variable inside the wrapper of mixed precision, or itself."""
   return getattr(variable, '_variable', variable)
 
 
-def _whole(variable):
-  """The distributed variable that one replica's part belongs to, or itself."""
+def _distributed(variable):
+  """The distributed variable that one replica's copy belongs to, or itself."""
   variable = _unwrapped(variable)
   for holder in (variable, variable.handle):
     container = getattr(holder, '_distributed_container', None)
@@ -73,9 +73,9 @@ def _whole(variable):
 
 
 def among(variables):
-  """-> is_among(variable), which knows what an optimizer is handed for each."""
+  """-> is_among(variable), for any form in which an optimizer receives one."""
   chosen = {_unwrapped(v).ref() for v in variables}
-  return lambda variable: _whole(variable).ref() in chosen
+  return lambda variable: _distributed(variable).ref() in chosen
 
 
 class LARS(keras.optimizers.legacy.Optimizer):

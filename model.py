@@ -1,4 +1,4 @@
-"""Heads that read a representation, and what is done to their variables.
+"""Heads on representations, groups of variables, and moving averages.
 
 No loss and no schedule: a head maps tensors to tensors.
 """
@@ -30,8 +30,8 @@ def _initializer(name):
 class Linear(keras.layers.Layer):
   """Dense, then batch normalisation and an activation as wanted.
 
-  norm: a BatchNorm, or None. The bias is left to who calls: a BatchNorm that
-  follows would undo it. activation: the name of one that Keras knows, or None.
+  norm: a BatchNorm, or None. bias: of no use before a BatchNorm, which cancels
+  it. activation: a name that Keras knows, or None.
   """
 
   def __init__(self, units, init, norm=None, activation=None, bias=False):
@@ -55,9 +55,9 @@ class Linear(keras.layers.Layer):
 class MLP(keras.layers.Layer):
   """num_layers Linears; 1 is a linear head, 0 the identity.
 
-  In float32 at any precision: representations of a batch have much in common,
-  which batch norm takes out. Rounded to bfloat16 before, they would lose what
-  tells them apart: four points of accuracy where a head costs nothing.
+  In float32 at any precision: representations of a batch have a large common
+  part, which batch norm removes. Rounded to bfloat16 before, they lose their
+  differences: four points of accuracy, and a head in float32 costs no time.
 
   mid_bn: batch normalisation in the hidden layers, else a bias.
   output_bn: batch normalisation, without offset, on the output.
@@ -154,7 +154,7 @@ class VmfCeb(keras.layers.Layer):
     self.noise_dim = dim + 1
 
   def location(self, x):
-    """Where a mean lies: [B, d] -> unit rows."""
+    """The mean of a latent: [B, d] -> unit rows."""
     return l2_normalize(x)
 
   def sample(self, mu, noise):
@@ -174,12 +174,12 @@ class VmfCeb(keras.layers.Layer):
     return distributions.vmf_kl(dim, self.kappa_e, self.kappa_b, cosine)
 
   def scores(self, z, means):
-    """log b(z|y) for many y, less what cancels in a softmax."""
+    """log b(z|y) for many y, up to a constant that cancels in a softmax."""
     return distributions.vmf_scores(z, means, self.kappa_b)
 
 
 class GaussianCeb(keras.layers.Layer):
-  """The same as diagonal Gaussians, their deviations fixed or learned."""
+  """e(z|x) and b(z|y) as diagonal Gaussians, deviations fixed or learned."""
 
   def __init__(self, dim, sigma_e, sigma_b, learned=False):
     super().__init__()
@@ -206,7 +206,7 @@ class GaussianCeb(keras.layers.Layer):
     return tf.nn.softplus(self._raw[which])
 
   def location(self, x):
-    """Where a mean lies: anywhere."""
+    """The mean of a latent: x itself."""
     return x
 
   def sample(self, mu, noise):
@@ -225,7 +225,7 @@ class GaussianCeb(keras.layers.Layer):
     return distributions.gaussian_kl(mu_e, sigma_e, mu_b, sigma_b)
 
   def scores(self, z, means):
-    """log b(z|y) for many y, less what cancels in a softmax."""
+    """log b(z|y) for many y, up to a constant that cancels in a softmax."""
     return distributions.gaussian_scores(z, means, self._sigma(1))
 
 
@@ -248,8 +248,8 @@ class Prototypes(keras.layers.Layer):
   """[B, D] unit rows -> [B, count] cosines with unit vectors, in float32.
 
   SwAV's prototypes, and the last layer of DINO's head: weight normalisation
-  with its length fixed at 1. The vectors are the kernel's columns as they are
-  used, whatever length the kernel's have; they start near 1.
+  with its length fixed at 1. The vectors are the kernel's columns, normalised;
+  the lengths of the columns start near 1.
   """
 
   def __init__(self, count):
@@ -270,19 +270,19 @@ class Prototypes(keras.layers.Layer):
     return tf.matmul(x, self.vectors())
 
   def normalize(self, held=False):
-    """Back to unit length, as SwAV after every update; not where it is held.
+    """Resets columns to length 1, as SwAV after every update; held: not now.
 
-    Gradients are at right angles to a vector: it would grow, and turn less.
+    A gradient is orthogonal to its vector, which would grow and turn less.
     """
     self.kernel.assign(tf.where(held, self.kernel, self.vectors()))
 
 
 @dataclasses.dataclass(frozen=True)
 class VariableGroups:
-  """Trainable variables by what they do, each in one list."""
+  """Trainable variables by their role, each in one list."""
 
   kernels: list
-  biases: list  # and any other vector that a layer of its own adds
+  biases: list  # and any other vector
   norms: list  # gamma and beta of batch normalisation, learned deviations
 
 
@@ -304,7 +304,7 @@ def variable_groups(*layers):
       else:
         kind[id(module.kernel)] = 'kernels'
   groups = VariableGroups([], [], [])
-  seen = set()
+  grouped = set()
   for variable in (v for layer in layers for v in layer.trainable_variables):
     name = kind.get(id(variable), 'biases')
     if name == 'biases' and variable.shape.rank > 1:
@@ -312,17 +312,17 @@ def variable_groups(*layers):
         f'{variable.name} {variable.shape} belongs to a layer that '
         'variable_groups does not know: say there what it is.'
       )
-    if id(variable) not in seen:
+    if id(variable) not in grouped:
       getattr(groups, name).append(variable)
-    seen.add(id(variable))
+    grouped.add(id(variable))
   return groups
 
 
 def update_ema(online, target, decay):
   """target <- decay target + (1 - decay) online, for trainable variables.
 
-  online, target: lists of layers built alike, in the same order. In a step of
-  several replicas each one moves its own copy, and all by the same.
+  online, target: lists of layers of the same structure and order. In a step of
+  several replicas each one updates its own copy, all by the same amount.
   """
   sources = [v for layer in online for v in layer.trainable_variables]
   variables = [v for layer in target for v in layer.trainable_variables]

@@ -64,14 +64,14 @@ def queue_contrast(scores, z, positive, queue) -> Contrast:
 
 
 def _choice(logits, partner, candidates) -> Contrast:
-  """A softmax over candidates: logits [b, n], the right ones partner [b]."""
-  found = tf.cast(tf.argmax(logits, 1), tf.int32) == partner
+  """A softmax over candidates: logits [b, n]; partner [b], their indices."""
+  right = tf.cast(tf.argmax(logits, 1), tf.int32) == partner
   log_p = tf.nn.log_softmax(logits)
   return Contrast(
     cross_entropy=tf.nn.sparse_softmax_cross_entropy_with_logits(
       labels=partner, logits=logits
     ),
-    accuracy=tf.reduce_mean(tf.cast(found, tf.float32)),
+    accuracy=tf.reduce_mean(tf.cast(right, tf.float32)),
     entropy=-tf.reduce_mean(
       tf.reduce_sum(tf.exp(log_p) * tf.maximum(log_p, -_MASKED), 1)
     ),
@@ -87,11 +87,11 @@ def ceb_contrastive(
   z [b, d] a sample of e(.|mu); other [b, d] the partner's mean direction,
   which is also the backward encoder's; keys and same_view as in contrast.
   """
-  found = contrast(scores, z, keys, same_view, offset)
+  choice = contrast(scores, z, keys, same_view, offset)
   log_e, log_b = log_e(z, mu), log_b(z, other)
   rate = log_e - log_b
-  relevant = math.log(found.candidates) - found.cross_entropy
-  return Ceb(beta * rate - relevant, rate, relevant, log_e, log_b, found)
+  relevant = math.log(choice.candidates) - choice.cross_entropy
+  return Ceb(beta * rate - relevant, rate, relevant, log_e, log_b, choice)
 
 
 def normalized_distance(prediction, target):
@@ -105,8 +105,8 @@ def normalized_distance(prediction, target):
 def simsiam(predictions, projections):
   """The mean of the two orders of -cos(p, sg(z)) (SimSiam, eq. 4) -> [b].
 
-  predictions, projections: two views' [b, d] each, normalised here. -1 at its
-  best: a quarter of BYOL's sum of two distances, less 1.
+  predictions, projections: [b, d] of each of two views, normalised here. The
+  minimum is -1: a quarter of BYOL's sum of two distances, less 1.
   """
   (p1, p2), (z1, z2) = predictions, map(tf.stop_gradient, projections)
   distances = normalized_distance(p1, z2) + normalized_distance(p2, z1)
@@ -116,8 +116,8 @@ def simsiam(predictions, projections):
 def _across_views(targets, logits):
   """Cross entropy of every target with every view but its own, mean -> [b].
 
-  targets: probabilities [b, K] of the first views, no gradient goes there;
-  logits: [b, K] of all views, of those first.
+  targets: probabilities [b, K] of the first views, without gradient; logits
+  [b, K] of all views, in the same order.
   """
   log_p = [tf.nn.log_softmax(view) for view in logits]
   pairs = [
@@ -130,24 +130,25 @@ def _across_views(targets, logits):
 
 
 def sharpened(logits, centre, temperature):
-  """What DINO's teacher says: its logits [b, K] centred, then a softmax."""
+  """The targets of DINO's teacher: softmax of its centred logits [b, K]."""
   return tf.nn.softmax((logits - centre) / temperature)
 
 
 def dino_cross_entropy(student, teacher, centre, student_temp, teacher_temp):
-  """From the centred, sharpened teacher to the student's other views -> [b].
+  """Cross entropy of the teacher's targets with the student's views -> [b].
 
   student: logits [b, K] of all crops; teacher: of the global ones, which are
-  the student's first; centre [K] (DINO, eq. 3 with centring).
+  the first of the student's; pairs of one view are left out; centre [K] (DINO,
+  eq. 3 with centring).
   """
   targets = [sharpened(t, centre, teacher_temp) for t in teacher]
   return _across_views(targets, [s / student_temp for s in student])
 
 
 def swav_cross_entropy(codes, scores, temperature):
-  """From codes to the other crops' predictions of them (SwAV, eq. 2) -> [b].
+  """Cross entropy of codes with other crops' scores (SwAV, eq. 2) -> [b].
 
-  codes: probabilities [b, K] of the crops that are assigned, which come first;
+  codes: probabilities [b, K] of the crops that have codes, which come first;
   scores: prototypes times projections [b, K] of all crops.
   """
   return _across_views(codes, [s / temperature for s in scores])

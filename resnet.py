@@ -36,7 +36,7 @@ _tracing = threading.local()
 
 @contextlib.contextmanager
 def still_statistics():
-  """What is computed in here uses statistics of its batch, and moves none."""
+  """Batch norm in here uses the batch's statistics, and moves no averages."""
   _tracing.still = True
   try:
     yield
@@ -70,7 +70,7 @@ class BatchNorm(keras.layers.Layer):
     self.sync = sync
 
   def build(self, shape):
-    # Never cast to the compute dtype: statistics want their float32 digits.
+    # Never cast to the compute dtype: statistics need float32's precision.
     add = functools.partial(
       self.add_weight,
       shape=shape[-1:],
@@ -168,7 +168,7 @@ class Conv(keras.layers.Layer):
   """A convolution without bias; odd kernels, padded symmetrically.
 
   With stride 1 that is SAME. With stride 2 it is not: SAME would put the odd
-  row of padding behind, and the published weights expect it in front.
+  row of padding at the end, and the published weights expect it at the start.
   """
 
   def __init__(self, filters, kernel_size, stride=1):
@@ -190,8 +190,8 @@ class Conv(keras.layers.Layer):
     """[B, H, W, C] -> [B, ceil(H / stride), ceil(W / stride), filters]."""
     if self.stride == 1:
       return tf.nn.conv2d(x, self.kernel, 1, 'SAME')
-    # Not the op's own explicit padding: that leaves the CPU's fast kernels,
-    # and the whole step is ten times slower.
+    # Not the op's own explicit padding, for which the CPU has no fast kernel:
+    # the whole step would be ten times slower.
     before = (self.kernel_size - 1) // 2
     pad = [before, self.kernel_size - 1 - before]
     x = tf.pad(x, [[0, 0], pad, pad, [0, 0]])
@@ -213,7 +213,7 @@ class ConvNorm(keras.layers.Layer):
 
 
 class SelectiveKernel(keras.layers.Layer):
-  """A 3x3 convolution that weighs two halves of its filters per image."""
+  """A 3x3 convolution; two halves of its filters are weighted per image."""
 
   def __init__(self, filters, stride, ratio, norm):
     super().__init__()
@@ -231,7 +231,7 @@ class SelectiveKernel(keras.layers.Layer):
 
 
 class SqueezeExcite(keras.layers.Layer):
-  """Scales every channel by a gate in (0, 1) that all pixels decide."""
+  """Scales each channel by a gate in (0, 1) computed from all pixels."""
 
   def __init__(self, hidden, channels):
     super().__init__()
@@ -253,9 +253,9 @@ class SqueezeExcite(keras.layers.Layer):
 class Block(keras.layers.Layer):
   """ReLU(shortcut + branch), the branch starting at zero.
 
-  filters: the base width; a bottleneck is a block that puts out more than it.
-  project: a shortcut with weights, because shapes change. With selective
-  kernels it averages, as in ResNet-D, what a strided convolution would skip.
+  filters: the base width; a block with more outputs is a bottleneck.
+  project: a shortcut with weights, where shapes change. With selective kernels
+  it averages, as in ResNet-D, the pixels that a strided convolution would skip.
   """
 
   def __init__(self, filters, out, stride, project, sk_ratio, se_ratio, norm):
@@ -302,7 +302,7 @@ def average_pool(x, stride):
 
 
 class Stem(keras.layers.Layer):
-  """What comes before the blocks, by the size of the images.
+  """The layers before the blocks, by the size of the images.
 
   imagenet: 7x7 stride 2 (three 3x3 with selective kernels) and a max pool;
   cifar: 3x3 stride 1; small: 3x3 stride 2 and a max pool.
@@ -322,7 +322,7 @@ class Stem(keras.layers.Layer):
     self.pool = kind != 'cifar'
 
   def endpoints(self, x, training=False):
-    """The last convolution as it is, and what leaves the stem."""
+    """The last convolution before its norm, and the output of the stem."""
     *before, last = self.convs
     for conv in before:
       x = conv(x, training=training)
@@ -385,7 +385,7 @@ class ResNet(keras.layers.Layer):
   def call(self, x, training=False, frozen=0):
     """[B, H, W, 3] -> [B, representation_dim] in float32.
 
-    frozen: how many of the five stages run as at evaluation, behind a
+    frozen: how many of the five stages run in evaluation mode, behind a
     stop-gradient.
     """
     for i, stage in enumerate(self.stages):
@@ -395,10 +395,10 @@ class ResNet(keras.layers.Layer):
     return global_mean(x)
 
   def endpoints(self, x, training=False):
-    """What call() returns and meets on its way, by the published names."""
+    """The result of call() and what precedes it, by the published names."""
     stem, *groups = self.stages
-    found = stem.endpoints(x, training)
-    x = found['initial_max_pool']
+    outputs = stem.endpoints(x, training)
+    x = outputs['initial_max_pool']
     for i, group in enumerate(groups, 1):
-      x = found[f'block_group{i}'] = group(x, training=training)
-    return found | {'final_avg_pool': global_mean(x)}
+      x = outputs[f'block_group{i}'] = group(x, training=training)
+    return outputs | {'final_avg_pool': global_mean(x)}

@@ -1,1 +1,1 @@
-"""What is computed of tensors and numbers, whatever it means."""
+"""Computations on tensors and numbers that know nothing of the task."""

@@ -9,7 +9,7 @@ import tensorflow as tf
 
 from cvr.numerics import randomness, replicas
 
-# A logarithm of what counts for nothing in float32.
+# The logarithm of a weight that is 0 in float32.
 _NOTHING = -1e9
 
 
@@ -21,9 +21,9 @@ class Clusters(NamedTuple):
 
 
 class Usage(NamedTuple):
-  """How much the clusters are used."""
+  """How evenly the clusters are used."""
 
-  used: tf.Tensor  # [] clusters that any row is in
+  used: tf.Tensor  # [] clusters with at least one row
   entropy: tf.Tensor  # [] H(W) in nats
 
 
@@ -31,10 +31,10 @@ def sinkhorn(scores, epsilon, iterations, counted=None):
   """SwAV's codes: each row a distribution, prototypes in equal use (eq. 5).
 
   scores [b, K] of this replica's rows with the prototypes -> [b, K]; counted
-  [b] bool: the rows that the others are balanced with, all by default. Columns
-  and rows of exp(scores / epsilon) are normalised in turn, rows last, columns
-  over the rows of all replicas: one that several of them hold counts as often.
-  In logarithms: no exponential overflows, and no column is ever empty.
+  [b] bool: the rows that count in sums of columns, all by default. Columns and
+  rows of exp(scores / epsilon) are normalised in turn, rows last; columns over
+  the rows of all replicas, where a row on several of them counts each time. In
+  logarithms: no exponential overflows, and no column is ever empty.
   """
   log_q = tf.cast(scores, tf.float32) / epsilon
   if counted is None:
@@ -48,7 +48,7 @@ def sinkhorn(scores, epsilon, iterations, counted=None):
 
 
 def random_rows(rows, count, seed):
-  """[N, d] -> [count, d], rows of different indices; seed [2] integers."""
+  """[N, d] -> [count, d], distinct random rows; seed [2] integers."""
   order = randomness.uniform([rows.shape[0]], seed)
   return tf.gather(rows, tf.math.top_k(order, count).indices)
 
@@ -64,16 +64,16 @@ def nearest(rows, centroids, chunk=4096):
     products = tf.matmul(some, centroids, transpose_b=True)
     return tf.argmax(products, 1, tf.int32)
 
-  # XLA has no loops of no turn: there is one whole chunk at least.
+  # XLA does not compile a loop of 0 iterations: at least one full chunk.
   chunk = min(chunk, rows.shape[0])
-  whole, rest = divmod(rows.shape[0], chunk)
-  found = tf.map_fn(
+  full, rest = divmod(rows.shape[0], chunk)
+  indices = tf.map_fn(
     lambda i: part(i * chunk, chunk),
-    tf.range(whole),
+    tf.range(full),
     parallel_iterations=1,
     fn_output_signature=tf.TensorSpec([chunk], tf.int32),
   )
-  return tf.concat([tf.reshape(found, [-1]), part(whole * chunk, rest)], 0)
+  return tf.concat([tf.reshape(indices, [-1]), part(full * chunk, rest)], 0)
 
 
 def spherical_kmeans(rows, start, iterations, chunk=4096) -> Clusters:
@@ -87,8 +87,8 @@ def spherical_kmeans(rows, start, iterations, chunk=4096) -> Clusters:
     sums = tf.math.unsorted_segment_sum(
       rows, nearest(rows, centroids, chunk), centroids.shape[0]
     )
-    # The replicas' sums are equal but for their rounding, as GPUs add in any
-    # order. One sum of all, and their centroids stay the same.
+    # Replicas compute equal sums up to rounding, as GPUs add in any order. One
+    # sum over all of them keeps their centroids identical.
     sums = replicas.cross_replica_sum(sums)
     length = tf.norm(sums, axis=1, keepdims=True)
     unit = tf.math.divide_no_nan(sums, length)
@@ -97,7 +97,7 @@ def spherical_kmeans(rows, start, iterations, chunk=4096) -> Clusters:
 
 
 def usage(assignments, num_clusters) -> Usage:
-  """Of the values that [n] integers of all replicas take."""
+  """The use of clusters by the assignments [n] of all replicas."""
   ones = tf.ones(assignments.shape)
   counts = tf.math.unsorted_segment_sum(ones, assignments, num_clusters)
   counts = replicas.cross_replica_sum(counts)

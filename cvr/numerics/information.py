@@ -1,4 +1,4 @@
-"""Entropy and reconstruction: what representations keep, as pure functions.
+"""Entropy and reconstruction of representations, as pure functions.
 
 Everything is built from the two terms of (ER, eq. 1), in nats:
 
@@ -61,7 +61,7 @@ def _log_density(kernel, squares):
   x = squares / kernel.scale**2
   if kernel.alpha == 2:
     return -x
-  # The power has no gradient at 0, and NaN below it, where rounding leads.
+  # The power has no gradient at 0, and is NaN below, where rounding may lead.
   apart = x > 0
   power = tf.pow(tf.where(apart, x, tf.ones_like(x)), kernel.alpha / 2)
   return -tf.where(apart, power, tf.zeros_like(x))
@@ -75,7 +75,7 @@ def _rows(kernel, z, means):
 
 def _pairs(kernel, z, keys):
   """[b, d], [B, d] -> [b, B]: log densities less their peak."""
-  # Distances stay and lengths shrink: collapsed rows lose no digits.
+  # Centring keeps distances and shrinks lengths: collapsed rows lose no digits.
   centre = tf.stop_gradient(tf.reduce_mean(keys, 0))
   z, keys = z - centre, keys - centre
   lengths = tf.reduce_sum(z * z, -1)[:, None] + tf.reduce_sum(keys * keys, -1)
@@ -90,7 +90,7 @@ def _log_estimate(kernel, z, keys, offset, leave_one_out):
   itself = tf.one_hot(
     offset + tf.range(z.shape[0]), size, True, False, dtype=tf.bool
   )
-  # A row's distance from itself is known: 0, not what a matmul makes of it.
+  # A row's distance from itself is exactly 0, not the rounding of a matmul.
   own = tf.constant(-math.inf if leave_one_out else 0.0, log_p.dtype)
   log_p = tf.where(itself, own, log_p)
   return tf.reduce_logsumexp(log_p, -1) - math.log(size - leave_one_out)
@@ -164,7 +164,7 @@ def average(first, second) -> Er:
 
 
 def er_symmetric(kernel, z1, z2, keys1, keys2, **how) -> Er:
-  """ER of two views of equal rights (ER on SimCLR; EntRec, eq. 4).
+  """ER of two symmetric views (ER on SimCLR; EntRec, eq. 4).
 
   With the vMF kernel and Joe's estimator, of each branch: mean_i [LSE_j kappa
   z_i.z_j - log k] - kappa z1.z2. `how` as in er.
@@ -209,18 +209,18 @@ def _infonce(kernel, z, partner, keys):
 
 
 def bounds(kernel, z1, z2, keys1, keys2, offset=0):
-  """-> what there is to know of I(Z1;Z2), a dict of scalars, in nats.
+  """-> bounds on I(Z1;Z2) and their terms, a dict of scalars, in nats.
 
-  Means of both directions. The entropy leaves each row out, or the kernels of
-  the rows themselves would be most of it.
+  Means of both directions. The entropy leaves each row out, or the rows' own
+  kernels would dominate it.
   """
-  found = er_symmetric(
+  bound = er_symmetric(
     kernel, z1, z2, keys1, keys2, offset=offset, leave_one_out=True
   )
   contrast = _infonce(kernel, z1, z2, keys2) + _infonce(kernel, z2, z1, keys1)
   return {
-    'entropy': found.entropy,
-    'reconstruction': found.reconstruction,
-    'er_bound': -found.loss,
+    'entropy': bound.entropy,
+    'reconstruction': bound.reconstruction,
+    'er_bound': -bound.loss,
     'infonce_bound': contrast / 2,
   }

@@ -1,7 +1,7 @@
-"""Stateless random numbers that are the same compiled by XLA and not.
+"""Stateless random numbers that are equal with and without XLA.
 
 Of philox only the integer bits agree between TensorFlow's own kernels and
-XLA's: the floats and normals made of them do not. So they are made here.
+XLA's, not the floats and normals made from them; those are computed here.
 """
 
 import math
@@ -19,10 +19,10 @@ def uniform(shape, seed, low=0.0, high=1.0):
 
 
 def normal(shape, seed):
-  """Standard normals by Box and Muller, both of a pair, cut at 5.9."""
+  """Standard normals by Box and Muller, truncated at 5.9."""
   count = math.prod(shape)
   u, v = tf.unstack(uniform([2, -(-count // 2)], seed))
-  # Half a step up: log 0 is no number.
+  # Half a step up: log 0 is infinite.
   radius = tf.sqrt(-2.0 * tf.math.log(u + 2.0**-25))
   angle = 2.0 * math.pi * v
   pairs = tf.concat([radius * tf.cos(angle), radius * tf.sin(angle)], 0)
@@ -37,5 +37,5 @@ def split_seed(seed, num):
 
 
 def fold_in(seed, number):
-  """A seed [2] and a number -> the seed that belongs to both."""
+  """A seed [2] and a number -> a seed derived from both."""
   return tf.random.experimental.stateless_fold_in(seed, number, alg='philox')

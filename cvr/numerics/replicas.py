@@ -1,8 +1,8 @@
-"""Where the step runs, and what its replicas say to each other.
+"""The devices of a step, and the communication between its replicas.
 
-The only file that names tf.distribute's replica context. Every function here
-does the obvious local thing on a single replica, so that the rest of the code
-has one way of writing a step.
+The only file that uses tf.distribute's replica context. On a single replica
+every function does the obvious local thing, so that the rest of the code has
+one way of writing a step.
 """
 
 import importlib.util
@@ -14,7 +14,7 @@ import tensorflow as tf
 
 
 class NoDevice(ValueError):
-  """The device that was asked for is not there."""
+  """The requested device is not available."""
 
 
 def num_replicas():
@@ -59,7 +59,7 @@ def local_rows(x):
   """The part of a global batch [R * b, ...] that belongs to this replica.
 
   Random numbers of a step are drawn for the whole global batch and cut here:
-  what an example gets does not depend on how many replicas there are.
+  those of an example do not depend on the number of replicas.
   """
   replicas = num_replicas()
   if replicas == 1:
@@ -69,17 +69,17 @@ def local_rows(x):
 
 
 def mirrored(value, name):
-  """A variable that no gradient moves: a queue, a centre, a memory.
+  """A variable without gradient: a queue, a centre, a memory.
 
-  Every replica has a copy of its own, and assigns to it in the step. So all
-  have to assign the same: what was gathered or summed before.
+  Every replica has a copy of its own and assigns to it in the step. All have to
+  assign the same value, gathered or summed before.
   """
   return tf.Variable(
     value,
     trainable=False,
     name=name,
     synchronization=tf.VariableSynchronization.ON_WRITE,
-    # Any other would want the replicas to meet at every assignment.
+    # Any other would synchronise the replicas at every assignment.
     aggregation=tf.VariableAggregation.NONE,
   )
 
@@ -87,8 +87,8 @@ def mirrored(value, name):
 def set_rows(variable, index, rows):
   """variable[index] = rows; index [n], rows [n, ...] of all replicas.
 
-  Where an index comes more than once its last row counts: left to the devices,
-  one copy might get another row than the next.
+  Of a repeated index the last row counts: left to the devices, copies of the
+  variable might differ.
   """
   same = index[:, None] == index
   last = tf.reduce_max(tf.where(same, tf.range(index.shape[0]), 0), 1)
@@ -96,7 +96,7 @@ def set_rows(variable, index, rows):
 
 
 def of_first_replica(x):
-  """The first replica's x, on all: of what devices may compute differently."""
+  """The first replica's x on all: devices may compute it differently."""
   if num_replicas() == 1:
     return x
   return cross_replica_sum(tf.where(replica_id() == 0, x, tf.zeros_like(x)))
@@ -106,7 +106,7 @@ def repeat(first, last, body, state):
   """state = body(i, state) for i in [first, last), one after the other."""
   strategy = tf.distribute.get_strategy()
   if getattr(strategy.extended, '_use_merge_call', lambda: False)():
-    # Such replicas meet in Python, where a loop of the graph cannot go.
+    # These replicas synchronise in Python, outside of any loop of the graph.
     for i in range(first, last):
       with tf.control_dependencies(
         [x for x in tf.nest.flatten(state) if tf.is_tensor(x)]
@@ -122,7 +122,7 @@ def repeat(first, last, body, state):
 
 
 def _tpu_attached():
-  # Newer TPU VMs show a device that other machines have for other ends.
+  # Newer TPU VMs show a device that other machines use for other things.
   shared = os.path.exists('/dev/vfio/0') and importlib.util.find_spec('libtpu')
   return os.path.exists('/dev/accel0') or bool(shared)
 
@@ -138,7 +138,7 @@ def _tpu_strategy(tpu_name, zone, project, master):
       tf.config.experimental_connect_to_cluster(resolver)
     tf.tpu.experimental.initialize_tpu_system(resolver)
   except Exception as error:
-    # Whatever the cloud's client libraries raise, the user's next step is one.
+    # The cloud's client libraries raise anything; the advice is the same.
     reason = str(error).strip().partition('\n')[0][:300]
     raise NoDevice(
       f'--use_tpu=true, but no TPU could be reached ({reason}). Name one with '
@@ -149,10 +149,10 @@ def _tpu_strategy(tpu_name, zone, project, master):
 
 def _expanded(name):
   """SLURM's short form of names: 'a[8-9,03]' -> a8, a9, a03."""
-  found = re.fullmatch(r'([^[]*)\[([^]]*)\](.*)', name)
-  if not found:
+  match = re.fullmatch(r'([^[]*)\[([^]]*)\](.*)', name)
+  if not match:
     return [name]
-  head, ranges, tail = found.groups()
+  head, ranges, tail = match.groups()
   names = []
   for low, _, high in (part.partition('-') for part in ranges.split(',')):
     for number in range(int(low), int(high or low) + 1):
@@ -164,10 +164,10 @@ def _expanded(name):
 def slurm_config(env):
   """srun's tasks as a TF_CONFIG, or '' where there are not several.
 
-  SLURM_NTASKS would also be there in the shells of salloc and sbatch, where
-  one process runs alone; the variables of a step are srun's. TensorFlow's own
-  SlurmClusterResolver is of no use: it sorts nodes as text (n10, n9), takes
-  ranks for places in that list, and asks for nvidia-smi.
+  SLURM_NTASKS is also set in the shells of salloc and sbatch, where one process
+  runs alone; only srun sets the variables of a step. TensorFlow's own
+  SlurmClusterResolver does not work here: it sorts nodes as text (n10, n9),
+  uses ranks as positions in that list, and needs nvidia-smi.
   """
   if int(env.get('SLURM_STEP_NUM_TASKS', 1)) < 2:
     return ''
@@ -192,8 +192,8 @@ def slurm_config(env):
 def make_strategy(use_tpu=None, tpu_name='', zone='', project='', master=''):
   """-> (strategy, one line that says what was chosen).
 
-  A TPU when one is named or attached, several workers when TF_CONFIG or srun
-  lists them, else all GPUs, else the CPU. Call it before any other operation:
+  A TPU if one is named or attached, several workers if TF_CONFIG or srun lists
+  them, else all GPUs, else the CPU. Call it before any other operation:
   collectives between workers have to be set up first.
   """
   named = tpu_name or master or os.environ.get('TPU_NAME') or _tpu_attached()
@@ -216,8 +216,8 @@ def make_strategy(use_tpu=None, tpu_name='', zone='', project='', master=''):
 def host_means(strategy):
   """-> means(list of floats) over the worker processes, called by all of them.
 
-  What hosts decide from (how long a step took, whether to stop) has to be the
-  same on all, or one waits for a step that another never takes.
+  Hosts have to decide from the same numbers (duration of a step, whether to
+  stop), or one waits for a step that another never takes.
   """
   if not isinstance(strategy, tf.distribute.MultiWorkerMirroredStrategy):
     return lambda values: values
@@ -238,7 +238,7 @@ def device_type(strategy):
 
 
 def num_workers(strategy):
-  """How many processes take part in a step."""
+  """The number of processes that take part in a step."""
   resolver = strategy.cluster_resolver
   if resolver is None or not getattr(resolver, 'task_type', None):
     return 1
@@ -247,12 +247,12 @@ def num_workers(strategy):
 
 
 def num_hosts(strategy):
-  """How many machines read input: workers, or those of a TPU pod."""
+  """The number of machines that read input: workers, or hosts of a TPU pod."""
   return getattr(strategy.extended, 'num_hosts', num_workers(strategy))
 
 
 def is_chief(strategy):
-  """True on the one process that writes files and talks to the user."""
+  """True on the one process that writes files and prints."""
   resolver = strategy.cluster_resolver
   if resolver is None or not getattr(resolver, 'task_type', None):
     return True

@@ -1,7 +1,7 @@
 """Schedules: closures step -> value, built from ints and floats.
 
-They take a Python int or an integer tensor and answer with a float32 tensor,
-so that one closure serves the compiled step, the progress line and the tests.
+They take a Python int or an integer tensor and return a float32 tensor, so that
+one closure serves the compiled step, the progress line and the tests.
 """
 
 import math
@@ -16,7 +16,7 @@ def _progress(step, steps):
 
 
 def linear(start, end, steps):
-  """In a line from start to end, which it has from `steps` on."""
+  """Linear from start to end in `steps`, then constant."""
 
   def value(step):
     line = start + (end - start) * _progress(step, steps)
@@ -26,7 +26,7 @@ def linear(start, end, steps):
 
 
 def cosine(start, end, steps):
-  """In a half cosine from start to end, which it has from `steps` on."""
+  """A half cosine from start to end in `steps`, then constant."""
 
   def value(step):
     turn = math.pi * _progress(step, steps)
@@ -71,7 +71,7 @@ def beta_schedule(kind, beta, warmup_steps, total_steps):
   """The weight of compression: constant, linear over warm-up, or cosine up."""
 
   def constant(step):
-    # A constant of the graph, or the last bits of its products would differ.
+    # A tensor of the graph: a Python number would change the last bits.
     del step
     return tf.constant(beta, tf.float32)
 
