@@ -23,6 +23,7 @@ BLOCKS = {
   152: (True, (3, 8, 36, 3)),
   200: (True, (3, 24, 36, 3)),
 }
+WIDTH = 64  # The filters of the first group, for width 1.
 
 
 def global_mean(x, keepdims=False):
@@ -365,7 +366,7 @@ class ResNet(keras.layers.Layer):
     super().__init__()
     bottleneck, counts = BLOCKS[depth]
     norm = functools.partial(BatchNorm, bn_decay, sync=sync_bn)
-    base = int(64 * width)
+    base = int(WIDTH * width)
     self.stages = [Stem(stem, base, sk_ratio > 0, norm)]
     channels = base
     for i, count in enumerate(counts):

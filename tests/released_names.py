@@ -1,6 +1,6 @@
 """The tensors of released checkpoints, by rule: names, shapes, slots.
 
-Shares no code with released.py. DIGESTS are of the whole lists of four real
+Shares no code with cvr.checkpoints. DIGESTS are of the whole lists of four real
 files, and hold the rules to them.
 """
 
@@ -14,6 +14,7 @@ BLOCKS = {
   152: (4, (3, 8, 36, 3)),
   200: (4, (3, 24, 36, 3)),
 }
+WIDTH = 64
 SUFFIX = '/.ATTRIBUTES/VARIABLE_VALUE'
 SLOT = '/.OPTIMIZER_SLOT/optimizer/Momentum'
 
@@ -25,7 +26,7 @@ def bn(path, size, center=True):
 
 def resnet(root, depth, width, sk, stem):
   expansion, counts = BLOCKS[depth]
-  base = 64 * width
+  base = WIDTH * width
   out = {}
   initial = f'{root}/initial_conv_relu_max_pool'
   if sk:
@@ -101,7 +102,7 @@ def tensors(
   probe=(256, 1000),
 ):
   """{name: shape} of a checkpoint; family: simclr, byol or cbyol."""
-  h = 512 * width * BLOCKS[depth][0]
+  h = 8 * WIDTH * width * BLOCKS[depth][0]
   online = resnet('model/_resnet', depth, width, sk, stem)
   online |= mlp('model/_projection_head', h, hidden, out)
   still = {}

@@ -5,6 +5,7 @@ from typing import NamedTuple
 
 import tensorflow as tf
 
+import resnet
 from cvr.checkpoints.released_layout import PARTS, Mismatch
 from resnet import BLOCKS
 
@@ -58,7 +59,7 @@ def _infer_resnet(shapes):
   branch = 'conv_relu_dropblock_layers' if bottleneck else 'conv2d_bn_layers'
   width = _shape(shapes, f'{first}/{branch}/0/conv2d/kernel')[-1]
   stem = _shape(shapes, f'{root}/initial_conv_relu_max_pool/0/conv2d/kernel')
-  if not depths or width % 64:
+  if not depths or width % resnet.WIDTH:
     raise Mismatch(
       f'its backbone has blocks {blocks} of width {width}, which is no ResNet '
       f'of depth {", ".join(map(str, BLOCKS))}'
@@ -66,7 +67,7 @@ def _infer_resnet(shapes):
   squeeze = shapes.get(f'{groups}/3/layers/0/{branch}/3/conv2d_0/kernel')
   settings = {
     'resnet_depth': depths[0],
-    'width_multiplier': width // 64,
+    'width_multiplier': width // resnet.WIDTH,
     # The smallest width of a squeeze is 32, which hides smaller ratios.
     'sk_ratio': max(squeeze[-1] / (8 * width), 0.0625) if squeeze else 0.0,
     'se_ratio': 0.0,
@@ -151,7 +152,9 @@ def infer(path):
   kernel = shapes.get(f'{PARTS["probe"]}/dense/kernel')
   if kernel:
     bottleneck = BLOCKS[settings['resnet_depth']][0]
-    h = 512 * settings['width_multiplier'] * (4 if bottleneck else 1)
+    # Each of the four groups is twice as wide as the one before.
+    h = 8 * resnet.WIDTH * settings['width_multiplier']
+    h *= 4 if bottleneck else 1
     layers = {width: i for i, width in enumerate(widths, 1)}
     layers |= {widths[-1]: -1} if widths else {}
     layers |= {h: 0}

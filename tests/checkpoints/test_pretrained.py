@@ -16,11 +16,24 @@ import run
 from cvr.checkpoints import files, pretrained
 from cvr.checkpoints.files import CheckpointError
 from cvr.numerics import replicas
-from released_files import SMALL, features, finetuned, read, values, write
+from released_files import (
+  SMALL,
+  features,
+  finetuned,
+  read,
+  shorten,
+  values,
+  write,
+)
 from small_runs import QUICK
 
 LOSS = {'simclr': 'contrastive_ceb', 'byol': 'byol', 'cbyol': 'byol_ceb'}
 SIZES = {**SMALL, 'probe': (16, 3)}  # As many classes as the folder has.
+
+
+@pytest.fixture(autouse=True)
+def short(monkeypatch):
+  shorten(monkeypatch)
 
 
 def folder_of(path, family, **changes):
@@ -233,6 +246,7 @@ def test_finetuning_and_going_on_from_a_released_checkpoint(
   np.testing.assert_array_equal(read(out / 'ckpt-2')[name], stem)
   # The same folder as a model_dir: training goes on at its step, momentum too.
   more = ['--ceb_beta=1', '--learning_rate=0', f'--model_dir={source}']
+  more += ['--health_pairs=0']
   assert call(*data, *more, '--train_steps=42', '--resnet_depth=34') == 2
   assert 'was made with 18' in capsys.readouterr().err
   assert call(*data, *more, '--train_steps=42') == 0

@@ -11,8 +11,22 @@ from cvr import methods
 from cvr.checkpoints import released, released_layout, released_settings
 from cvr.checkpoints.released_layout import Mismatch
 from cvr.configs.config import Config
-from released_files import SMALL, build, finetuned, lars, read, values, write
+from released_files import (
+  SMALL,
+  build,
+  finetuned,
+  lars,
+  read,
+  shorten,
+  values,
+  write,
+)
 from small_data import plan_of
+
+
+@pytest.fixture(autouse=True)
+def short(monkeypatch):
+  shorten(monkeypatch)
 
 
 @pytest.mark.parametrize(
@@ -54,7 +68,7 @@ def test_what_we_write_is_restored_by_object_too(tmp_path):
   dense.kernel, dense.bias = tf.Variable(tf.zeros([16, 10])), None
   linear.dense, head.linear_layer = dense, linear
   block, layer, conv = Bag(), Bag(), Bag()
-  conv.kernel = tf.Variable(tf.zeros([3, 3, 64, 64]))
+  conv.kernel = tf.Variable(tf.zeros([3, 3, 8, 8]))
   layer.conv2d = conv
   block.conv2d_bn_layers = [layer, Bag()]
   group, backbone, root = Bag(), Bag(), Bag()
@@ -111,7 +125,7 @@ def test_a_finetuned_checkpoint_keeps_its_names_and_every_bit(
 # What is refused --------------------------------------------------------------
 
 KERNEL = (
-  'model/_resnet/block_groups/2/layers/1/conv2d_bn_layers/2/conv2d/kernel'
+  'model/_resnet/block_groups/2/layers/0/conv2d_bn_layers/2/conv2d/kernel'
 )
 HEAD = 'model/_projection_head/linear_layers/1/dense/kernel'
 
@@ -127,7 +141,7 @@ HEAD = 'model/_projection_head/linear_layers/1/dense/kernel'
     ),
     (
       lambda t: t.update({KERNEL: t[KERNEL][..., :8].copy()}),
-      f'{KERNEL} [3, 3, 256, 8] for [3, 3, 256, 256]',
+      f'{KERNEL} [3, 3, 32, 8] for [3, 3, 32, 32]',
     ),
   ],
 )

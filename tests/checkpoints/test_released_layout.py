@@ -5,8 +5,18 @@ import pytest
 import tensorflow as tf
 
 import released_names
+import resnet
 from cvr.checkpoints import released, released_settings
-from released_files import SMALL, _bn, build, features, values, write
+from released_files import (
+  SMALL,
+  _bn,
+  build,
+  features,
+  narrow,
+  shorten,
+  values,
+  write,
+)
 from released_names import SLOT
 
 DIGESTS = {
@@ -23,14 +33,22 @@ def test_the_rules_of_the_tests_make_the_real_lists(family, sk):
   assert released_names.digest(shapes) == DIGESTS[family, sk]
 
 
+# Of real size the one that has all parts; the others are a ResNet-50, narrow.
 @pytest.mark.parametrize('family, sk', DIGESTS)
-def test_real_sizes_load_and_compute_what_the_names_say(tmp_path, family, sk):
-  """ResNet-50 with heads of 4096, as released; features to 1e-4.
+def test_tensors_load_and_layers_compute_what_their_names_say(
+  tmp_path, monkeypatch, family, sk
+):
+  """Features to 1e-4.
 
   The probes read the projection, but for BYOL's here: the representation.
   """
-  width = 2048 if family == 'byol' else 256
-  tensors = values(released_names.tensors(family, sk=sk, probe=(width, 1000)))
+  sizes = {'probe': (256, 1000)}
+  if family != 'cbyol':
+    narrow(monkeypatch)
+    sizes = {'hidden': 32, 'out': 16, 'probe': (16, 10)}
+  if family == 'byol':
+    sizes['probe'] = (8 * resnet.WIDTH * 4, 10)
+  tensors = values(released_names.tensors(family, sk=sk, **sizes))
   path = write(tmp_path / 'ckpt-1', tensors)
   assert released_settings.recognised(path)
   method, probe, parts = build(path)
@@ -49,11 +67,11 @@ def test_real_sizes_load_and_compute_what_the_names_say(tmp_path, family, sk):
     twin = features(tensors, images, 'model/_target_resnet')
     ours = method.target_encoder(images)
     np.testing.assert_allclose(ours, twin, rtol=1e-4, atol=1e-4)
-  found = method.embed(images)
-  read = found['representation' if width == 2048 else 'projection']
+  outputs = method.embed(images)
+  read = outputs['representation' if family == 'byol' else 'projection']
   root = 'model/supervised_head/linear_layer/dense'
   np.testing.assert_allclose(
-    probe(method.probed(found)),
+    probe(method.probed(outputs)),
     read @ tensors[f'{root}/kernel'] + tensors[f'{root}/bias'],
     rtol=1e-4,
     atol=1e-4,
@@ -67,7 +85,8 @@ def _head(t, root, x, last=1):
   return x @ t[f'{layers}/{last}/dense/kernel']
 
 
-def test_every_head_of_cbyol_computes_what_its_names_say(tmp_path):
+def test_every_head_of_cbyol_computes_what_its_names_say(tmp_path, monkeypatch):
+  shorten(monkeypatch)
   t = values(released_names.tensors('cbyol', **SMALL))
   path = write(tmp_path / 'ckpt-1', t)
   method, probe, parts = build(path)
