@@ -124,12 +124,12 @@ def kde_entropy(z, log_kernel, plug_in=False, leave_one_out=False):
   """Joe's or the plug-in entropy of a kernel density estimate at its rows."""
   log_p = []
   for i in range(len(z)):
-    found = [
+    kernels = [
       log_kernel(z[i], z[j])
       for j in range(len(z))
       if not (leave_one_out and j == i)
     ]
-    log_p.append(np.logaddexp.reduce(found) - np.log(len(found)))
+    log_p.append(np.logaddexp.reduce(kernels) - np.log(len(kernels)))
   if not plug_in:
     return -np.mean(log_p)
   total = 0.0

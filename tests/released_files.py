@@ -166,14 +166,16 @@ def finetuned(tensors, trained):
 
 def build(path, image_size=32):
   """Our method and probe for what is inferred of a file."""
-  found = released_settings.infer(path)
+  inferred = released_settings.infer(path)
   cfg = Config(
-    **found.settings, pretrain_loss=found.methods[0], image_size=image_size
+    **inferred.settings,
+    pretrain_loss=inferred.methods[0],
+    image_size=image_size,
   )
   method = methods.make_method(plan_of(cfg, 10, 0))
   probe = None
-  if found.num_classes:
-    probe = model.Classifier(found.num_classes)
+  if inferred.num_classes:
+    probe = model.Classifier(inferred.num_classes)
     probe(method.probed(method.embed(tf.zeros([1, image_size, image_size, 3]))))
   return method, probe, released_layout.parts_of(method, probe)
 

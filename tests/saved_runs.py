@@ -42,16 +42,16 @@ class State:
     return Checkpoints(str(directory), **options, **self.items)
 
 
-def assert_same(found, expected):
-  assert len(found) == len(expected)
-  for a, b in zip(found, expected, strict=True):
+def assert_same(actual, expected):
+  assert len(actual) == len(expected)
+  for a, b in zip(actual, expected, strict=True):
     np.testing.assert_array_equal(a, b)
 
 
 def files_in(directory, pattern='*'):
   """Name -> content of the files in a directory."""
-  found = pathlib.Path(directory).glob(pattern)
-  return {p.name: p.read_bytes() for p in found if p.is_file()}
+  paths = pathlib.Path(directory).glob(pattern)
+  return {p.name: p.read_bytes() for p in paths if p.is_file()}
 
 
 def saved_run(directory, steps=(10, 20), **options):
@@ -66,9 +66,9 @@ def saved_run(directory, steps=(10, 20), **options):
 
 
 def restore(directory, state=None):
-  """-> (step restored, what was said, the state)."""
-  state, said = state or State(), []
-  return state.store(directory).restore_latest(said.append), said, state
+  """-> (step restored, the lines printed, the state)."""
+  state, lines = state or State(), []
+  return state.store(directory).restore_latest(lines.append), lines, state
 
 
 def cut(keep):

@@ -89,9 +89,9 @@ def test_mlp_values(rng, jit):
   )
   hidden = np.maximum(normalize(x @ w1, gamma, beta), 0)
   out = normalize(hidden @ w2, last_gamma)  # no ReLU at the end
-  found = tf.function(mlp, jit_compile=jit)(x, training=True)
+  actual = tf.function(mlp, jit_compile=jit)(x, training=True)
   assert out.min() < 0
-  for f, e in zip(found, [x, hidden, out], strict=True):
+  for f, e in zip(actual, [x, hidden, out], strict=True):
     np.testing.assert_allclose(f, e, rtol=1e-4, atol=1e-5)
 
 
@@ -104,9 +104,9 @@ def test_mlp_without_normalisation(rng):
   w1, bias, w2 = (v.numpy() for v in mlp.trainable_variables)
   hidden = np.maximum(x @ w1 + bias, 0)
   for training in (False, True):
-    found = mlp(x, training=training)
-    np.testing.assert_allclose(found[1], hidden, rtol=1e-5, atol=1e-5)
-    np.testing.assert_allclose(found[2], hidden @ w2, rtol=1e-4, atol=1e-5)
+    actual = mlp(x, training=training)
+    np.testing.assert_allclose(actual[1], hidden, rtol=1e-5, atol=1e-5)
+    np.testing.assert_allclose(actual[2], hidden @ w2, rtol=1e-4, atol=1e-5)
 
 
 @pytest.mark.parametrize('jit', [False, True])
@@ -121,8 +121,8 @@ def test_mlp_with_gelu(rng, jit):
   phi = np.vectorize(lambda t: (1 + math.erf(t / math.sqrt(2))) / 2)
   first = (x @ w1 + b1) * phi(x @ w1 + b1)
   second = (first @ w2 + b2) * phi(first @ w2 + b2)
-  found = tf.function(mlp, jit_compile=jit)(x, training=True)
-  for f, e in zip(found, [x, first, second, second @ w3], strict=True):
+  actual = tf.function(mlp, jit_compile=jit)(x, training=True)
+  for f, e in zip(actual, [x, first, second, second @ w3], strict=True):
     np.testing.assert_allclose(f, e, rtol=1e-4, atol=1e-5)
 
 
@@ -157,11 +157,11 @@ def test_stochastic_head(rng, jit):
   call = tf.function(
     lambda x, n: head(x, sample=lambda mu: mu + n), jit_compile=jit
   )
-  found = call(x, noise)
-  np.testing.assert_allclose(found['mu'], mu, rtol=1e-4, atol=1e-6)
-  np.testing.assert_allclose(found['z'], mu + noise, rtol=1e-4, atol=1e-6)
+  actual = call(x, noise)
+  np.testing.assert_allclose(actual['mu'], mu, rtol=1e-4, atol=1e-6)
+  np.testing.assert_allclose(actual['z'], mu + noise, rtol=1e-4, atol=1e-6)
   np.testing.assert_allclose(
-    found['prediction'], (mu + noise) @ decoder, rtol=1e-4, atol=1e-5
+    actual['prediction'], (mu + noise) @ decoder, rtol=1e-4, atol=1e-5
   )
 
   at_the_mean = head(x)
@@ -257,9 +257,9 @@ def test_normalised_prototypes_are_the_same(rng, two_replicas):
 def test_heads_in_bfloat16(rng, policy):
   x = tf.cast(rng.normal(size=[4, 8]), tf.float32)
   mlp = model.MLP(2, 5, 4)
-  found = mlp(x, training=True)
+  actual = mlp(x, training=True)
   # Rounded, what the images of a batch have in common would drown the rest.
-  assert [f.dtype for f in found[1:]] == [tf.float32] * 2
+  assert [f.dtype for f in actual[1:]] == [tf.float32] * 2
   assert model.MLP(0, 5, 4)(x)[0].dtype == tf.float32
   head = model.StochasticHead(5, 4)
   seen = head(x, training=True, sample=lambda mu: mu + 2.0**-12)
@@ -301,9 +301,9 @@ def test_variable_groups(policy):
   assert len(groups.norms) == 2 * 20 + 2 + 1
   assert len(groups.biases) == 16 + 1 + 1
   assert all(v.shape.rank > 1 for v in groups.kernels)
-  found = [*groups.kernels, *groups.norms, *groups.biases]
+  actual = [*groups.kernels, *groups.norms, *groups.biases]
   wanted = [v for part in parts for v in part.trainable_variables]
-  assert {id(v) for v in found} == {id(v) for v in wanted}
+  assert {id(v) for v in actual} == {id(v) for v in wanted}
   # Given twice, once whole and once in part: still once.
   again = model.variable_groups(mlp, mlp, mlp.layers_out[0])
   assert [len(v) for v in vars(again).values()] == [2, 0, 3]
@@ -349,19 +349,19 @@ def test_update_ema(jit):
     model.update_ema(online, target, decay)
 
   step(tf.constant(0.75))
-  found = trainable(target)
-  assert len(found) == 6
-  for f, t, o in zip(found, old, fixed, strict=True):
+  actual = trainable(target)
+  assert len(actual) == 6
+  for f, t, o in zip(actual, old, fixed, strict=True):
     np.testing.assert_allclose(f, 0.75 * t + 0.25 * o, rtol=1e-5, atol=1e-7)
   for f, o in zip(trainable(online), fixed, strict=True):
     np.testing.assert_array_equal(f, o)
   for f, o in zip(target[0].non_trainable_variables, moving, strict=True):
     np.testing.assert_array_equal(f, o)
   step(tf.constant(1.0))
-  kept = [f.numpy() for f in found]
+  kept = [f.numpy() for f in actual]
   step(tf.constant(0.0))
-  assert any((f.numpy() != k).any() for f, k in zip(found, kept, strict=True))
-  for f, o in zip(found, fixed, strict=True):
+  assert any((f.numpy() != k).any() for f, k in zip(actual, kept, strict=True))
+  for f, o in zip(actual, fixed, strict=True):
     np.testing.assert_array_equal(f, o)
 
 

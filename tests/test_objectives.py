@@ -86,10 +86,10 @@ def test_the_fixture_is_the_one_of_the_numbers(dim, total):
 def test_nt_xent_of_the_fixture(dim, temperature):
   h1, h2, _ = oracles.fixture(dim)
   expected = NT_XENT_SUM[dim, temperature]
-  found = nt_xent(*float32(h1, h2), temperature)
-  assert float(found[0] + found[1]) == pytest.approx(expected, rel=1e-5)
+  actual = nt_xent(*float32(h1, h2), temperature)
+  assert float(actual[0] + actual[1]) == pytest.approx(expected, rel=1e-5)
   if (dim, temperature) in NT_XENT:
-    np.testing.assert_allclose(found, NT_XENT[dim, temperature], rtol=1e-5)
+    np.testing.assert_allclose(actual, NT_XENT[dim, temperature], rtol=1e-5)
   assert sum(oracles.nt_xent(h1, h2, temperature)) == pytest.approx(
     expected, abs=1e-9
   )
@@ -118,10 +118,10 @@ def test_byol_distance_of_the_fixture():
 
 def test_collinear_embeddings_give_log_of_the_candidates():
   same = tf.math.l2_normalize(tf.ones([5, 8]), -1)
-  for found in nt_xent(same, same, 0.1):
-    assert float(found) == pytest.approx(math.log(9), rel=1e-6)
-  for found in nt_xent(same, same, 0.1, double=False):
-    assert float(found) == pytest.approx(math.log(5), rel=1e-6)
+  for actual in nt_xent(same, same, 0.1):
+    assert float(actual) == pytest.approx(math.log(9), rel=1e-6)
+  for actual in nt_xent(same, same, 0.1, double=False):
+    assert float(actual) == pytest.approx(math.log(5), rel=1e-6)
 
 
 @pytest.mark.parametrize('double', [True, False])
@@ -145,13 +145,13 @@ def test_ceb_matches_the_transcription(family, beta, double):
   expected, parts = oracles.c_simclr(h1, h2, z1, z2, log_e, log_b, beta, double)
   loss, first, second = c_simclr(*float32(h1, h2, z1, z2), beta, terms, double)
   assert float(loss) == pytest.approx(expected, rel=1e-5, abs=1e-5)
-  found = {
+  actual = {
     'rate1': first.rate,
     'rate2': second.rate,
     'relevant1': first.relevant,
     'relevant2': second.relevant,
   }
-  for name, value in found.items():
+  for name, value in actual.items():
     assert float(tf.reduce_mean(value)) == pytest.approx(
       parts[name], rel=1e-5, abs=1e-5
     )
@@ -220,21 +220,21 @@ def test_byol_gradient_is_tangential_and_right():
   def loss(p, y):
     return tf.reduce_mean(objectives.normalized_distance(p, y))
 
-  found = _gradients(loss, p, y)[0]
+  actual = _gradients(loss, p, y)[0]
   zero = np.ones_like(p)
   expected = oracles.finite_difference(
     lambda x: oracles.byol(x, zero, zero, y, 1.0), p
   )
-  np.testing.assert_allclose(found, expected, atol=1e-6)
-  np.testing.assert_allclose((found * p).sum(1), 0, atol=1e-6)
+  np.testing.assert_allclose(actual, expected, atol=1e-6)
+  np.testing.assert_allclose((actual * p).sum(1), 0, atol=1e-6)
 
 
 def test_accuracy_and_entropy_of_the_contrast():
   scores = vmf_scores(1.0)
   z = tf.eye(4) * 50.0
-  found = objectives.contrast(scores, z, tf.eye(4))
-  assert float(found.accuracy) == 1.0
-  assert float(found.entropy) == pytest.approx(0.0, abs=1e-5)
+  actual = objectives.contrast(scores, z, tf.eye(4))
+  assert float(actual.accuracy) == 1.0
+  assert float(actual.entropy) == pytest.approx(0.0, abs=1e-5)
   flat = objectives.contrast(scores, tf.zeros([4, 4]), tf.eye(4), tf.eye(4))
   assert float(flat.entropy) == pytest.approx(math.log(7), rel=1e-6)
   wrong = objectives.contrast(scores, tf.roll(z, 1, 0), tf.eye(4))
@@ -252,8 +252,8 @@ def test_local_rows_of_global_keys():
 
 
 def queue_loss(z, positive, queue):
-  found = objectives.queue_contrast(vmf_scores(5.0), z, positive, queue)
-  return tf.reduce_mean(found.cross_entropy)
+  actual = objectives.queue_contrast(vmf_scores(5.0), z, positive, queue)
+  return tf.reduce_mean(actual.cross_entropy)
 
 
 def queue_oracle(*arrays):
@@ -263,9 +263,9 @@ def queue_oracle(*arrays):
 def test_queue_contrast_matches_the_transcription():
   rng = np.random.default_rng(6)
   z, positive, queue = (oracles.unit_rows(rng, n, 5) for n in (3, 3, 7))
-  found = queue_loss(*float32(z, positive, queue))
+  actual = queue_loss(*float32(z, positive, queue))
   expected = queue_oracle(z, positive, queue)
-  assert float(found) == pytest.approx(expected, rel=1e-5)
+  assert float(actual) == pytest.approx(expected, rel=1e-5)
   check_gradients(queue_loss, queue_oracle, [z, positive, queue])
 
 
@@ -274,7 +274,7 @@ def test_a_queue_of_the_other_keys_is_one_way_info_nce():
   z, keys = float32(oracles.unit_rows(rng, 6, 4), oracles.unit_rows(rng, 6, 4))
   scores = vmf_scores(10.0)
   whole = objectives.contrast(scores, z, keys)
-  found = [
+  actual = [
     objectives.queue_contrast(
       scores,
       z[i : i + 1],
@@ -283,12 +283,12 @@ def test_a_queue_of_the_other_keys_is_one_way_info_nce():
     )
     for i in range(6)
   ]
-  entropies = [float(one.cross_entropy[0]) for one in found]
+  entropies = [float(one.cross_entropy[0]) for one in actual]
   np.testing.assert_allclose(entropies, whole.cross_entropy, rtol=1e-5)
   for name in ('accuracy', 'entropy'):
-    mean = np.mean([float(getattr(one, name)) for one in found])
+    mean = np.mean([float(getattr(one, name)) for one in actual])
     assert mean == pytest.approx(float(getattr(whole, name)), rel=1e-5)
-  assert {one.candidates for one in found} == {whole.candidates}
+  assert {one.candidates for one in actual} == {whole.candidates}
 
 
 def simsiam(p1, p2, z1, z2):
@@ -326,10 +326,10 @@ def test_dino_of_the_fixture(dim):
   """The raw rows 4-7 teach 0-3, without a centre: one pair of views."""
   h = float32(oracles.fixture(dim)[2])[0]
   # Of the views that the student has, the teacher's own does not count.
-  found = objectives.dino_cross_entropy(
+  actual = objectives.dino_cross_entropy(
     [tf.zeros([4, dim]), h[:4]], [h[4:]], tf.zeros([dim]), 0.1, 0.04
   )
-  assert float(tf.reduce_mean(found)) == pytest.approx(DINO[dim], rel=1e-5)
+  assert float(tf.reduce_mean(actual)) == pytest.approx(DINO[dim], rel=1e-5)
 
 
 @pytest.mark.parametrize('dim', list(SWAV))
@@ -339,8 +339,8 @@ def test_swav_of_the_fixture(dim):
   prototypes = oracles.fixture_prototypes(dim)
   s1, s2 = float32(h1 @ prototypes.T, h2 @ prototypes.T)
   codes = clustering.sinkhorn(s1, 0.05, 3)
-  found = objectives.swav_cross_entropy([codes], [s1, s2], 0.1)
-  assert float(tf.reduce_mean(found)) == pytest.approx(SWAV[dim], rel=1e-5)
+  actual = objectives.swav_cross_entropy([codes], [s1, s2], 0.1)
+  assert float(tf.reduce_mean(actual)) == pytest.approx(SWAV[dim], rel=1e-5)
   expected = oracles.cross_entropy_across_views(
     [oracles.sinkhorn(h1 @ prototypes.T, 0.05, 3)],
     [h1 @ prototypes.T / 0.1, h2 @ prototypes.T / 0.1],
@@ -365,8 +365,8 @@ def test_dino_matches_the_transcription(crops):
   def oracle(*student):
     return oracles.dino(student, teacher, centre, *temperatures)
 
-  found = float(loss(*float32(*student)))
-  assert found == pytest.approx(oracle(*student), rel=1e-5)
+  actual = float(loss(*float32(*student)))
+  assert actual == pytest.approx(oracle(*student), rel=1e-5)
   check_gradients(loss, oracle, student)
   with tf.GradientTape() as tape:
     tape.watch(constants)
@@ -389,8 +389,8 @@ def test_swav_matches_the_transcription():
   def oracle(*scores):
     return oracles.cross_entropy_across_views(codes, [s / 0.3 for s in scores])
 
-  found = float(loss(*float32(*scores)))
-  assert found == pytest.approx(oracle(*scores), rel=1e-5)
+  actual = float(loss(*float32(*scores)))
+  assert actual == pytest.approx(oracle(*scores), rel=1e-5)
   check_gradients(loss, oracle, scores)
 
 
@@ -399,12 +399,12 @@ def test_codes_get_no_gradient():
   rng = np.random.default_rng(11)
   scores = [rng.normal(size=(3, 4)) for _ in range(2)]
   codes = [clustering.sinkhorn(s, 0.5, 3) for s in float32(*scores)]
-  found = _gradients(
+  actual = _gradients(
     lambda *s: swav_loss([clustering.sinkhorn(x, 0.5, 3) for x in s])(*s),
     *scores,
   )
   expected = _gradients(swav_loss(codes), *scores)
-  for f, e in zip(found, expected, strict=True):
+  for f, e in zip(actual, expected, strict=True):
     np.testing.assert_allclose(f, e, atol=1e-7)
 
 
@@ -413,15 +413,15 @@ def test_hard_codes_make_a_classification():
   labels = tf.constant([2, 0, 3])
   scores = float32(*(rng.normal(size=(3, 4)) for _ in range(2)))
   codes = tf.one_hot(labels, 4)
-  found = objectives.swav_cross_entropy([codes], scores, 0.1)
+  actual = objectives.swav_cross_entropy([codes], scores, 0.1)
   expected, _ = objectives.classification(scores[1] / 0.1, labels)
-  assert float(tf.reduce_mean(found)) == pytest.approx(float(expected))
+  assert float(tf.reduce_mean(actual)) == pytest.approx(float(expected))
 
 
 def test_where_all_is_equal_dino_is_the_log_of_the_outputs():
   same = [tf.ones([2, 7])] * 2
-  found = objectives.dino_cross_entropy(same, same, tf.ones([7]), 0.1, 0.04)
-  np.testing.assert_allclose(found, math.log(7), rtol=1e-6)
+  actual = objectives.dino_cross_entropy(same, same, tf.ones([7]), 0.1, 0.04)
+  np.testing.assert_allclose(actual, math.log(7), rtol=1e-6)
 
 
 VIEWS = {
@@ -471,5 +471,5 @@ def test_classification_against_the_definition():
 
 
 def test_l2_loss_is_half_the_squares():
-  found = objectives.l2_loss([tf.constant([1.0, 2.0]), tf.constant([[3.0]])])
-  assert float(found) == 7.0
+  actual = objectives.l2_loss([tf.constant([1.0, 2.0]), tf.constant([[3.0]])])
+  assert float(actual) == 7.0

@@ -356,9 +356,9 @@ def test_batch_norm_gradients(rng, shape):
   with tf.GradientTape() as tape:
     tape.watch(x)
     loss = tf.reduce_sum(weights * layer(x, training=True))
-  found = tape.gradient(loss, [x, layer.gamma, layer.beta])
+  actual = tape.gradient(loss, [x, layer.gamma, layer.beta])
   expected = plain_gradients(x, layer.gamma, layer.beta, weights)
-  for f, e in zip(found, expected, strict=True):
+  for f, e in zip(actual, expected, strict=True):
     np.testing.assert_allclose(f, e, rtol=1e-4, atol=1e-5)
 
 
@@ -423,11 +423,11 @@ def test_batch_norm_without_sync_sees_its_own_replica(rng, two_replicas):
     layer = resnet.BatchNorm(sync=False)
     layer(x)
   y = run_replicas(two_replicas, layer, x, x)[0]
-  for part, found, moving in zip(
+  for part, actual, moving in zip(
     np.split(x, 2), y, layer.moving_variance.values, strict=True
   ):
     expected, _, variance = normalize(part, 1, 0)
-    np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(actual, expected, rtol=1e-4, atol=1e-5)
     np.testing.assert_allclose(moving, 0.9 + 0.1 * variance, rtol=1e-5)
 
 
@@ -509,11 +509,11 @@ def test_frozen_stages(rng, frozen):
     np.testing.assert_array_equal(h, net(x))
 
 
-def assert_close(found, expected, tolerance):
+def assert_close(actual, expected, tolerance):
   """Within tolerance of the largest value."""
   scale = np.abs(expected).max()
   assert scale > 0
-  np.testing.assert_allclose(found, expected, rtol=0, atol=tolerance * scale)
+  np.testing.assert_allclose(actual, expected, rtol=0, atol=tolerance * scale)
 
 
 def test_compiled_equals_uncompiled(rng):

@@ -87,13 +87,13 @@ def test_a_store_that_does_not_answer_does_not_end_the_signs(monkeypatch):
 
 
 def test_who_is_silent_for_a_minute_is_dead(tmp_path, waits):
-  path, said = str(tmp_path / '.lock'), []
+  path, lines = str(tmp_path / '.lock'), []
   locks._sign(path, 'other', 'pid 1 on far since ever', 7)
-  with locks._beating(path, said.append):
+  with locks._beating(path, lines.append):
     assert sum(waits) == locks._DEAD + locks._LOOK
     assert locks._holder(path)['run'] != 'other'
   assert not os.path.exists(path)
-  assert 'was last used by pid 1 on far since ever' in said[0]
+  assert 'was last used by pid 1 on far since ever' in lines[0]
 
 
 @pytest.mark.parametrize('beat', [0, 8])

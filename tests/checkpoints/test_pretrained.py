@@ -92,8 +92,8 @@ def test_a_tarball_is_read_as_its_folder_would_be(tmp_path):
   prefix = pretrained.locate(path)
   assert os.path.basename(prefix) == 'ckpt-40'
   assert not prefix.startswith(str(tmp_path))
-  found = read(prefix)
-  assert found.keys() == tensors.keys()
+  unpacked = read(prefix)
+  assert unpacked.keys() == tensors.keys()
   assert pretrained.identify(path).settings['resnet_depth'] == 18
 
 
@@ -295,12 +295,12 @@ def test_features_of_images_that_cannot_be_decoded(tmp_path, folder, capsys):
   assert call(*flags) == 0
   assert '1 of them cannot be decoded' in capsys.readouterr().out
   (path,) = tmp_path.glob('shards/*.npz')
-  found = npz(path)
-  bad = found['ids'] == 'cat/2.JPG'
+  rows = npz(path)
+  bad = rows['ids'] == 'cat/2.JPG'
   assert bad.sum() == 1 and len(bad) == 7
-  assert np.isnan(found['representation'][bad]).all()
-  assert np.isfinite(found['representation'][~bad]).all()
-  assert (found['labels'][bad] == -1).all() and (found['labels'] > 0).sum() == 6
+  assert np.isnan(rows['representation'][bad]).all()
+  assert np.isfinite(rows['representation'][~bad]).all()
+  assert (rows['labels'][bad] == -1).all() and (rows['labels'] > 0).sum() == 6
   # What is there is not mixed with new shards, nor overwritten.
   assert call(*flags) == 2
   assert 'name another folder' in capsys.readouterr().err

@@ -14,15 +14,15 @@ def test_depth_and_width_follow_from_names_and_shapes(
   shapes = released_names.tensors('byol', depth=depth, width=width)
   monkeypatch.setattr(released_settings, 'shapes_in', lambda path: shapes)
   monkeypatch.setattr(released_settings, 'step', lambda path: 7)
-  found = released_settings.infer('anywhere')
-  settings = found.settings
+  inferred = released_settings.infer('anywhere')
+  settings = inferred.settings
   assert settings['resnet_depth'] == depth
   assert settings['width_multiplier'] == width
   assert (settings['sk_ratio'], settings['stem']) == (0.0, 'imagenet')
-  assert found.methods == ('byol',) and found.num_classes == 1000
+  assert inferred.methods == ('byol',) and inferred.num_classes == 1000
   assert settings['proj_head_hidden_dim'] == 4096
   assert settings['ft_proj_selector'] == -1
-  assert f'BYOL, ResNet-{depth} {width}x' in found.describe()
+  assert f'BYOL, ResNet-{depth} {width}x' in inferred.describe()
 
 
 @pytest.mark.parametrize(
@@ -32,10 +32,10 @@ def test_the_probe_tells_its_layer_and_its_classes(monkeypatch, probe, reads):
   shapes = released_names.tensors('simclr', probe=probe)
   monkeypatch.setattr(released_settings, 'shapes_in', lambda path: shapes)
   monkeypatch.setattr(released_settings, 'step', lambda path: 7)
-  found = released_settings.infer('anywhere')
-  assert found.settings['ft_proj_selector'] == reads
-  assert found.num_classes == probe[1]
-  assert found.methods == ('contrastive', 'contrastive_ceb')
+  inferred = released_settings.infer('anywhere')
+  assert inferred.settings['ft_proj_selector'] == reads
+  assert inferred.num_classes == probe[1]
+  assert inferred.methods == ('contrastive', 'contrastive_ceb')
 
 
 @pytest.mark.parametrize(

@@ -25,8 +25,8 @@ from saved_runs import (
 
 def test_restore_brings_back_everything(tmp_path):
   expected = saved_run(tmp_path)
-  step, said, state = restore(tmp_path)
-  assert (step, said) == (20, [])
+  step, lines, state = restore(tmp_path)
+  assert (step, lines) == (20, [])
   assert_same(state.values(), expected[20])
   assert state.optimizer.iterations == 2
   straight = State()
@@ -37,8 +37,8 @@ def test_restore_brings_back_everything(tmp_path):
 
 def test_a_directory_without_checkpoints(tmp_path):
   assert files.steps(str(tmp_path / 'not there')) == []
-  step, said, state = restore(tmp_path)
-  assert (step, said) == (None, [])
+  step, lines, state = restore(tmp_path)
+  assert (step, lines) == (None, [])
   assert_same(state.values(), State().values())
 
 
@@ -97,11 +97,11 @@ def test_damage_falls_back_to_the_one_before(tmp_path, kind):
     files_in(tmp_path, 'ckpt-20.*'),
     files_in(tmp_path, 'ckpt-10.*'),
   )
-  step, said, state = restore(tmp_path)
+  step, lines, state = restore(tmp_path)
   assert step == 10
   assert_same(state.values(), expected[10])
-  assert str(tmp_path / 'ckpt-20') in said[0] and 'damaged' in said[0]
-  assert all('\n' not in line for line in said)
+  assert str(tmp_path / 'ckpt-20') in lines[0] and 'damaged' in lines[0]
+  assert all('\n' not in line for line in lines)
   assert files_in(tmp_path, 'corrupt-*') == {
     f'corrupt-{name}': content for name, content in damaged.items()
   }
@@ -141,9 +141,9 @@ def test_with_other_workers_no_save_may_fail(tmp_path, monkeypatch):
     raise tf.errors.ResourceExhaustedError(None, None, 'full')
 
   monkeypatch.setattr(tf.train.Checkpoint, 'write', write)
-  said = []
-  State().store(tmp_path / 'a').save(5, needed=False, say=said.append)
-  assert len(said) == 1
+  lines = []
+  State().store(tmp_path / 'a').save(5, needed=False, say=lines.append)
+  assert len(lines) == 1
   with pytest.raises(files.NotSaved, match='full'):
     State().store(tmp_path / 'b', alone=False).save(5, needed=False)
 
@@ -181,8 +181,8 @@ def test_a_broken_listing_loses_nothing(tmp_path, name, content):
     (tmp_path / name).unlink()
   else:
     (tmp_path / name).write_bytes(content)
-  step, said, state = restore(tmp_path)
-  assert (step, said) == (20, [])
+  step, lines, state = restore(tmp_path)
+  assert (step, lines) == (20, [])
   state.store(tmp_path).save(30)
   assert files.steps(str(tmp_path)) == [10, 20, 30]
   assert tf.train.latest_checkpoint(str(tmp_path)) == str(tmp_path / 'ckpt-30')
@@ -318,20 +318,20 @@ def test_latest_or_prefix(tmp_path):
 
 def test_retire_keeps_an_earlier_run_as_old(tmp_path):
   saved_run(tmp_path, (10, 20), keep=2)
-  before, said, state = files_in(tmp_path, 'ckpt-*'), [], State()
+  before, lines, state = files_in(tmp_path, 'ckpt-*'), [], State()
   store = state.store(tmp_path, keep=2)
-  store.retire(files.steps(str(tmp_path)), said.append)
+  store.retire(files.steps(str(tmp_path)), lines.append)
   old = {f'old-{name}': content for name, content in before.items()}
   assert files_in(tmp_path, '*ckpt-*') == old
-  assert said == ['2 earlier checkpoints are kept as old-ckpt-*']
-  assert store.restore_latest(said.append) is None
+  assert lines == ['2 earlier checkpoints are kept as old-ckpt-*']
+  assert store.restore_latest(lines.append) is None
   for step in (0, 10, 20, 30):
     store.save(step)
   assert files.steps(str(tmp_path)) == [20, 30]
   assert files_in(tmp_path, 'old-*') == old
   # A second fresh start does not overwrite what the first one kept.
   second = files_in(tmp_path, 'ckpt-20.*')
-  state.store(tmp_path).retire([20], said.append)
+  state.store(tmp_path).retire([20], lines.append)
   assert files_in(tmp_path, 'old-ckpt-*') == old
   names = {f'old-2-{name}': content for name, content in second.items()}
   assert files_in(tmp_path, 'old-2-*') == names
@@ -339,10 +339,10 @@ def test_retire_keeps_an_earlier_run_as_old(tmp_path):
 
 def test_retire_without_a_cause(tmp_path):
   saved_run(tmp_path)
-  before, said = files_in(tmp_path), []
-  State().store(tmp_path).retire([], said.append)
-  State().store(tmp_path, chief=False).retire([10, 20], said.append)
-  assert (files_in(tmp_path), said) == (before, [])
+  before, lines = files_in(tmp_path), []
+  State().store(tmp_path).retire([], lines.append)
+  State().store(tmp_path, chief=False).retire([10, 20], lines.append)
+  assert (files_in(tmp_path), lines) == (before, [])
 
 
 def test_other_workers_take_part_and_leave_nothing(tmp_path, monkeypatch):
@@ -400,7 +400,7 @@ FULL = tf.errors.ResourceExhaustedError(None, None, 'No space left on device')
 def test_a_save_that_fails_removes_its_pieces_and_may_fail_again(
   tmp_path, monkeypatch
 ):
-  store, said = begun(tmp_path), []
+  store, lines = begun(tmp_path), []
   before = files_in(tmp_path)
 
   def fail(self, path):
@@ -411,12 +411,12 @@ def test_a_save_that_fails_removes_its_pieces_and_may_fail_again(
   with monkeypatch.context() as patch:
     patch.setattr(tf.train.Checkpoint, 'write', fail)
     for count in (1, 2):
-      store.save(10, needed=False, say=said.append)
-      assert len(said) == count and 'step 10 could not be written' in said[-1]
+      store.save(10, needed=False, say=lines.append)
+      assert len(lines) == count and 'step 10 could not be written' in lines[-1]
     assert files.steps(tmp_path) == [5]
     # A third in a row ends the run, as does one that is needed.
     with pytest.raises(files.NotSaved, match='No space left'):
-      store.save(10, needed=False, say=said.append)
+      store.save(10, needed=False, say=lines.append)
     with pytest.raises(files.NotSaved, match='No space left'):
       store.save(10)
   after = files_in(tmp_path)
@@ -430,14 +430,14 @@ def test_a_save_that_fails_removes_its_pieces_and_may_fail_again(
 
 def test_a_real_write_that_fails(tmp_path):
   """The system refuses to write more than 2 kB to a file."""
-  store, said = begun(tmp_path, keep=1), []
+  store, lines = begun(tmp_path, keep=1), []
   limits = resource.getrlimit(resource.RLIMIT_FSIZE)
   resource.setrlimit(resource.RLIMIT_FSIZE, (100, limits[1]))
   try:
-    store.save(10, needed=False, say=said.append)
+    store.save(10, needed=False, say=lines.append)
   finally:
     resource.setrlimit(resource.RLIMIT_FSIZE, limits)
-  assert 'ckpt-10 could not' in said[0] or 'step 10 could not' in said[0]
+  assert 'ckpt-10 could not' in lines[0] or 'step 10 could not' in lines[0]
   assert files.steps(tmp_path) == [5] and restore(tmp_path)[0] == 5
   store.save(15)
   assert files.steps(tmp_path) == [15]

@@ -52,9 +52,9 @@ def through(net, images, mean, std):
     return net(torch.from_numpy(images).permute(0, 3, 1, 2)).numpy()
 
 
-def assert_close(found, ours):
+def assert_close(theirs, ours):
   scale = np.abs(ours).max()
-  np.testing.assert_allclose(found / scale, ours / scale, atol=1e-4)
+  np.testing.assert_allclose(theirs / scale, ours / scale, atol=1e-4)
 
 
 @pytest.mark.parametrize('library', RESNETS)

@@ -62,13 +62,13 @@ def test_the_sphere_of_the_fixture(dim, kappa, dtype, digits):
   h1, h2 = tensors(*oracles.fixture(dim)[:2], dtype=dtype)
   kernel = information.vmf_kernel(dim, kappa)
   entropy = functools.partial(information.entropy, kernel, h1, h1)
-  found = (
+  actual = (
     entropy(),
     entropy(estimator=PLUG_IN),
     entropy(leave_one_out=True),
     tf.reduce_mean(information.reconstruction(kernel, h1, h2)),
   )
-  for value, expected in zip(found, SPHERE[dim, kappa], strict=True):
+  for value, expected in zip(actual, SPHERE[dim, kappa], strict=True):
     assert value.dtype == dtype
     if expected is not None:
       assert float(value) == pytest.approx(expected, rel=digits, abs=2e-11)
@@ -79,8 +79,8 @@ def test_the_discrete_rows_of_the_fixture(dim):
   logits = oracles.fixture(dim)[2] / 0.1
   released, cross_entropy = DISCRETE[dim]
   log_p = log_probabilities(logits, 'float64')
-  found = er_discrete(log_p[:4], log_p[4:])
-  assert float(found.reconstruction) == pytest.approx(cross_entropy, abs=5e-7)
+  actual = er_discrete(log_p[:4], log_p[4:])
+  assert float(actual.reconstruction) == pytest.approx(cross_entropy, abs=5e-7)
   mean = oracles.softmax_rows(logits[:4]).mean(0)
   # What 1e-7 inside a logarithm is worth.
   assert -mean @ np.log(mean + 1e-7) == pytest.approx(released, abs=1e-11)
@@ -95,8 +95,8 @@ def test_the_published_example(seed):
   """1000 rows of 1000 dimensions, whose published value is -249.308."""
   rng = np.random.default_rng(seed)
   (z,) = tensors(oracles.unit_rows(rng, 1000, 1000))
-  found = information.entropy(information.vmf_kernel(1000, 10.0), z, z)
-  assert float(found) == pytest.approx(-2035.1466, abs=1e-3)
+  actual = information.entropy(information.vmf_kernel(1000, 10.0), z, z)
+  assert float(actual) == pytest.approx(-2035.1466, abs=1e-3)
 
 
 def test_uniform_rows_have_the_entropy_of_the_sphere():
@@ -104,9 +104,9 @@ def test_uniform_rows_have_the_entropy_of_the_sphere():
   (z,) = tensors(oracles.unit_rows(np.random.default_rng(0), 512, 256))
   kernel = information.vmf_kernel(256, 10.0)
   exact = distributions.log_sphere_area(256)
-  found = information.entropy(kernel, z, z, leave_one_out=True)
+  actual = information.entropy(kernel, z, z, leave_one_out=True)
   # The standard deviation over seeds is 0.002.
-  assert float(found) == pytest.approx(exact, abs=6e-3)
+  assert float(actual) == pytest.approx(exact, abs=6e-3)
   assert float(information.entropy(kernel, z, z)) == pytest.approx(
     -347.929, abs=2e-3
   )
@@ -120,12 +120,12 @@ def test_collapse_leaves_the_kernels_peak(dim, kappa, leave_one_out, estimator):
   (z,) = tensors(np.repeat(oracles.unit_rows(rng, 1, dim), 32, 0))
   kernel = information.vmf_kernel(dim, kappa)
   how = {'leave_one_out': leave_one_out, 'estimator': estimator}
-  found = information.er(kernel, z, z, z, z, **how)
+  actual = information.er(kernel, z, z, z, z, **how)
   peak = distributions.vmf_log_normalizer(dim, kappa) + kappa
   rounding = kappa * 2e-7
-  assert float(found.entropy) == pytest.approx(-peak, rel=1e-7, abs=rounding)
-  assert float(found.reconstruction) == pytest.approx(-peak, rel=1e-7)
-  assert float(found.loss) == pytest.approx(0.0, abs=rounding)
+  assert float(actual.entropy) == pytest.approx(-peak, rel=1e-7, abs=rounding)
+  assert float(actual.reconstruction) == pytest.approx(-peak, rel=1e-7)
+  assert float(actual.loss) == pytest.approx(0.0, abs=rounding)
 
 
 # Kernel, its oracle.
@@ -157,7 +157,7 @@ def test_entropy_and_er_match_the_transcription(name, plug_in, leave_one_out):
   h = [oracles.kde_entropy(z, log_kernel, **how) for z in (z1, z2)]
   loss = oracles.er(z1, z2, log_kernel, **how)
   a, b = tensors(z1, z2)
-  found = information.er_symmetric(
+  actual = information.er_symmetric(
     kernel,
     a,
     b,
@@ -166,9 +166,9 @@ def test_entropy_and_er_match_the_transcription(name, plug_in, leave_one_out):
     leave_one_out=leave_one_out,
     estimator=PLUG_IN if plug_in else information.joe,
   )
-  assert float(found.entropy) == pytest.approx(np.mean(h), abs=2e-6)
-  assert float(found.loss) == pytest.approx(loss, abs=2e-6)
-  difference = found.reconstruction - found.entropy
+  assert float(actual.entropy) == pytest.approx(np.mean(h), abs=2e-6)
+  assert float(actual.loss) == pytest.approx(loss, abs=2e-6)
+  difference = actual.reconstruction - actual.entropy
   assert float(difference) == pytest.approx(loss, abs=2e-6)
 
 
@@ -188,8 +188,8 @@ def test_the_normalizer_cancels(dim, kappa):
   expected -= kappa * np.mean(np.sum(h1 * h2, 1))
   a, b = tensors(h1, h2)
   kernel = information.vmf_kernel(dim, kappa)
-  found = information.er_symmetric(kernel, a, b, a, b)
-  assert float(found.loss) == pytest.approx(expected, rel=1e-6)
+  actual = information.er_symmetric(kernel, a, b, a, b)
+  assert float(actual.loss) == pytest.approx(expected, rel=1e-6)
 
 
 def test_two_kernels_keep_their_own_normalizers():
@@ -198,23 +198,23 @@ def test_two_kernels_keep_their_own_normalizers():
   z, p, y = (oracles.unit_rows(rng, 6, 16) for _ in range(3))
   spread, near = (information.vmf_kernel(16, kappa) for kappa in (5.0, 20.0))
   a, b, c = tensors(z, p, y)
-  found = information.er(spread, a, a, b, c, reconstruction_kernel=near)
+  actual = information.er(spread, a, a, b, c, reconstruction_kernel=near)
   h = oracles.kde_entropy(z, vmf(5.0))
   rec = -np.mean([vmf(20.0)(*pair) for pair in zip(y, p, strict=True)])
-  assert float(found.entropy) == pytest.approx(h, rel=1e-6)
-  assert float(found.reconstruction) == pytest.approx(rec, rel=1e-6)
-  assert float(found.loss) == pytest.approx(rec - h, rel=1e-6)
+  assert float(actual.entropy) == pytest.approx(h, rel=1e-6)
+  assert float(actual.reconstruction) == pytest.approx(rec, rel=1e-6)
+  assert float(actual.loss) == pytest.approx(rec - h, rel=1e-6)
 
 
 def test_reconstruction_is_affine_in_byols_loss():
   h1, h2 = tensors(*oracles.fixture(256)[:2])
   distance = objectives.normalized_distance(h1, h2)
   for kappa in (4.0, 10.0):
-    found = information.reconstruction(
+    actual = information.reconstruction(
       information.vmf_kernel(256, kappa), h1, h2
     )
     peak = distributions.vmf_log_normalizer(256, kappa) + kappa
-    np.testing.assert_allclose(found, kappa / 2 * distance - peak, rtol=1e-7)
+    np.testing.assert_allclose(actual, kappa / 2 * distance - peak, rtol=1e-7)
 
 
 @pytest.mark.parametrize('dim', [1, 2, 16, 511])
@@ -222,9 +222,11 @@ def test_alpha_2_is_the_isotropic_gaussian(dim):
   z, mu = np.random.default_rng(5).normal(size=(2, 6, dim))
   for sigma in (0.3, 1.0, 4.0):
     kernel = information.gaussian_kernel(dim, sigma * math.sqrt(2))
-    found = information.reconstruction(kernel, *tensors(mu, z, dtype='float64'))
+    actual = information.reconstruction(
+      kernel, *tensors(mu, z, dtype='float64')
+    )
     expected = -distributions.gaussian_log_prob(z, mu, sigma)
-    np.testing.assert_allclose(found, expected, rtol=1e-12, atol=1e-12)
+    np.testing.assert_allclose(actual, expected, rtol=1e-12, atol=1e-12)
 
 
 @pytest.mark.parametrize('alpha', [0.7, 1.0, 2.0, 3.0])
@@ -232,22 +234,22 @@ def test_alpha_2_is_the_isotropic_gaussian(dim):
 def test_generalized_gaussians_have_mass_one(dim, alpha):
   z, mu = np.random.default_rng(6).normal(size=(2, dim))
   kernel = information.gaussian_kernel(dim, 1.3, alpha)
-  found = information.reconstruction(
+  actual = information.reconstruction(
     kernel, *tensors(mu[None], z[None], dtype='float64')
   )
   expected = -oracles.log_generalized_gaussian(z, mu, 1.3, alpha)
-  assert float(found[0]) == pytest.approx(expected, rel=1e-12)
+  assert float(actual[0]) == pytest.approx(expected, rel=1e-12)
 
 
 def test_on_the_line_it_is_scipys():
   z = np.linspace(-3, 3, 7)[:, None]
   for alpha in (0.5, 1.0, 4.0):
     kernel = information.gaussian_kernel(1, 1.7, alpha)
-    found = information.reconstruction(
+    actual = information.reconstruction(
       kernel, *tensors(np.zeros_like(z), z, dtype='float64')
     )
     expected = -scipy.stats.gennorm.logpdf(z[:, 0], alpha, scale=1.7)
-    np.testing.assert_allclose(found, expected, rtol=1e-12)
+    np.testing.assert_allclose(actual, expected, rtol=1e-12)
 
 
 def gradients(function, *inputs):
@@ -301,12 +303,12 @@ def test_gradients_of_er(alpha, plug_in, leave_one_out):
     how = {'plug_in': plug_in, 'leave_one_out': leave_one_out}
     return oracles.er(at(h1), at(h2), log_kernel, **how)
 
-  _, found = gradients(loss, h1, h2)
+  _, actual = gradients(loss, h1, h2)
   expected = [
     oracles.finite_difference(lambda x: oracle(x, h2), h1),
     oracles.finite_difference(lambda x: oracle(h1, x), h2),
   ]
-  for gradient, numeric in zip(found, expected, strict=True):
+  for gradient, numeric in zip(actual, expected, strict=True):
     assert np.abs(numeric).max() > 1e-2
     np.testing.assert_allclose(gradient, numeric, atol=1e-8)
 
@@ -342,16 +344,16 @@ def test_coincident_rows_have_finite_gradients(alpha):
   def loss(z):
     return information.er(kernel, z, z, z, z, leave_one_out=True).loss
 
-  value, (found,) = gradients(loss, z)
-  assert np.isfinite(value) and np.isfinite(found).all()
+  value, (actual,) = gradients(loss, z)
+  assert np.isfinite(value) and np.isfinite(actual).all()
 
 
 def test_discrete_entropy_is_exact():
   """Its greatest value is log d; certainty has none, and a gradient."""
   for dim in (2, 16, 4096):
     uniform = tf.fill([dim], tf.constant(1 / dim, tf.float64))
-    found = information.discrete_entropy(uniform)
-    assert float(found) == pytest.approx(math.log(dim), abs=1e-12)
+    actual = information.discrete_entropy(uniform)
+    assert float(actual) == pytest.approx(math.log(dim), abs=1e-12)
   value, (gradient,) = gradients(information.discrete_entropy, tf.eye(3))
   np.testing.assert_array_equal(value, np.zeros(3))
   assert np.isfinite(gradient).all()
@@ -368,9 +370,9 @@ def test_entrec_discrete_matches_the_transcription(scale):
   logits1, logits2 = scale * np.random.default_rng(11).normal(size=(2, 5, 6))
   expected = oracles.entrec_discrete(logits1, logits2)
   log_p1, log_p2 = map(log_probabilities, (logits1, logits2))
-  found = er_discrete(log_p1, log_p2)
-  assert float(found.loss) == pytest.approx(expected, rel=1e-6)
-  difference = found.reconstruction - found.entropy
+  actual = er_discrete(log_p1, log_p2)
+  assert float(actual.loss) == pytest.approx(expected, rel=1e-6)
+  difference = actual.reconstruction - actual.entropy
   assert float(difference) == pytest.approx(expected, rel=1e-6)
 
 
@@ -380,7 +382,7 @@ def test_gradients_of_entrec_discrete():
   def loss(*logits):
     return er_discrete(*map(tf.nn.log_softmax, logits)).loss
 
-  _, found = gradients(loss, logits1, logits2)
+  _, actual = gradients(loss, logits1, logits2)
   expected = [
     oracles.finite_difference(
       lambda x: oracles.entrec_discrete(x, logits2), logits1
@@ -389,7 +391,7 @@ def test_gradients_of_entrec_discrete():
       lambda x: oracles.entrec_discrete(logits1, x), logits2
     ),
   ]
-  for gradient, numeric in zip(found, expected, strict=True):
+  for gradient, numeric in zip(actual, expected, strict=True):
     assert np.abs(numeric).max() > 1e-2
     np.testing.assert_allclose(gradient, numeric, atol=1e-9)
 
@@ -397,8 +399,8 @@ def test_gradients_of_entrec_discrete():
 def test_entrec_discrete_is_least_for_sharp_balanced_equal_codes():
   """-log d: every class as often, all certain, and both views agreeing."""
   log_p = tf.nn.log_softmax(100.0 * tf.eye(6))
-  found = er_discrete(log_p, log_p)
-  assert float(found.loss) == pytest.approx(-math.log(6), rel=1e-6)
+  actual = er_discrete(log_p, log_p)
+  assert float(actual.loss) == pytest.approx(-math.log(6), rel=1e-6)
   collapsed = tf.nn.log_softmax(100.0 * tf.one_hot([2] * 6, 6))
   assert float(er_discrete(collapsed, collapsed).loss) == 0.0
 
@@ -425,7 +427,7 @@ def test_bounds_leave_each_row_out():
   rng = np.random.default_rng(14)
   z1, z2 = (oracles.unit_rows(rng, 6, 5) for _ in range(2))
   a, b = tensors(z1, z2)
-  found = information.bounds(information.vmf_kernel(5, 10.0), a, b, a, b)
+  actual = information.bounds(information.vmf_kernel(5, 10.0), a, b, a, b)
   h = np.mean(
     [oracles.kde_entropy(z, vmf(10.0), leave_one_out=True) for z in (z1, z2)]
   )
@@ -439,7 +441,7 @@ def test_bounds_leave_each_row_out():
     'er_bound': h - rec,
     'infonce_bound': math.log(6) - cross_entropy,
   }
-  assert {k: float(v) for k, v in found.items()} == pytest.approx(
+  assert {k: float(v) for k, v in actual.items()} == pytest.approx(
     expected, abs=2e-6
   )
 
@@ -493,10 +495,10 @@ def eager(batch):
   return values_and_gradients(*batch)
 
 
-def assert_same(found, expected):
+def assert_same(actual, expected):
   tf.nest.map_structure(
     lambda a, b: np.testing.assert_allclose(a, b, rtol=2e-6, atol=2e-6),
-    found,
+    actual,
     expected,
   )
 

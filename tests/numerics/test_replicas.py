@@ -117,8 +117,8 @@ def test_what_the_first_replica_has(two_replicas):
   def run(x):
     return two_replicas.run(replicas.of_first_replica, args=(x,))
 
-  found = run(per_replica(two_replicas, np.array([[1, 2], [3, 4]], np.int32)))
-  for x in found.values:
+  actual = run(per_replica(two_replicas, np.array([[1, 2], [3, 4]], np.int32)))
+  for x in actual.values:
     np.testing.assert_array_equal(x, [1, 2])
   assert replicas.of_first_replica(3.0) == 3.0
 

@@ -16,8 +16,8 @@ from cvr.numerics import schedules
 )
 def test_ema_ramp_at_the_quarters(base, expected):
   ramp = schedules.ema_ramp(base, 1000)
-  found = [float(ramp(step)) for step in (0, 250, 500, 750, 1000)]
-  np.testing.assert_allclose(found, expected, atol=6e-7)
+  actual = [float(ramp(step)) for step in (0, 250, 500, 750, 1000)]
+  np.testing.assert_allclose(actual, expected, atol=6e-7)
 
 
 def test_an_ema_coefficient_may_stay_where_it_is():
@@ -74,8 +74,8 @@ TABLE = [
 @pytest.mark.parametrize('row', range(len(TABLE)))
 def test_schedules_of_the_other_families(row):
   schedule, table = TABLE[row]
-  found = [float(schedule(step)) for step in table]
-  np.testing.assert_allclose(found, [*table.values()], rtol=1e-6)
+  actual = [float(schedule(step)) for step in table]
+  np.testing.assert_allclose(actual, [*table.values()], rtol=1e-6)
 
 
 @pytest.mark.parametrize('row', range(len(TABLE)))
@@ -83,9 +83,9 @@ def test_schedules_take_the_steps_of_a_compiled_program(row):
   schedule, table = TABLE[row]
   call = tf.function(schedule, jit_compile=True)
   for step in map(int, table):
-    found = call(tf.constant(step, tf.int64))
-    assert found.dtype == tf.float32
-    assert float(found) == pytest.approx(float(schedule(step)), rel=1e-6)
+    actual = call(tf.constant(step, tf.int64))
+    assert actual.dtype == tf.float32
+    assert float(actual) == pytest.approx(float(schedule(step)), rel=1e-6)
 
 
 def test_beta_schedules():
