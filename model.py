@@ -270,9 +270,10 @@ class Prototypes(keras.layers.Layer):
     return tf.matmul(x, self.vectors())
 
   def normalize(self, held=False):
-    """Resets columns to length 1, as SwAV after every update; held: not now.
+    """Resets columns to length 1, as SwAV after every update.
 
     A gradient is orthogonal to its vector, which would grow and turn less.
+    held: [] bool, the kernel stays as it is.
     """
     self.kernel.assign(tf.where(held, self.kernel, self.vectors()))
 

@@ -62,8 +62,9 @@ def trained(
   options = {'stem': 'imagenet', 'sk_ratio': 0.0, 'se_ratio': 0.0}
   options |= dict(layers)
 
-  def make(cfg):
-    return resnet.ResNet(cfg.resnet_depth, width, **options)
+  def make(plan):
+    del plan
+    return resnet.ResNet(depth, width, **options)
 
   monkeypatch.setattr(skeletons, 'make_encoder', make)
   settings = {
