@@ -20,8 +20,8 @@ from torch import nn
 class SamePool(nn.Module):
   """The 3x3 max pool as TensorFlow's SAME pads it.
 
-  Behind, and in front only of an odd number of rows or columns; torch's
-  padding=1 pads in front of all. What comes in is a ReLU's: zeros are neutral.
+  At the end, and at the start only of an odd number of rows or columns; torch's
+  padding=1 always pads both. Inputs come from a ReLU: zeros are neutral.
   """
 
   def forward(self, x):
@@ -37,7 +37,7 @@ def load(path, resnet):
   """
   with safe_open(path, 'pt') as file:
     tensors = {name: file.get_tensor(name) for name in file.keys()}
-    about = file.metadata()
+    metadata = file.metadata()
   groups = [f'layer{g}.' for g in range(1, 5)]
   counts = [
     len({n.split('.')[1] for n in tensors if n.startswith(g)}) for g in groups
@@ -47,11 +47,11 @@ def load(path, resnet):
   for name, old in list(net.named_modules()):
     if f'{name}.weight' not in tensors:
       continue
-    # Built anew: wider networks and other stems have the same names.
+    # Replaced: wider networks and other stems have the same names.
     out, *rest = tensors[f'{name}.weight'].shape
     if isinstance(old, nn.Conv2d):
       size = rest[1]
-      stride = old.stride if name != 'conv1' else int(about['stem_stride'])
+      stride = old.stride if name != 'conv1' else int(metadata['stem_stride'])
       new = nn.Conv2d(rest[0], out, size, stride, size // 2, bias=False)
     elif isinstance(old, nn.BatchNorm2d):
       new = nn.BatchNorm2d(out)
@@ -61,15 +61,14 @@ def load(path, resnet):
     setattr(net.get_submodule(parent), last, new)
   if 'fc.weight' not in tensors:
     net.fc = nn.Identity()
-  net.maxpool = SamePool() if about['max_pool'] == 'true' else nn.Identity()
+  net.maxpool = SamePool() if metadata['max_pool'] == 'true' else nn.Identity()
   net.load_state_dict(tensors)
-  return net.eval(), json.loads(about['mean']), json.loads(about['std'])
+  return net.eval(), json.loads(metadata['mean']), json.loads(metadata['std'])
 
 
 def main(folder):
   (path,) = pathlib.Path(folder).glob('*.safetensors')
-  there = importlib.util.find_spec
-  name = 'timm' if there('timm') else 'torchvision'
+  name = 'timm' if importlib.util.find_spec('timm') else 'torchvision'
   resnet = importlib.import_module(f'{name}.models.resnet')
   net, mean, std = load(path, resnet)
   with np.load(pathlib.Path(folder) / 'parity.npz') as file:

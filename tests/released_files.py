@@ -44,8 +44,8 @@ def values(shapes, seed=0):
     elif name.endswith(('gamma', 'moving_variance')):
       tensors[name] = rng.uniform(0.5, 1.5, shape).astype(np.float32)
     else:
-      scale = np.sqrt(1 / max(1, np.prod(shape[:-1])))
-      tensors[name] = (scale * rng.standard_normal(shape)).astype(np.float32)
+      scale = np.float32(1 / np.sqrt(max(1, np.prod(shape[:-1]))))
+      tensors[name] = scale * rng.standard_normal(shape, np.float32)
   return tensors
 
 
