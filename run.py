@@ -105,30 +105,30 @@ def _read(cfg, strategy, monitor):
     state, total = loading.rebuild(cfg, strategy, examples)
     online.follow(cfg, strategy, state, total, monitor)
     return
-  found = loading.identify(cfg)
-  state = loading.load(cfg, strategy, found, monitor.say)
+  checkpoint = loading.identify(cfg)
+  state = loading.load(cfg, strategy, checkpoint, monitor.say)
   if cfg.mode == 'export':
     from cvr.exports import export
 
     model = export.Trained(
       state=state,
-      checkpoint=found,
+      checkpoint=checkpoint,
       mean_std=state.method.plan.recipe.mean_std,
       image_size=cfg.image_size,
-      again=lambda: loading.untrained(cfg, strategy, found),
+      again=lambda: loading.untrained(cfg, strategy, checkpoint),
     )
     export.export(cfg.format, cfg.output, model, monitor.say)
   else:
-    _measure(cfg, strategy, state, found, monitor)
+    _measure(cfg, strategy, state, checkpoint, monitor)
 
 
-def _measure(cfg, strategy, state, found, monitor):
+def _measure(cfg, strategy, state, checkpoint, monitor):
   """What cvr/evaluation does with a trained model."""
   folder, say = monitor.model_dir, monitor.say
   if cfg.mode == 'eval':
     from cvr.evaluation import online
 
-    online.evaluate_state(cfg, strategy, state, found.step, monitor)
+    online.evaluate_state(cfg, strategy, state, checkpoint.step, monitor)
   elif cfg.mode == 'extract_features':
     from cvr.evaluation import features
 
@@ -137,7 +137,7 @@ def _measure(cfg, strategy, state, found, monitor):
     from cvr.evaluation import evaluate
 
     with _locked(folder, monitor):
-      evaluate.evaluate(cfg, strategy, state, found, folder, say)
+      evaluate.evaluate(cfg, strategy, state, checkpoint, folder, say)
   elif cfg.mode == 'latents':
     from cvr.evaluation.latents import study
 
@@ -146,7 +146,7 @@ def _measure(cfg, strategy, state, found, monitor):
     from cvr.evaluation.search import search
 
     path = cfg.output or search.index_path(cfg, folder)
-    search.search(cfg, strategy, state, found, path, say)
+    search.search(cfg, strategy, state, checkpoint, path, say)
 
 
 def _explained(error):

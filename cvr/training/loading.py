@@ -42,30 +42,30 @@ def rebuild(cfg, strategy, num_examples=None):
     return make_state(plan), plan.total
 
 
-def untrained(cfg, strategy, found, optimizing=False):
+def untrained(cfg, strategy, checkpoint, optimizing=False):
   """A State that a pretrained.Checkpoint fits into."""
   if not optimizing:
     cfg = _any_optimizer(cfg)
   plan = make_plan(
     cfg,
-    found.record.get('num_examples'),
-    found.num_classes,
+    checkpoint.record.get('num_examples'),
+    checkpoint.num_classes,
     strategy.num_replicas_in_sync,
   )
   with strategy.scope():
     return make_state(plan)
 
 
-def load(cfg, strategy, found, say):
+def load(cfg, strategy, checkpoint, say):
   """A pretrained.Checkpoint -> its State.
 
   With the optimizer's momentum and step for an export that holds them.
   """
   optimizing = cfg.mode == 'export' and cfg.format == 'released'
-  state = untrained(cfg, strategy, found, optimizing)
+  state = untrained(cfg, strategy, checkpoint, optimizing)
   say(
     pretrained.load(
-      found.path,
+      checkpoint.path,
       [],
       state.method,
       state.probe,
