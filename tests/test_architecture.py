@@ -40,6 +40,19 @@ def test_the_front_is_the_design_card():
   assert top == FRONT | {'run', 'setup'}
 
 
+def test_the_front_is_installed():
+  setup = ast.walk(ast.parse((ROOT / 'setup.py').read_text()))
+  (modules,) = (
+    ast.literal_eval(node.value)
+    for node in setup
+    if isinstance(node, ast.keyword) and node.arg == 'py_modules'
+  )
+  assert {*modules} == FRONT | {'run'}
+  # find_packages() takes the folders that have one of these.
+  folders = {p.parent for p in ROOT.glob('cvr/**/*.py')}
+  assert all((folder / '__init__.py').exists() for folder in folders)
+
+
 def test_the_front_imports_numerics_and_itself():
   for name in FRONT:
     ours = {m for m in imports(TREES[name]) if m.partition('.')[0] == 'cvr'}
