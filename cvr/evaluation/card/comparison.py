@@ -14,8 +14,7 @@ from cvr.evaluation.card import files, page, plots, schema
 # Parts of a protocol that are outcomes rather than settings: they may differ.
 _OUTCOMES = """chosen seed checkpoint validation_accuracy iterations
   not_converged refit learning_rate_used floor_taken_off concentration pairs
-  left_out mean max
-  median place""".split()
+  left_out mean max median place""".split()
 # Scores are float32; a value further away than this is not their mean.
 _ROUNDING = 1e-4
 
