@@ -250,6 +250,7 @@ def numpy_blur(image, sigma, radius):
     (40, 64, 2, False),
     (40, 64, 2, True),
     (230, 20, 11, False),
+    (230, 20, 11, True),
   ],
 )
 def test_gaussian_blur(height, width, radius, jit):

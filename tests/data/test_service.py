@@ -1,8 +1,8 @@
 """The data service: a dispatcher here, workers in processes of their own."""
 
-import contextlib
 import os
 import pathlib
+import signal
 import socket
 import subprocess
 import sys
@@ -23,58 +23,32 @@ from small_shards import ROWS, SMALL, augment, indices, make_shards, take
 ROOT = str(pathlib.Path(__file__).parents[2])
 
 
-@contextlib.contextmanager
-def worker_script(address, count, python=sys.executable):
-  """Runs the script -> the lines of its workers; ends it and them."""
+@pytest.fixture(scope='module')
+def workers():
+  """Two workers of the script -> (the address, their process ids)."""
+  server = tf.data.experimental.service.DispatchServer()
   env = {
-    'DISPATCHER': address.removeprefix('grpc://'),
+    'DISPATCHER': server.target.removeprefix('grpc://'),
     'HOST_NAME': '127.0.0.1',
-    'PYTHON': python,
+    'PYTHON': sys.executable,
   }
   with subprocess.Popen(
-    ['bash', f'{ROOT}/scripts/data_workers.sh', str(count)],
+    ['bash', f'{ROOT}/scripts/data_workers.sh', '2'],
     env=os.environ | env,
     stdout=subprocess.PIPE,
     text=True,
   ) as script:
-    lines = sorted(script.stdout.readline() for _ in range(1 + count))
-    assert lines[0] == f'--data_service={address}\n'
+    lines = sorted(script.stdout.readline() for _ in range(3))
+    assert lines[0] == f'--data_service={server.target}\n'
+    assert lines[1].startswith('worker at 127.0.0.1:')
     with open(f'/proc/{script.pid}/task/{script.pid}/children') as file:
       workers = [int(pid) for pid in file.read().split()]
-    assert len(workers) == count
-    yield lines[1:]
+    assert len(workers) == 2
+    yield server.target, workers
     script.terminate()
   assert script.returncode == 143
   assert not any(os.path.exists(f'/proc/{pid}') for pid in workers)
-
-
-@pytest.fixture(scope='module')
-def workers():
-  """A worker of the script and one in this process.
-
-  -> the dispatcher's address, a function that kills the first by a signal.
-  """
-  service_of = tf.data.experimental.service
-  server = service_of.DispatchServer()
-  dispatcher = server.target.removeprefix('grpc://')
-  here = service_of.WorkerServer(service_of.WorkerConfig(dispatcher))
-  with contextlib.ExitStack() as script:
-    (line,) = script.enter_context(worker_script(server.target, 1))
-    assert line.startswith('worker at 127.0.0.1:')
-    yield server.target, script.close
-  here._stop()
   server._stop()
-
-
-def test_the_script_starts_and_ends_all_workers(tmp_path):
-  """With a program in place of Python that prints its arguments."""
-  program = tmp_path / 'python'
-  program.write_text('#!/bin/sh\necho "$@"; exec sleep 60')
-  program.chmod(0o700)
-  with worker_script('grpc://there:1', 2, str(program)) as lines:
-    assert lines == 2 * [
-      '-m cvr.data.service --host=127.0.0.1 worker --dispatcher=there:1\n'
-    ]
 
 
 def shared(info, address, rows=ROWS, **settings):
@@ -221,12 +195,12 @@ def test_a_restarted_dispatcher_is_not_taken_for_damaged_data(tmp_path):
 def test_a_folder_resumes_and_a_killed_worker_does_not_stop_it(
   workers, tmp_path
 ):
-  address, kill_one = workers
+  address, (worker, _) = workers
   info = info_of('folder', tmp_path)
   dataset = shared(info, address, start_step=11).as_numpy_iterator()
   before = [next(dataset) for _ in range(5)]
   assert len(service.check(address)) == 2
-  kill_one()
+  os.kill(worker, signal.SIGKILL)
   after = [next(dataset) for _ in range(3 * info.num_examples)]
   arrived = [v for b in before + after for v in b['views'][0][:, 0, 0, 0]]
   assert len(arrived) == len(set(arrived)) and len(after[-1]['index']) == 8
