@@ -223,10 +223,9 @@ def _values(prefix):
   import tensorflow as tf
 
   reader = tf.train.load_checkpoint(prefix)
-  found = {n: np.asarray(reader.get_tensor(n)) for n in _tensors(prefix)}
-  # The graph of objects counts its nodes in the order of their creation.
-  found.pop('_CHECKPOINTABLE_OBJECT_GRAPH', None)
-  return {name: value for name, value in found.items() if value.dtype != object}
+  values = {n: np.asarray(reader.get_tensor(n)) for n in _tensors(prefix)}
+  # Not text: the record of the run, and the graph of objects.
+  return {n: value for n, value in values.items() if value.dtype.kind in 'iufb'}
 
 
 def _metrics(folder):
