@@ -1,0 +1,311 @@
+"""What is refused or warned of: the flag, the value and what to do."""
+
+import dataclasses
+import importlib.util
+import re
+
+import pytest
+
+from cvr.configs import (
+  checks,
+  derived,
+)
+from cvr.configs.config import Config, ConfigError
+from small_data import take_local_crops
+from typed import ROOT, evaluating, parse, refusal, warnings
+
+WRONG = [
+  # What absl finds, or lets pass.
+  ('--bz=16', ['--bz', '--help']),
+  ('--tempratur=1', ['--tempratur', '--temperature']),
+  ('--lr=0.1', ['--lr', '--learning_rate']),
+  ('--temperature=abc', ['--temperature=abc', 'a number']),
+  ('--temperature=nan', ['--temperature=nan', 'a number']),
+  ('--learning_rate=inf', ['--learning_rate=inf', 'a number']),
+  ('--train_steps=1.5', ['--train_steps=1.5', 'a whole number']),
+  ('--train_steps', ['train_steps', 'value']),
+  ('--mode=test', ['--mode=test', 'train_then_eval']),
+  ('--use_blur=maybe', ['--use_blur=maybe', 'true or false']),
+  ('--nouse_blur=true', ['--nouse_blur=true']),
+  ('method=byol', ['method=byol', '--pretrain_loss']),
+  ('pretrain_loss=byol', ['--pretrain_loss=byol?']),
+  ('--use_tpu true', ['true', '--flag=true']),
+  ('--seed=1 -- --seed=2', ['--seed=2']),
+  ('--flagfile=/etc/hostname', ['--flagfile=/etc/hostname']),
+  ('--undefok=foo --foo=1', ['--undefok=foo']),
+  ('--preset=bigrun', ['--preset=bigrun', 'csimclr_300epochs']),
+  # One flag.
+  ('--train_batch_size=0', ['--train_batch_size=0', '[1, inf)']),
+  ('--temperature=0', ['--temperature=0.0', '(0, inf)']),
+  ('--kappa_e=-1', ['--kappa_e=-1.0', '(0, inf)']),
+  ('--ceb_beta=-0.1', ['--ceb_beta=-0.1', '[0, inf)']),
+  ('--momentum=1', ['--momentum=1.0', '[0, 1)']),
+  ('--ema_alpha=1.1', ['--ema_alpha=1.1', '[0, 1]']),
+  ('--area_range_lower_bound=0', ['--area_range_lower_bound', '(0, 1]']),
+  ('--color_jitter_hue=0.6', ['--color_jitter_hue=0.6', '[0, 0.5]']),
+  ('--fine_tune_after_block=5', ['--fine_tune_after_block=5', '[-1, 4]']),
+  ('--resnet_depth=19', ['--resnet_depth=19', '18, 34, 50, 101, 152, 200']),
+  ('--width_multiplier=3', ['--width_multiplier=3', '1, 2, 4']),
+  ('--dataset=../../etc', ['--dataset=../../etc', 'TFDS']),
+  ('--dataset=cifar10/../x', ['--dataset=cifar10/../x', 'TFDS']),
+  ('--dataset=folder:', ['--dataset=folder:', 'folder:PATH']),
+  ('--dataset=folder:/no/such', ['--dataset=folder:/no/such', 'no such']),
+  ('--model_dir=run[1]', ['--model_dir=run[1]', '[ ] * ?']),
+  ('--model_dir=run*', ['--model_dir=run*', '[ ] * ?']),
+  ('--data_service=localhost:5050', ['=localhost:5050', 'grpc://localhost']),
+  ('--data_service=grpc://host', ['--data_service=grpc://host', ':5050']),
+  ('--eval_name=../x', ['--eval_name=../x', 'letters']),
+  ('--health_pairs=1', ['--health_pairs=1', 'at least 2']),
+  ('--area_range_upper_bound=1.5', ['--area_range_upper_bound=1.5', '(0, 1]']),
+  (
+    '--area_range_upper_bound=0.07',
+    ['--area_range_upper_bound=0.07', '0.08', '--area_range_lower_bound'],
+  ),
+  ('--grayscale_probability=1.1', ['--grayscale_probability=1.1', '[0, 1]']),
+  ('--color_jitter_probability=-1', ['--color_jitter_probability', '[0, 1]']),
+  ('--local_crops=17', ['--local_crops=17', '[0, 16]']),
+  ('--local_size=7', ['--local_size=7', '[8, inf)']),
+  ('--local_area=0.1', ['--local_area=0.1', "'0.05,0.14'"]),
+  ('--local_area=0.2,0.1', ['--local_area=0.2,0.1', "'0.05,0.14'"]),
+  ('--local_area=0,0.1', ['--local_area=0,0.1', "'0.05,0.14'"]),
+  ('--local_area=0.5,1.1', ['--local_area=0.5,1.1', "'0.05,0.14'"]),
+  ('--local_area=nan,1', ['--local_area=nan,1', "'0.05,0.14'"]),
+  ('--local_area=small', ['--local_area=small', "'0.05,0.14'"]),
+  (
+    '--local_crops=6 --pretrain_loss=byol',
+    ['--local_crops=6', '--pretrain_loss=byol', 'two views'],
+  ),
+  ('--blur_probability=0.5', ['--blur_probability=0.5', 'two']),
+  ('--blur_probability=1,0,1,0', ['--blur_probability=1,0,1,0', 'three']),
+  ('--solarize_probability=0,0,2', ['--solarize_probability=0,0,2', 'three']),
+  ('--blur_probability=0.5,1.5', ['--blur_probability=0.5,1.5', 'two']),
+  ('--solarize_probability=a,b', ['--solarize_probability=a,b', 'two']),
+  ('--solarize_probability=nan,0', ['--solarize_probability=nan,0', 'two']),
+  # Combinations.
+  ('--mode=eval', ['--mode=eval', '--model_dir']),
+  ('--resume=must', ['--resume=must', '--model_dir']),
+  (
+    '--resume=must --model_dir=m --fresh_start',
+    ['--fresh_start=true', '--resume=must'],
+  ),
+  ('--use_tpu=false --tpu_name=x', ['--use_tpu=false', '--tpu_name']),
+  ('--use_tpu=false --master=x', ['--use_tpu=false', '--master']),
+  (
+    '--train_mode=finetune --fine_tune_after_block=4',
+    ['--fine_tune_after_block=4', '--checkpoint'],
+  ),
+  ('--checkpoint=/no/such', ['--checkpoint=/no/such', 'no such']),
+  (
+    '--pretrain_loss=byol --use_momentum_encoder=false',
+    ['--use_momentum_encoder=false', '--pretrain_loss=byol'],
+  ),
+  (
+    '--pretrain_loss=byol_ceb --use_projector=false',
+    ['--use_projector=false', '--pretrain_loss=byol_ceb'],
+  ),
+  (
+    '--pretrain_loss=byol --stochastic_projector',
+    ['--stochastic_projector=true', '--pretrain_loss=byol'],
+  ),
+  (
+    '--use_target_projector',
+    ['--use_target_projector=true', '--pretrain_loss=contrastive'],
+  ),
+  (
+    '--pretrain_loss=byol --proj_head_mode=none',
+    ['--proj_head_mode=none', 'linear'],
+  ),
+  ('--ft_proj_selector=3', ['--ft_proj_selector=3', '-1 to 2']),
+  (
+    '--ft_proj_selector=2 --proj_head_mode=linear',
+    ['--ft_proj_selector=2', '-1 to 1'],
+  ),
+  ('--sk_ratio=0.1 --resnet_depth=34', ['--sk_ratio=0.1', '34']),
+  ('--train_batch_size=1', ['--train_batch_size=1', 'compares images']),
+  (
+    '--optimizer=lamb --final_weight_decay=0.4',
+    ['--final_weight_decay=0.4', 'adamw'],
+  ),
+  (
+    '--pretrain_loss=simsiam --constant_predictor_rate',
+    ['--constant_predictor_rate=true', '--optimizer=momentum'],
+  ),
+  (
+    '--blur_probability=1,1 --use_blur=false',
+    ['--use_blur=false', '--blur_probability'],
+  ),
+  ('--pretrain_loss=moco', ['--queue_size=0', '65536']),
+  (
+    '--pretrain_loss=moco --queue_size=1000 --train_batch_size=64',
+    ['--queue_size=1000', '--train_batch_size=64', 'such as 1024'],
+  ),
+  (
+    '--pretrain_loss=moco --queue_size=64 --train_batch_size=64 '
+    '--grad_cache_chunk=8',
+    ['--grad_cache_chunk=8', '--grad_accum_steps'],
+  ),
+  ('--pretrain_loss=cmc', ['--view_pairs=', 'lab_l,lab_ab']),
+  ('--view_pairs=rgb,rgb', ['--view_pairs=rgb,rgb', '--pretrain_loss=cmc']),
+  (
+    '--pretrain_loss=cmc --view_pairs=rgb,lab',
+    ['--view_pairs=rgb,lab', 'ycbcr_cbcr'],
+  ),
+  ('--pretrain_loss=cmc --view_pairs=rgb', ['--view_pairs=rgb']),
+]
+
+
+@pytest.mark.parametrize('line, parts', WRONG, ids=[line for line, _ in WRONG])
+def test_refused(line, parts):
+  message = refusal(line)
+  for part in parts:
+    assert part in message
+
+
+@pytest.mark.parametrize(
+  'line',
+  [
+    '--temperature=1e-3 --kappa_e=0.5 --ceb_beta=0 --momentum=0',
+    '--ema_alpha=1 --area_range_lower_bound=1 --color_jitter_hue=0.5',
+    '--train_batch_size=2',
+    '--train_batch_size=1 --pretrain_loss=byol',
+    '--train_batch_size=1 --train_mode=finetune',
+    '--dataset=imagenet2012_corrupted/gaussian_noise_1',
+    '--dataset=imagenette/160px-v2:1.0.0',
+    f'--dataset=folder:{ROOT}',
+    '--dataset=folder:gs://bucket/images',
+    '--blur_probability=0,1 --solarize_probability=0.5,0.5',
+    '--solarize_probability=0,0 --use_blur=false',
+    '--mode=eval --model_dir=m --eval_name=v2-matched.1',
+    '--resume=must --model_dir=m',
+    '--fresh_start --model_dir=gs://bucket/run',
+    '--use_tpu=true --tpu_name=x',
+    '--use_tpu=false',
+    '--data_service=grpc://my-host.lan:5050',
+    f'--train_mode=finetune --fine_tune_after_block=4 --checkpoint={ROOT}',
+    '--train_mode=finetune --checkpoint=gs://bucket/run',
+    '--train_mode=finetune --fine_tune_after_block=4 --mode=eval --model_dir=m',
+    '--train_mode=finetune --fine_tune_after_block=-1',
+    '--pretrain_loss=byol_ceb --use_projector --stochastic_projector',
+    '--nostochastic_projector',
+    '--pretrain_loss=byol --proj_head_mode=linear --ft_proj_selector=1',
+    '--proj_head_mode=none',
+    '--ft_proj_selector=2',
+    '--ft_proj_selector=-1',
+    '--sk_ratio=0.0625 --resnet_depth=50',
+    '--se_ratio=0.25 --resnet_depth=18',
+    '--pretrain_loss=cmc --view_pairs=ycbcr_y,rgb --grad_cache_chunk=8',
+    '--pretrain_loss=moco --queue_size=1024 --grad_accum_steps=2',
+    '--train_mode=finetune --view_pairs=rgb,rgb',
+    '--train_mode=finetune --pretrain_loss=moco',
+    '--preset=',
+  ],
+)
+def test_accepted(line):
+  assert isinstance(parse(line), Config)
+
+
+def test_a_checkpoint_prefix_counts_as_there(tmp_path):
+  (tmp_path / 'ckpt-5.index').touch()
+  assert parse(f'--checkpoint={tmp_path}/ckpt-5')
+  assert 'no such' in refusal(f'--checkpoint={tmp_path}/ckpt-6')
+
+
+def test_lamb_needs_tensorflow_addons(monkeypatch):
+  monkeypatch.setattr(importlib.util, 'find_spec', lambda name: None)
+  assert 'requirements-legacy.txt' in refusal('--optimizer=lamb')
+  monkeypatch.setattr(importlib.util, 'find_spec', lambda name: name)
+  assert parse('--optimizer=lamb').optimizer == 'lamb'
+
+
+def test_check_replicas_names_both_numbers():
+  cfg = Config(train_batch_size=7, eval_batch_size=4)
+  with pytest.raises(ConfigError, match='--train_batch_size=7.* 2 replicas'):
+    checks.check_replicas(cfg, 2)
+  checks.check_replicas(cfg, 1)
+  checks.check_replicas(dataclasses.replace(cfg, train_batch_size=8), 4)
+  queue = Config(pretrain_loss='swav', queue_size=6)
+  with pytest.raises(ConfigError, match='--queue_size=6.* 4 replicas'):
+    checks.check_replicas(queue, 4)
+  checks.check_replicas(queue, 2)
+  evaluating = dataclasses.replace(cfg, mode='eval', model_dir='m')
+  checks.check_replicas(evaluating, 2)
+  with pytest.raises(ConfigError, match='--eval_batch_size=4.* 3 replicas'):
+    checks.check_replicas(evaluating, 3)
+
+
+@pytest.mark.parametrize(
+  'line, hint',
+  [
+    ('--train_steps=10', '--warmup_epochs=10'),
+    ('--pretrain_loss=contrastive_ceb', '--ceb_beta=0'),
+    ('--ceb_beta=1', '--pretrain_loss=contrastive'),
+    ('--train_mode=finetune', '--checkpoint'),
+    ('--sigma_e=2 --preset=csimclr', '--ceb_distribution=vmf'),
+    ('--temperature=0.5 --preset=csimclr', '--pretrain_loss=contrastive_ceb'),
+    ('--lars_nesterov --optimizer=adam', '--optimizer=adam'),
+    ('--backward_view=other', '--backward_view=other'),
+    ('--nomomentum_nesterov', '--optimizer=lars'),
+    (
+      '--final_learning_rate=0.1 --learning_rate_schedule=constant',
+      '--learning_rate_schedule=constant',
+    ),
+    ('--data_service=grpc://host:1', 'no promised order'),
+    ('--local_size=48', '--local_crops=0'),
+    ('--queue_size=512 --pretrain_loss=byol', '--pretrain_loss=byol'),
+    ('--num_heads=2 --pretrain_loss=swav', '--pretrain_loss=swav'),
+    ('--queue_start=2 --pretrain_loss=deepcluster', 'deepcluster'),
+    ('--local_area=0.1,0.2', '--local_crops=0'),
+    (
+      f'--train_mode=finetune --checkpoint={ROOT} --local_crops=6',
+      '--train_mode=finetune',
+    ),
+  ],
+)
+def test_one_warning(line, hint):
+  (warning,) = warnings(parse(line))
+  assert hint in warning
+
+
+def test_no_warning():
+  assert checks.warnings(parse('--train_steps=10')) == []
+  # The warm-up takes 10 * 50000 // 512 = 976 steps.
+  assert warnings(parse('--train_steps=977')) == []
+  assert len(warnings(parse('--train_steps=976'))) == 1
+
+
+@pytest.fixture
+def multi_crop(monkeypatch):
+  """As if BYOL took local crops."""
+  take_local_crops(monkeypatch, 'byol')
+
+
+@pytest.mark.usefixtures('multi_crop')
+def test_local_crops_are_for_methods_that_take_them():
+  assert derived.num_views(parse('--preset=cbyol')) == 2
+  for line in ('--preset=cbyol', '--preset=simclr'):
+    assert 'learns from two views' in refusal(f'{line} --local_crops=1')
+  tuned = parse('--train_mode=finetune --preset=byol --local_crops=6')
+  assert derived.num_views(tuned) == 1
+  small = '--pretrain_loss=byol --local_crops=2 --image_size=32'
+  (warning,) = checks.warnings(parse(small))
+  assert warning.startswith('--local_size=96: larger than')
+  assert checks.warnings(parse(f'{small} --local_size=32')) == []
+
+
+@pytest.mark.parametrize(
+  'flags, words',
+  [
+    (['--suite=linea'], '--suite=linea: linea is none of all, linear, knn'),
+    (['--suite='], '--suite=: must name some of all'),
+    (['--corrupt=fogg'], '--corrupt=fogg: fogg is none of all, gaussian_noise'),
+    (['--robustness_sets=imagenet_b'], 'imagenet_b is none of all, imagenet_a'),
+    (['--transfer_sets=cifar1'], 'did you mean cifar10'),
+    (['--transfer_sets=birdsnap'], 'birdsnap=folder:PATH'),
+    (['--suite=compression', '--train_mode=finetune'], 'was finetuned'),
+    (['--mode=compare', '--cards=a'], 'needs --cards=A/card.json,B/card.json'),
+    (['--train_share=0'], 'must be a number in (0, 1]'),
+  ],
+)
+def test_what_an_evaluation_refuses(flags, words):
+  with pytest.raises(ConfigError, match=re.escape(words)):
+    evaluating(*flags)
