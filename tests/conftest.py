@@ -3,6 +3,10 @@
 # ruff: noqa: E402
 
 import collections
+import os
+
+# XLA optimizes for machines, not for what it computes: tests compile quicker.
+os.environ.setdefault('XLA_FLAGS', '--xla_backend_optimization_level=0')
 
 from cvr.startup import quiet_start
 
@@ -12,7 +16,8 @@ import pytest
 import tensorflow as tf
 import tf_keras as keras
 
-import tiny_run
+import processes
+import tiny_methods
 from small_data import SMALL, make_folder, plan_of
 from small_runs import make_images
 
@@ -58,11 +63,13 @@ def images(tmp_path_factory):
 @pytest.fixture
 def tiny_encoder(monkeypatch):
   """Methods get a thin ResNet of two blocks: it traces in a moment."""
-  import resnet
-  from cvr.methods import skeletons
+  tiny_methods.use_encoder(monkeypatch)
 
-  monkeypatch.setitem(resnet.BLOCKS, 18, tiny_run.BLOCKS)
-  monkeypatch.setattr(skeletons, 'make_encoder', tiny_run.make_encoder)
+
+@pytest.fixture
+def glance(monkeypatch):
+  """Methods get an encoder without convolutions: for what is not of them."""
+  tiny_methods.use_encoder(monkeypatch, tiny_methods.Glance)
 
 
 @pytest.fixture
@@ -72,3 +79,18 @@ def state_of(tiny_encoder):
   from cvr.training.step import make_state
 
   return lambda **changes: make_state(plan_of(Config(**SMALL | changes)))
+
+
+@pytest.fixture
+def start():
+  """start(function, *args) -> a Child; none of them outlives the test."""
+  started = []
+
+  def begin(*args):
+    started.append(processes.Child(*args))
+    return started[-1]
+
+  yield begin
+  for child in started:
+    child.process.kill()
+    child.process.join()

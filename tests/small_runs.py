@@ -1,5 +1,7 @@
 """Runs of the program in small, and whether two left the same."""
 
+import pathlib
+
 import numpy as np
 import tensorflow as tf
 
@@ -59,8 +61,8 @@ def assert_same_bits(first, second):
     np.testing.assert_array_equal(value, b[name], err_msg=name)
 
 
+ROOT = str(pathlib.Path(__file__).parents[1])
 # They take long to trace, and not every test is about them.
 QUICK = ('--no_augmentation', '--use_blur=false')
-
-
+WATCH = '--health_pairs=512'
 C_BYOL = ('--pretrain_loss=byol_ceb', '--ceb_beta=1', '--kappa_e=64')

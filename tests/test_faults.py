@@ -1,24 +1,19 @@
 """Faults: what the machine, the store, the data and other people do to a run.
 
 Each fault is made as it happens: processes are killed, disks are full, stores
-do not answer, files are hostile. Processes of their own are forked from one
-that has imported TensorFlow and not used it: the twentieth costs next to
-nothing.
+do not answer, files are hostile.
 """
 
 import contextlib
 import dataclasses
 import functools
 import json
-import multiprocessing
 import os
 import pathlib
 import pickle
 import random
 import re
 import resource
-import signal
-import socket
 import sys
 import time
 import types
@@ -31,7 +26,6 @@ from tensorflow.python.lib.io import file_io
 
 import resnet
 import run
-import tiny_run
 from cvr.checkpoints import files, pretrained, saving
 from cvr.checkpoints.files import CheckpointError
 from cvr.checkpoints.saving import Checkpoints
@@ -40,10 +34,11 @@ from cvr.data import photo_patches, sources
 from cvr.evaluation import online
 from cvr.methods import skeletons
 from cvr.numerics import replicas
-from cvr.training import loop, train
 from cvr.training import start as starting
+from cvr.training import train
 from cvr.training.step import State as Trained
 from cvr.training.step import make_state
+from processes import log_to
 from saved_runs import (
   Net,
   State,
@@ -56,47 +51,7 @@ from saved_runs import (
   saved_run,
 )
 from small_data import encoded, plan_of, write
-from small_runs import C_BYOL, assert_same_bits, flags, tensors
-
-FORK = multiprocessing.get_context('forkserver')
-FORK.set_forkserver_preload(
-  ['cvr.training.train', 'cvr.evaluation.online', 'run']
-)
-
-
-class Child:
-  """A process of its own, and a line to it."""
-
-  def __init__(self, target, *args):
-    self.line, theirs = FORK.Pipe()
-    self.process = FORK.Process(target=target, args=(theirs, *args))
-    self.process.start()
-    theirs.close()
-
-  def kill(self):
-    os.kill(self.process.pid, signal.SIGKILL)
-    self.process.join()
-
-  def told(self):
-    """Yields what it tells, until it is gone."""
-    with contextlib.suppress(EOFError, ConnectionResetError):
-      while True:
-        yield self.line.recv()
-
-
-@pytest.fixture
-def start():
-  """start(function, *args) -> a Child; none of them outlives the test."""
-  started = []
-
-  def begin(*args):
-    started.append(Child(*args))
-    return started[-1]
-
-  yield begin
-  for child in started:
-    child.process.kill()
-    child.process.join()
+from small_runs import flags
 
 
 def refused(capsys, argv, status=2):
@@ -110,93 +65,7 @@ def refused(capsys, argv, status=2):
 
 # SIGKILL ----------------------------------------------------------------------
 
-TOTAL, KEEP = 12, 2
-
-
-def training(line, argv, log):
-  """tiny_run, which tells after each chunk of steps and waits for leave."""
-  for number in (1, 2):
-    os.dup2(os.open(log, os.O_CREAT | os.O_WRONLY | os.O_APPEND), number)
-  make_loop = loop.make_loop
-
-  def telling(*args, **settings):
-    steps = make_loop(*args, **settings)
-
-    def one(iterator, n):
-      metrics = steps(iterator, n)
-      line.send(n)
-      line.recv()
-      return metrics
-
-    return one
-
-  loop.make_loop = telling
-  sys.argv = argv
-  sys.exit(tiny_run.main())
-
-
-def let_go_on(child, steps):
-  """Gives leave this many times, or to the end -> whether it still runs."""
-  for count, _ in enumerate(child.told(), 1):
-    if count > steps:
-      return True
-    with contextlib.suppress(BrokenPipeError):  # It had leave, and is done.
-      child.line.send('go on')
-  child.process.join()
-  return False
-
-
-def losses(model_dir):
-  """step -> loss, of which the later row counts."""
-  rows = (model_dir / 'metrics.jsonl').read_text().splitlines()
-  return {row['step']: row['total_loss'] for row in map(json.loads, rows)}
-
-
-def turned_away(second, first, log):
-  """Whether a second run ends at once, and names the first."""
-  assert not let_go_on(second, 0) and second.process.exitcode == 2
-  who = f'pid {first.process.pid} on {socket.gethostname()} since'
-  return f'is in use by {who}' in log()
-
-
-def test_sigkill_at_random_steps_and_a_second_run_lose_no_bit(
-  images, tmp_path, start
-):
-  rng = random.Random(1)
-  log = tmp_path / 'log'
-
-  def begin(name):
-    argv = flags(
-      images, tmp_path / name, *C_BYOL, '--mode=train',
-      f'--train_steps={TOTAL}', '--train_summary_steps=1', '--deterministic',
-    )  # fmt: skip
-    return start(training, argv, str(log))
-
-  whole, killed = begin('whole'), tmp_path / 'killed'
-  for _ in range(TOTAL):
-    whole.line.send('go on')
-  for kill in range(2):
-    child = begin('killed')
-    assert let_go_on(child, rng.randint(1, 3)), log.read_text()
-    if not kill:  # While the first waits in a step.
-      before = files_in(killed, '*ckpt-*')
-      assert turned_away(begin('killed'), child, log.read_text)
-      assert files_in(killed, '*ckpt-*') == before
-    child.line.send('go on')
-    child.line.poll(rng.uniform(0, 0.03))  # Any moment of a step, or a save.
-    child.kill()
-    newest = files.steps(killed)[-1]
-  last = begin('killed')
-  for child in (last, whole):
-    assert not let_go_on(child, TOTAL) and child.process.exitcode == 0
-  assert f'Resuming from step {newest} of {killed}' in log.read_text()
-  end = f'ckpt-{TOTAL}'
-  assert_same_bits(tmp_path / 'whole' / end, killed / end)
-  counter = 'optimizer/iter/.ATTRIBUTES/VARIABLE_VALUE'
-  assert tensors(killed / end)[counter] == TOTAL
-  # The same examples at every step, or its loss would be another.
-  assert losses(killed) == losses(tmp_path / 'whole')
-  assert sorted(losses(killed)) == list(range(1, TOTAL + 1))
+KEEP = 2
 
 
 class Blocks(tf.Module):
@@ -719,9 +588,7 @@ def test_a_model_dir_that_cannot_be_is_refused_before_any_step(
 
 def without_rights(line, argv, log):
   """run.py as a user who may read the code, and write nowhere."""
-  handle = os.open(log, os.O_CREAT | os.O_WRONLY)
-  os.dup2(handle, 1)
-  os.dup2(handle, 2)
+  log_to(log)
   if not os.getuid():
     os.setuid(65534)
   sys.exit(run.main(argv))

@@ -1,11 +1,8 @@
-"""The program end to end: train, stop, resume, evaluate, finetune, refuse."""
+"""The program end to end: train, evaluate, finetune, refuse."""
 
 import json
 import os
-import re
-import runpy
 import shlex
-import signal
 import subprocess
 import sys
 
@@ -15,31 +12,28 @@ import tensorflow as tf
 
 import run
 from cvr.checkpoints import files
-from cvr.training import health, loop
-from small_runs import C_BYOL, QUICK, assert_same_bits, flags, tensors
+from cvr.configs.config import Config
+from cvr.training import health
+from cvr.training import start as starting
+from processes import worker
+from small_runs import C_BYOL, QUICK, ROOT, WATCH, flags, tensors
 
 pytestmark = pytest.mark.usefixtures('tiny_encoder')
-ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 
 
-WATCH = '--health_pairs=512'
-
-
-def test_deterministic_runs_keep_graphs_as_they_are():
-  # What is made of a graph depends on the process, and is set for all of one.
-  program = (
-    'import tensorflow as tf; from cvr.training import start\n'
-    'from cvr.configs.config import Config\n'
-    "start.set_up(Config(deterministic={}, use_tpu=False, model_dir='m'))\n"
-    'options = tf.config.optimizer.get_experimental_options()\n'
-    "print(options.get('disable_meta_optimizer', False))"
+def graph_options(line, deterministic):
+  """Tells whether graphs are kept as they are, once a run is set up."""
+  starting.set_up(
+    Config(deterministic=deterministic, use_tpu=False, model_dir='m')
   )
-  for wanted in (True, False):
-    done = subprocess.run(
-      [sys.executable, '-c', program.format(wanted)],
-      capture_output=True, text=True, cwd=os.path.dirname(run.__file__),
-    )  # fmt: skip
-    assert done.stdout.split()[-1] == str(wanted), done.stderr
+  options = tf.config.optimizer.get_experimental_options()
+  line.send(options.get('disable_meta_optimizer', False))
+
+
+@pytest.mark.parametrize('deterministic', [True, False])
+def test_deterministic_runs_keep_graphs_as_they_are(start, deterministic):
+  # What is made of a graph depends on the process, and is set for all of one.
+  assert start(graph_options, deterministic).line.recv() == deterministic
 
 
 def test_train_evaluate_and_what_is_left(images, tmp_path, capsys):
@@ -78,52 +72,10 @@ def test_train_evaluate_and_what_is_left(images, tmp_path, capsys):
   assert found == result
 
 
-def test_resume_is_bit_identical_and_goes_on_after_ctrl_c(
-  images, tmp_path, capsys, monkeypatch
-):
-  whole, broken = tmp_path / 'whole', tmp_path / 'broken'
-  # SIGKILL, with a teacher and noise, is in test_faults.py.
-  more = ('--mode=train', '--checkpoint_steps=100', WATCH)
-  assert run.main(flags(images, whole, *more)) == 0
-
-  stops = iter([signal.SIGINT, None, signal.SIGTERM])
-  make_loop = loop.make_loop
-
-  def interrupted(*args, **settings):
-    steps = make_loop(*args, **settings)
-
-    def one(iterator, n):
-      metrics = steps(iterator, n)
-      if number := next(stops, None):
-        os.kill(os.getpid(), number)
-      return metrics
-
-    return one
-
-  monkeypatch.setattr(loop, 'make_loop', interrupted)
-  argv = flags(images, broken, *more)
-  assert run.main(argv) == 143
-  assert 'SIGINT at step 1: checkpoint written' in capsys.readouterr().err
-  assert run.main(argv) == 143
-  assert 'Resuming from step 1' in capsys.readouterr().out
-  monkeypatch.setattr(loop, 'make_loop', make_loop)
-  assert run.main(argv) == 0
-  assert files.steps(broken)[-1] == 6
-  assert_same_bits(whole / 'ckpt-6', broken / 'ckpt-6')
-  # Nothing is left to do: the same command says so and trains no step.
-  assert run.main(argv) == 0
-  assert 'Resuming from step 6' in capsys.readouterr().out
-  # What the quickstart ends with: the encoder before and after.
-  runpy.run_path(f'{ROOT}/scripts/quickstart_table.py')['main'](str(whole))
-  rows = re.findall(
-    r'(\w+) encoder +(\d+) +(\d+\.\d)%', capsys.readouterr().out
-  )
-  assert [row[:2] for row in rows] == [('untrained', '0'), ('trained', '6')]
-
-
 def by_script(argv, folder):
   """-> (output, status) of the chief, and the output of the other worker."""
   more = {'LOGS': str(folder), 'PROGRAM': 'tests/tiny_run.py'}
+  more['TINY_ENCODER'] = 'glance'
   chief = in_a_shell(
     f'bash scripts/multi_worker.sh 2 {shlex.join(argv)}', **more
   )
@@ -131,7 +83,7 @@ def by_script(argv, folder):
   return chief.stdout + chief.stderr, chief.returncode, other
 
 
-def by_srun(argv):
+def by_srun(argv, folder, start):
   """The same of what srun would start: two tasks on this machine."""
   step = {
     'SLURM_JOB_ID': str(os.getpid()),
@@ -141,22 +93,20 @@ def by_srun(argv):
     'SLURM_STEP_TASKS_PER_NODE': '2',
     'SLURM_NODEID': '0',
   }
-  started = [
-    subprocess.Popen(
-      [sys.executable, 'tests/tiny_run.py', *argv],
-      cwd=ROOT,
-      env=os.environ | step | {'PYTHONPATH': ROOT, 'SLURM_LOCALID': str(task)},
-      stdout=subprocess.PIPE,
-      stderr=subprocess.STDOUT,
-      text=True,
-    )
-    for task in range(2)
+  logs = [folder / f'task{task}' for task in range(2)]
+  tasks = [
+    start(worker, argv, str(log), step | {'SLURM_LOCALID': str(task)}).process
+    for task, log in enumerate(logs)
   ]
-  chief, other = [process.communicate()[0] for process in started]
-  return chief, started[0].returncode or started[1].returncode, other
+  for task in tasks:
+    task.join()
+  chief, other = [log.read_text() for log in logs]
+  return chief, tasks[0].exitcode or tasks[1].exitcode, other
 
 
-def test_two_workers_train_and_resume_as_one_process_does(images, tmp_path):
+def test_two_workers_train_and_resume_as_one_process_does(
+  images, tmp_path, start, glance
+):
   """The losses of 20 steps, and the files, of one process."""
 
   def argv(model_dir, steps):
@@ -182,14 +132,12 @@ def test_two_workers_train_and_resume_as_one_process_does(images, tmp_path):
   assert status == 0, chief + other
   # One of them talks and writes.
   assert 'Done: 10 steps' in chief and 'Done' not in other
-  chief, status, other = by_srun(argv(two, 20))
+  chief, status, other = by_srun(argv(two, 20), tmp_path, start)
   assert status == 0, chief + other
   assert '2 replicas on 2 workers' in chief
   assert 'Resuming from step 10' in chief and 'Done' not in other
   assert files.steps(two) == [0, 10, 20]
-  whole = [sys.executable, 'tests/tiny_run.py', *argv(one, 20)]
-  env = os.environ | {'PYTHONPATH': ROOT}
-  subprocess.run(whole, cwd=ROOT, env=env, check=True)
+  assert run.main(['run.py', *argv(one, 20)]) == 0
   one, two = losses(one), losses(two)
   assert sorted(one) == sorted(two) == list(range(1, 21))
   for step, loss in one.items():
@@ -197,7 +145,7 @@ def test_two_workers_train_and_resume_as_one_process_does(images, tmp_path):
 
 
 def test_a_collapse_is_named_and_may_end_the_run(
-  images, tmp_path, capsys, monkeypatch
+  images, tmp_path, capsys, monkeypatch, glance
 ):
   argv = flags(images, tmp_path, '--mode=train', *QUICK, WATCH)
   argv += ['--train_summary_steps=1', '--checkpoint_steps=100']
@@ -257,7 +205,7 @@ def test_linear_evaluation_and_finetuning_from_a_checkpoint(
     assert json.loads((out / 'result.json').read_text())['eval/images'] == 10
 
 
-def test_unlabelled_images_train_without_a_probe(tmp_path, capsys):
+def test_unlabelled_images_train_without_a_probe(tmp_path, capsys, glance):
   rng = np.random.default_rng(1)
   (tmp_path / 'flat').mkdir()
   for i in range(9):
@@ -297,7 +245,7 @@ def test_refusals_are_one_line_with_the_next_step(
   assert wanted in err and 'Traceback' not in err
 
 
-def test_another_architecture_is_refused(images, tmp_path, capsys):
+def test_another_architecture_is_refused(images, tmp_path, capsys, glance):
   more = ('--mode=train', *QUICK)
   assert run.main(flags(images, tmp_path, '--train_steps=1', *more)) == 0
   before = (tmp_path / 'config.json').read_text()
@@ -312,7 +260,7 @@ def test_another_architecture_is_refused(images, tmp_path, capsys):
   assert 'another architecture' in capsys.readouterr().err
 
 
-def test_resume_policies(images, tmp_path, capsys):
+def test_resume_policies(images, tmp_path, capsys, glance):
   argv = flags(images, tmp_path, '--mode=train', '--train_steps=1', *QUICK)
   assert run.main(argv) == 0
   assert run.main([*argv, '--resume=never']) == 2

@@ -1,4 +1,4 @@
-"""Methods in small, a batch for them, and a step."""
+"""Methods in small, a batch for them, and a step that is traced once."""
 
 import numpy as np
 import pytest
@@ -6,8 +6,11 @@ import tensorflow as tf
 import tf_keras as keras
 
 import model
+import resnet
+import tiny_run
 from cvr import methods
 from cvr.configs.config import Config
+from cvr.methods import skeletons
 from cvr.methods.skeletons import head_options
 from cvr.numerics import schedules
 from cvr.training.step import make_state, make_train_step
@@ -61,9 +64,15 @@ class Glance(keras.layers.Layer):
 
   def call(self, x, training=False, frozen=0):
     del frozen
-    side = SIZE // 4
+    side = x.shape[1] // 4
     small = tf.nn.avg_pool2d(x, side, side, 'VALID')
     return self.mlp(tf.reshape(small, [x.shape[0], -1]), training=training)[-1]
+
+
+def use_encoder(patch, encoder=tiny_run.make_encoder):
+  """Methods get a thin ResNet of two blocks, or another encoder."""
+  patch.setitem(resnet.BLOCKS, 18, tiny_run.BLOCKS)
+  patch.setattr(skeletons, 'make_encoder', encoder)
 
 
 def make(cfg, total=10):
@@ -92,34 +101,76 @@ def loss_and_gradients(method, batch, variables, step=3):
   return run(batch)
 
 
+class Traced:
+  """A state and its step on a batch, traced once for all who ask.
+
+  encoder: in place of that which methods have at the moment.
+  """
+
+  def __init__(self, cfg, strategy=None, encoder=None):
+    self.cfg, self.encoder = cfg, encoder or skeletons.make_encoder
+    self.strategy = strategy or tf.distribute.get_strategy()
+    with self.strategy.scope(), pytest.MonkeyPatch.context() as patch:
+      use_encoder(patch, self.encoder)
+      self.state = make_state(plan_of(cfg, 100, examples=BATCH))
+      step = make_train_step(self.state, schedules.warmup_cosine(0.1, 0, 100))
+
+    def plain(parts):
+      metrics = self.strategy.run(step, args=(parts,))
+      return {
+        k: self.strategy.reduce(tf.distribute.ReduceOp.MEAN, v, axis=None)
+        for k, v in metrics.items()
+      }
+
+    self._plain = tf.function(plain, autograph=False)
+    # The traced step as a whole, which XLA compiles.
+    self._compiled = tf.function(
+      lambda parts: self._plain(parts), autograph=False, jit_compile=True
+    )
+    self._first = [v.numpy() for v in self.variables()]
+
+  def variables(self):
+    """All of the state."""
+    optimizer = self.state.optimizer.variables()
+    modules = [m for m in self.state[:2] if m]
+    return [*(v for m in modules for v in m.variables), *optimizer]
+
+  def reset(self):
+    """The state is as it was built."""
+    for variable, value in zip(self.variables(), self._first, strict=True):
+      variable.assign(value)
+
+  def _parts(self, batch):
+    replicas = self.strategy.num_replicas_in_sync
+
+    def part(context):
+      r = context.replica_id_in_sync_group
+      rows = BATCH // replicas
+      cut = slice(r * rows, (r + 1) * rows)
+      return tf.nest.map_structure(lambda x: x[cut], batch)
+
+    return self.strategy.experimental_distribute_values_from_function(part)
+
+  def used(self, batch):
+    """The variables that a step reads or writes."""
+    return self._plain.get_concrete_function(self._parts(batch)).variables
+
+  def step(self, batch, compiled=False):
+    """-> metrics of a step from where the state is."""
+    run = self._compiled if compiled else self._plain
+    return {k: float(v) for k, v in run(self._parts(batch)).items()}
+
+  def after(self, batch, steps=1, compiled=False):
+    """-> (metrics of the last of so many first steps, the method's weights)."""
+    self.reset()
+    for _ in range(steps):
+      metrics = self.step(batch, compiled)
+    return metrics, [v.numpy() for v in self.state.method.variables]
+
+
 def step_weights(cfg, batch, steps=1, strategy=None, compiled=False):
   """The trained weights, teacher and moving statistics after some steps."""
-  strategy = strategy or tf.distribute.get_strategy()
-  replicas = strategy.num_replicas_in_sync
-  with strategy.scope():
-    state = make_state(plan_of(cfg, 100, examples=BATCH))
-    step = make_train_step(state, schedules.warmup_cosine(0.1, 0, 100))
-
-  def part(context):
-    r = context.replica_id_in_sync_group
-    rows = BATCH // replicas
-    cut = slice(r * rows, (r + 1) * rows)
-    return tf.nest.map_structure(lambda x: x[cut], batch)
-
-  parts = strategy.experimental_distribute_values_from_function(part)
-
-  @tf.function(autograph=False, jit_compile=compiled)
-  def run(parts):
-    metrics = strategy.run(step, args=(parts,))
-    return {
-      k: strategy.reduce(tf.distribute.ReduceOp.MEAN, v, axis=None)
-      for k, v in metrics.items()
-    }
-
-  for _ in range(steps):
-    metrics = run(parts)
-  metrics = {k: float(v) for k, v in metrics.items()}
-  return metrics, [v.numpy() for v in state.method.variables]
+  return Traced(cfg, strategy).after(batch, steps, compiled)
 
 
 def assert_same(first, second, tolerance):

@@ -1,8 +1,10 @@
 """run.py with a thin ResNet of two blocks as --resnet_depth=18.
 
-python tests/tiny_run.py FLAGS, for tests that need a process of their own.
+python tests/tiny_run.py FLAGS, for tests that need a process of their own. With
+TINY_ENCODER=glance in the environment the encoder has no convolutions.
 """
 
+import os
 import sys
 
 BLOCKS = (False, (1, 0, 0, 1))
@@ -12,7 +14,6 @@ def make_encoder(plan):
   import resnet
 
   cfg = plan.cfg
-
   return resnet.ResNet(
     cfg.resnet_depth,
     1 / 8,
@@ -22,7 +23,7 @@ def make_encoder(plan):
   )
 
 
-def main():
+def main(encoder=make_encoder):
   import run
   from cvr.startup import quiet_start
 
@@ -30,8 +31,10 @@ def main():
   import resnet
   from cvr.methods import skeletons
 
+  if os.environ.get('TINY_ENCODER') == 'glance':
+    from tiny_methods import Glance as encoder
   resnet.BLOCKS[18] = BLOCKS
-  skeletons.make_encoder = make_encoder
+  skeletons.make_encoder = encoder
   return run.main(sys.argv)
 
 

@@ -7,8 +7,7 @@ import tensorflow as tf
 import model
 import oracles
 from cvr import methods
-from cvr.methods import skeletons, towers
-from cvr.training.step import make_state, make_train_step
+from cvr.methods import towers
 from small_data import plan_of
 from tiny_methods import BATCH, make, make_batch, tiny
 
@@ -179,27 +178,6 @@ def test_the_twin_of_moco_starts_as_a_copy_and_follows(moco, schedule):
   assert float(method.ema(step)) == pytest.approx(decay, rel=1e-6)
   for a, b in zip(before, weights(twin), strict=True):
     np.testing.assert_allclose(b, a + 1 - decay, rtol=1e-4, atol=1e-5)
-
-
-def test_moco_goes_on_from_a_checkpoint_bit_by_bit(tmp_path):
-  batch = make_batch(np.random.default_rng(6))
-
-  def start(seed):
-    cfg = tiny('moco', queue_size=3 * BATCH, seed=seed)
-    state = make_state(plan_of(cfg, 100))
-    step = make_train_step(state, lambda step: 0.1)
-    return state, tf.function(step, autograph=False)
-
-  state, step = start(0)
-  step(batch)
-  path = tf.train.Checkpoint(**state.items()).write(str(tmp_path / 'ckpt'))
-  step(batch)
-  other, step = start(1)
-  tf.train.Checkpoint(**other.items()).read(path).assert_consumed()
-  step(batch)
-  assert isinstance(other.method, skeletons.Teacher)
-  for a, b in zip(state.method.variables, other.method.variables, strict=True):
-    np.testing.assert_array_equal(a, b)
 
 
 def test_the_head_of_moco_has_biases_in_place_of_batch_norm(moco):

@@ -7,23 +7,23 @@ import pytest
 import tensorflow as tf
 
 import model
+import recorded_names
 from cvr import methods
 from cvr.configs import derived
 from cvr.methods import skeletons
-from cvr.training.step import make_state, make_train_step
-from small_data import plan_of
 from tiny_methods import (
   BATCH,
   Glance,
+  Traced,
   assert_same,
   loss_and_gradients,
   make,
   make_batch,
   output_of,
-  step_weights,
   tiny,
   trained_variables,
 )
+from tiny_run import make_encoder as thin_resnet
 
 pytestmark = pytest.mark.usefixtures('tiny_encoder')
 
@@ -33,119 +33,131 @@ CASES = [
   for distribution in ('vmf', 'gaussian')
   if distribution == 'vmf' or loss.endswith('_ceb')
 ]
+# One network, and two of which one is a teacher. The others have nothing of
+# their own in the backbone.
+THROUGH_RESNET = (('contrastive_ceb', 'vmf'), ('byol', 'vmf'))
 
 
-# The others have nothing of their own in the backbone.
-THROUGH_RESNET = ('contrastive', 'contrastive_ceb', 'byol', 'byol_ceb')
+@pytest.fixture(scope='module', params=CASES, ids='-'.join)
+def traced(request):
+  """Case by case: a step that is traced once, for all tests of the case."""
+  resnet = request.param in THROUGH_RESNET
+  cfg = tiny(*request.param, weight_decay=1e-3, gaussian_scale='learned')
+  return Traced(cfg, encoder=thin_resnet if resnet else Glance)
 
 
-@pytest.fixture
-def quick_encoder(request, monkeypatch, tiny_encoder):
-  """For tests that are about the method: those with parameter `loss`."""
-  if request.node.callspec.params['loss'] not in THROUGH_RESNET:
-    monkeypatch.setattr(skeletons, 'make_encoder', Glance)
-
-
-@pytest.mark.parametrize('loss, distribution', CASES)
-def test_every_trained_variable_gets_a_gradient_and_no_other(
-  loss, distribution
-):
-  cfg = tiny(loss, distribution, gaussian_scale='learned')
-  method = make(cfg)
+def test_every_trained_variable_gets_a_gradient_and_no_other(traced):
+  traced.reset()
+  method = traced.state.method
   variables = trained_variables(method)
   assert len({v.ref() for v in variables}) == len(variables)
   # The last BN of a block starts at gamma 0, which hides what is before it.
   for v in variables:
     v.assign_add(0.01 * tf.random.normal(v.shape))
-  batch = make_batch(np.random.default_rng(0))
-  output, gradients = loss_and_gradients(method, batch, variables)
-  assert math.isfinite(float(output.loss))
-  for variable, gradient in zip(variables, gradients, strict=True):
-    assert gradient is not None, variable.name
-    assert float(tf.reduce_max(tf.abs(gradient))) > 0, variable.name
   trained = {v.ref() for v in variables}
   rest = [v for v in method.trainable_variables if v.ref() not in trained]
-  assert bool(rest) == derived.has_teacher(cfg)
-  if rest:
-    _, none = loss_and_gradients(method, batch, rest)
-    assert all(g is None for g in none)
+  assert bool(rest) == derived.has_teacher(traced.cfg)
+  batch = make_batch(np.random.default_rng(0))
+  output, gradients = loss_and_gradients(method, batch, variables + rest)
+  assert math.isfinite(float(output.loss))
+  count = len(variables)
+  for variable, gradient in zip(variables, gradients[:count], strict=True):
+    assert gradient is not None, variable.name
+    assert float(tf.reduce_max(tf.abs(gradient))) > 0, variable.name
+  assert all(g is None for g in gradients[count:])
 
 
-@pytest.mark.parametrize('loss, distribution', CASES)
-def test_the_loss_falls_on_a_repeated_batch(loss, distribution):
-  # Nor by its probe's.
-  cfg = tiny(
-    loss,
-    distribution,
-    ceb_sampling=False,
-    use_blur=False,
-    lineareval_while_pretraining=False,
-  )
-  state = make_state(plan_of(cfg, 1000, examples=BATCH))
-  step = tf.function(make_train_step(state, lambda step: 0.1), autograph=False)
+def test_the_loss_falls_on_a_repeated_batch(traced):
+  traced.reset()
   batch = make_batch(np.random.default_rng(1))
-  losses = [float(step(batch)['total_loss']) for _ in range(12)]
+  # Nor by its probe's, or by the decay of weights.
+  others = ('supervised_loss', 'weight_decay')
+  losses = []
+  for _ in range(12):
+    metrics = traced.step(batch)
+    losses.append(metrics['total_loss'] - sum(metrics[name] for name in others))
   assert losses[-1] < losses[1] - 0.05 * abs(losses[1])
 
 
-@pytest.mark.parametrize(
-  'loss, distribution, optimizer',
-  [(loss, 'vmf', 'momentum') for loss in methods.METHODS]
-  + [('byol_ceb', 'gaussian', 'lars')],
-)
-def test_two_replicas_equal_one_big_batch(
-  loss, distribution, optimizer, two_replicas, quick_encoder
-):
+def test_two_replicas_equal_one_big_batch(traced, two_replicas):
   """Loss, metrics, gradients (through the weights), BN and EMA alike."""
-  cfg = tiny(loss, distribution, optimizer=optimizer, weight_decay=1e-3)
   batch = make_batch(np.random.default_rng(2))
-  one = step_weights(cfg, batch)
-  two = step_weights(cfg, batch, strategy=two_replicas)
-  assert_same(one, two, 2e-4)
+  two = Traced(traced.cfg, two_replicas, traced.encoder)
+  assert_same(traced.after(batch), two.after(batch), 2e-4)
 
 
-@pytest.mark.parametrize(
-  'loss, distribution',
-  [(loss, 'vmf') for loss in methods.METHODS]
-  + [('contrastive_ceb', 'gaussian')],
-)
-def test_the_whole_step_compiles_and_is_the_same(
-  loss, distribution, quick_encoder
-):
-  cfg = tiny(loss, distribution, optimizer='lars')
+def test_the_whole_step_compiles_and_is_the_same(traced):
   batch = make_batch(np.random.default_rng(3))
-  plain = step_weights(cfg, batch)
-  compiled = step_weights(cfg, batch, compiled=True)
-  assert_same(plain, compiled, 2e-4)
+  compiled = traced.after(batch, compiled=True)
+  assert_same(traced.after(batch), compiled, 2e-4)
 
 
-@pytest.mark.parametrize('loss', ['byol', 'byol_ceb'])
-def test_the_teacher_moves_by_ema_alone_after_the_optimizer(loss):
-  cfg = tiny(loss)
-  total = 100
-  state = make_state(plan_of(cfg, total))
-  method = state.method
+def test_a_step_of_lars_on_two_replicas_and_compiled(two_replicas):
+  """And of a Gaussian whose scale is fixed."""
+  cfg = tiny('byol_ceb', 'gaussian', optimizer='lars', weight_decay=1e-3)
+  batch = make_batch(np.random.default_rng(2))
+  one = Traced(cfg, encoder=Glance)
+  plain = one.after(batch)
+  two = Traced(cfg, two_replicas, Glance)
+  assert_same(plain, two.after(batch), 2e-4)
+  assert_same(plain, one.after(batch, compiled=True), 2e-4)
 
-  def weights(*layers):
+
+def test_a_checkpoint_gives_the_next_step_the_same_bits(traced, tmp_path):
+  batch = make_batch(np.random.default_rng(5))
+  traced.after(batch)
+  checkpoint = tf.train.Checkpoint(**traced.state.items())
+  path = checkpoint.write(str(tmp_path / 'ckpt'))
+  traced.step(batch)
+  expected = [v.numpy() for v in traced.variables()]
+  # All that a step depends on is lost, and is in the file.
+  for v in (*traced.variables(), *traced.used(batch)):
+    v.assign(tf.zeros_like(v))
+  checkpoint.read(path).assert_existing_objects_matched().assert_consumed()
+  traced.step(batch)
+  for v, value in zip(traced.variables(), expected, strict=True):
+    np.testing.assert_array_equal(v.numpy(), value, err_msg=v.name)
+
+
+def test_metrics_have_the_recorded_names(traced):
+  """And what is known of an embedding that says nothing is one of them."""
+  traced.reset()
+  names = traced.step(make_batch(np.random.default_rng(5))).keys()
+  found = recorded_names.step_metrics(traced.cfg.pretrain_loss)
+  assert names == found
+  assert traced.state.method.chance().keys() <= names
+
+
+def test_the_teacher_moves_by_ema_alone_after_the_optimizer(traced):
+  method, total = traced.state.method, 100
+  assert isinstance(method, skeletons.Teacher) == derived.has_teacher(
+    traced.cfg
+  )
+  if not derived.has_teacher(traced.cfg):
+    return
+  traced.reset()
+
+  def weights(layers):
     return [v.numpy() for layer in layers for v in layer.trainable_variables]
 
-  twins = (method.target_encoder, method.target_projector)
-  before = weights(*twins)
+  originals, twins = method.twins()
+  before = weights(twins)
   statistics = [v.numpy() for v in twins[0].non_trainable_variables]
-  online_before = weights(method.encoder, method.projector)
-  # Its own random initialisation, as published.
-  assert any(
-    not np.allclose(a, b) for a, b in zip(before, online_before, strict=True)
-  )
-  state.optimizer.iterations.assign(40)
-  step = make_train_step(state, lambda step: 0.1)
-  tf.function(step, autograph=False)(make_batch(np.random.default_rng(4)))
+  online_before = weights(originals)
+  # Copies, or of a random initialisation of their own, as published.
+  same = [
+    np.array_equal(a, b) for a, b in zip(before, online_before, strict=True)
+  ]
+  copies = ('moco', 'dino', 'er_dino')
+  assert all(same) == (traced.cfg.pretrain_loss in copies)
+  traced.state.optimizer.iterations.assign(40)
+  traced.step(make_batch(np.random.default_rng(4)))
   decay = 1 - (1 - 0.9) * (math.cos(math.pi * 40 / total) + 1) / 2
-  online = weights(method.encoder, method.projector)
+  online = weights(originals)
   assert any(
     not np.allclose(a, b) for a, b in zip(online, online_before, strict=True)
   )
-  for old, new, source in zip(before, weights(*twins), online, strict=True):
+  for old, new, source in zip(before, weights(twins), online, strict=True):
     np.testing.assert_allclose(
       new, decay * old + (1 - decay) * source, rtol=1e-5, atol=1e-7
     )
@@ -214,7 +226,7 @@ def test_backward_encoder_reads_the_published_or_the_canonical_view(
   np.testing.assert_allclose(embeddings['backward'][0], expected, atol=2e-5)
 
 
-def test_gradient_paths_of_c_byol():
+def test_gradient_paths_of_c_byol(glance):
   """The rate alone trains b; the distance alone reaches the decoder."""
   batch = make_batch(np.random.default_rng(8))
   cfg = tiny('byol_ceb', ceb_beta=0.0)

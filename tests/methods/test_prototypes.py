@@ -8,15 +8,12 @@ import pytest
 import tensorflow as tf
 
 import oracles
-import run
-import small_runs
 from cvr import methods
 from cvr.configs.config import ConfigError
 from cvr.methods import skeletons
 from cvr.numerics import clustering
 from on_replicas import on_replicas
 from small_data import plan_of
-from small_runs import assert_same_bits, flags
 from tiny_methods import SIZE, make, tiny
 
 pytestmark = pytest.mark.usefixtures('tiny_encoder')
@@ -293,46 +290,3 @@ def test_the_memory_on_two_replicas(two_replicas):
 def test_more_clusters_than_examples_are_refused():
   with pytest.raises(ConfigError, match='--num_prototypes=4: more .* are 3'):
     clusters_of(examples=3)
-
-
-# 24 examples by tens: epochs begin at steps 0, 3 and 5.
-@pytest.mark.parametrize(
-  'loss, more, kept',
-  [
-    (
-      'swav',
-      '--num_prototypes=6 --queue_size=14 --freeze_prototypes_steps=4 '
-      '--local_crops=1 --local_size=8',
-      ('queue', 'prototypes/kernel'),
-    ),
-    (
-      'deepcluster',
-      '--num_prototypes=5',
-      ('memory/0', 'memory/1', 'centroids', 'assignments', 'usage'),
-    ),
-  ],
-)
-def test_a_run_that_goes_on_where_an_epoch_begins(
-  images, tmp_path, loss, more, kept
-):
-  argv = flags(
-    images, tmp_path, '--mode=train', '--checkpoint_steps=3',
-    '--train_batch_size=10', '--train_steps=7', *small_runs.QUICK,
-    f'--pretrain_loss={loss}', *more.split(),
-  )  # fmt: skip
-  assert run.main(argv) == 0
-  whole = tmp_path / 'whole'
-  whole.mkdir()
-  for path in tmp_path.glob('ckpt-[67].*'):
-    path.rename(whole / path.name)
-  assert run.main(argv) == 0
-  assert_same_bits(whole / 'ckpt-7', tmp_path / 'ckpt-7')
-  if loss == 'deepcluster':  # It saw all of them before step 0.
-    first = small_runs.tensors(tmp_path / 'ckpt-0')
-    for crop in range(2):
-      memory = first[f'method/memory/{crop}/.ATTRIBUTES/VARIABLE_VALUE']
-      np.testing.assert_allclose(np.linalg.norm(memory, axis=1), 1, rtol=1e-5)
-  early, late = (small_runs.tensors(tmp_path / f'ckpt-{k}') for k in (3, 7))
-  for name in kept:
-    key = f'method/{name}/.ATTRIBUTES/VARIABLE_VALUE'
-    assert not np.array_equal(early[key], late[key]), name

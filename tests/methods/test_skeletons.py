@@ -1,84 +1,22 @@
 """What methods share: resolutions, state, epochs, layers that are held."""
 
-import os
-import signal
-
 import numpy as np
 import pytest
 import tensorflow as tf
 
-import run
-import small_runs
 from cvr import methods
 from cvr.checkpoints import files, pretrained
 from cvr.configs import config
 from cvr.data import sources
 from cvr.methods import contrastive, skeletons
-from cvr.numerics import replicas, schedules
-from cvr.training import loop, monitor, train
+from cvr.numerics import schedules
+from cvr.training import monitor, train
 from cvr.training.step import make_state, make_train_step
 from small_data import plan_of
-from small_runs import assert_same_bits, flags
-from tiny_methods import BATCH, assert_same, make_batch, step_weights, tiny
+from tiny_methods import BATCH, Traced, assert_same, make_batch, tiny
+from toy_method import SLOTS, Toy
 
 pytestmark = pytest.mark.usefixtures('tiny_encoder')
-SLOTS = 16
-
-
-class Toy(skeletons.Siamese):
-  """Whatever a method may keep: a queue, a centre, a memory, and of epochs."""
-
-  needs_first_pass = True
-
-  def make_heads(self, cfg):
-    dim = cfg.proj_out_dim
-    self.queue = replicas.mirrored(tf.zeros([SLOTS, dim]), 'queue')
-    self.pointer = replicas.mirrored(tf.constant(0), 'pointer')
-    self.centre = replicas.mirrored(tf.zeros([dim]), 'centre')
-    memory = tf.zeros([self.num_examples, dim])
-    self.memory = replicas.mirrored(memory, 'memory')
-    self.anchor = replicas.mirrored(tf.zeros([dim]), 'anchor')
-    # Rows that were observed, epochs that were begun.
-    self.counts = replicas.mirrored(tf.zeros([2], tf.int32), 'counts')
-
-  def objective(self, embeddings, step):
-    del step
-    h1, h2 = embeddings['projection']
-    past = tf.gather(self.memory, embeddings['index'])
-    pull = tf.reduce_sum(h1 * (h2 + past + self.anchor - self.centre), -1)
-    push = tf.reduce_logsumexp(tf.matmul(h1, self.queue, transpose_b=True), 1)
-    loss = tf.reduce_mean(push - pull)
-    carry = {
-      'keys': h2,
-      'index': embeddings['index'],
-      'mean': tf.reduce_mean(h2, 0, keepdims=True),
-    }
-    features = self.features(embeddings)
-    return skeletons.Output(loss, {'toy_loss': loss}, features, carry)
-
-  def remember(self, index, rows):
-    index = replicas.all_gather(tf.cast(index, tf.int32))
-    rows = replicas.all_gather(rows)
-    replicas.set_rows(self.memory, index, rows)
-    return rows
-
-  def observe(self, embeddings):
-    rows = self.remember(embeddings['index'], embeddings['projection'][0])
-    self.counts.assign_add([rows.shape[0], 0])
-
-  def after_update(self, step, carry):
-    del step
-    keys = self.remember(carry['index'], carry['keys'])
-    at = (self.pointer + tf.range(keys.shape[0])) % SLOTS
-    replicas.set_rows(self.queue, at, keys)
-    self.pointer.assign((self.pointer + keys.shape[0]) % SLOTS)
-    mean = tf.reduce_mean(replicas.all_gather(carry['mean']), 0)
-    self.centre.assign(0.9 * self.centre + 0.1 * mean)
-
-  def on_epoch(self, epoch):
-    mean = tf.reduce_mean(self.memory, 0) + tf.cast(epoch, tf.float32)
-    self.anchor.assign(replicas.of_first_replica(mean))
-    self.counts.assign_add([0, 1])
 
 
 @pytest.fixture
@@ -128,7 +66,9 @@ def trained(folder, model_dir, strategy):
   )[0]
 
 
-def test_two_replicas_keep_what_one_keeps(toy, images, tmp_path, two_replicas):
+def test_two_replicas_keep_what_one_keeps(
+  toy, glance, images, tmp_path, two_replicas
+):
   """A whole run: the pass over the data, epochs, queue, centre, memory."""
   one = trained(images, tmp_path / 'one', tf.distribute.get_strategy()).method
   two = trained(images, tmp_path / 'two', two_replicas).method
@@ -145,66 +85,18 @@ def test_two_replicas_keep_what_one_keeps(toy, images, tmp_path, two_replicas):
     np.testing.assert_array_equal(first, second)
     assert np.abs(first.numpy()).max() > 0
   # Restored on one replica: all that two had.
-  method = methods.make_method(tiny(image_size=16), 0, 5, num_examples=24)
+  method = methods.make_method(plan_of(tiny(image_size=16), 5, 0, examples=24))
   path = files.prefix(str(tmp_path / 'two'), 5)
   pretrained.load(path, [], method)
   for a, b in zip(method.variables, two.variables, strict=True):
     np.testing.assert_array_equal(a.numpy(), b.numpy())
 
 
-def test_a_run_that_was_stopped_keeps_what_another_keeps(
-  toy, images, tmp_path, capsys, monkeypatch
-):
-  """Stopped within an epoch, and where one begins; 24 examples by tens."""
-  whole, broken = tmp_path / 'whole', tmp_path / 'broken'
-  more = (
-    '--mode=train', '--checkpoint_steps=100', '--train_batch_size=10',
-    '--train_steps=7', *small_runs.QUICK,
-  )  # fmt: skip
-  assert run.main(flags(images, whole, *more)) == 0
-  out = capsys.readouterr().out
-  assert out.count('One pass over the data before step 0') == 1
-  counts = small_runs.tensors(whole / 'ckpt-7')[
-    'method/counts/.ATTRIBUTES/VARIABLE_VALUE'
-  ]
-  # Epochs begin at steps 0, 3 and 5.
-  np.testing.assert_array_equal(counts, [30, 3])
-
-  stops = iter([signal.SIGINT, None, signal.SIGTERM])
-  make_loop = loop.make_loop
-
-  def interrupted(*args, **settings):
-    steps = make_loop(*args, **settings)
-
-    def one(iterator, n):
-      metrics = steps(iterator, n)
-      number = next(stops, None) if 'total_loss' in metrics else None
-      if number:
-        os.kill(os.getpid(), number)
-      return metrics
-
-    return one
-
-  monkeypatch.setattr(loop, 'make_loop', interrupted)
-  argv = flags(images, broken, *more)
-  for step in (1, 3):
-    assert run.main(argv) == 143
-    said = capsys.readouterr()
-    assert f'at step {step}: checkpoint written' in said.err
-    assert ('One pass' in said.out) == (step == 1)
-  assert run.main(argv) == 0
-  assert_same_bits(whole / 'ckpt-7', broken / 'ckpt-7')
-  # Whoever reads it has no training data, and needs its number all the same.
-  asked = ['run.py', '--mode=extract_features', '--use_tpu=false']
-  asked += [f'--checkpoint={broken}', f'--output={tmp_path}/features.npz']
-  assert run.main(asked) == 0
-
-
-def test_a_step_with_state_compiles_and_is_the_same(toy):
+def test_a_step_with_state_compiles_and_is_the_same(toy, glance):
   batch = make_batch(np.random.default_rng(1))
-  plain = step_weights(tiny(), batch, steps=2)
-  compiled = step_weights(tiny(), batch, steps=2, compiled=True)
-  assert_same(plain, compiled, 2e-4)
+  traced = Traced(tiny())
+  plain = traced.after(batch, steps=2)
+  assert_same(plain, traced.after(batch, steps=2, compiled=True), 2e-4)
 
 
 @pytest.mark.usefixtures('two_replicas')
@@ -267,7 +159,7 @@ class Late(contrastive.SimCLR):
   ],
 )
 def test_what_is_held_keeps_its_bits_and_then_begins_anew(
-  monkeypatch, two_replicas, count, settings
+  monkeypatch, glance, two_replicas, count, settings
 ):
   """Weight decay and momentum would move it without a gradient."""
   monkeypatch.setitem(methods.METHODS, 'contrastive', Late)

@@ -7,17 +7,15 @@ import tf_keras as keras
 
 import oracles
 from cvr.configs.config import Config
-from cvr.methods import skeletons
 from cvr.training.step import make_state, make_train_step
 from small_data import plan_of
 from tiny_methods import (
-  Glance,
+  Traced,
   assert_same,
   loss_and_gradients,
   make,
   make_batch,
   output_of,
-  step_weights,
   tiny,
   trained_variables,
 )
@@ -35,7 +33,7 @@ class Identity(keras.layers.Layer):
     return x
 
 
-def test_without_noise_and_projectors_it_is_simclr(monkeypatch):
+def test_without_noise_and_projectors_it_is_simclr(glance):
   """At SimCLR's scale: the sum of both directions."""
   batch = make_batch(np.random.default_rng(0))
   simclr = make(tiny('contrastive'))
@@ -173,15 +171,13 @@ VARIANTS = [
 
 
 @pytest.mark.parametrize('settings', VARIANTS)
-def test_variants_on_two_replicas_and_compiled(
-  settings, two_replicas, monkeypatch
-):
-  monkeypatch.setattr(skeletons, 'make_encoder', Glance)
+def test_variants_on_two_replicas_and_compiled(settings, two_replicas, glance):
   cfg = tiny(settings['pretrain_loss'], **settings)
   batch = make_batch(np.random.default_rng(9))
-  one = step_weights(cfg, batch)
-  assert_same(one, step_weights(cfg, batch, strategy=two_replicas), 2e-4)
-  assert_same(one, step_weights(cfg, batch, compiled=True), 2e-4)
+  one = Traced(cfg)
+  plain = one.after(batch)
+  assert_same(plain, Traced(cfg, two_replicas).after(batch), 2e-4)
+  assert_same(plain, one.after(batch, compiled=True), 2e-4)
 
 
 @pytest.mark.parametrize('kind', KINDS)

@@ -3,9 +3,15 @@
 import os
 
 import pytest
+import tensorflow as tf
 
 import behaviour
+import recorded_names
+from cvr.checkpoints import saving
 from cvr.configs import command_line
+from cvr.methods import METHODS
+from cvr.training.step import make_state
+from small_data import plan_of
 
 
 def print_config(*arguments):
@@ -32,6 +38,19 @@ def test_every_preset_is_the_recorded_one(help_text):
   assert len(names) > 40
   text = behaviour.configurations(print_config, names)
   assert text == recorded('configurations.txt')
+
+
+@pytest.mark.parametrize('method', METHODS)
+def test_tensors_have_the_recorded_names(method, tmp_path, glance):
+  """Those of metrics are in tests/methods/test_methods.py."""
+  argv = ['run.py', *behaviour.training(method, tmp_path, tmp_path)]
+  cfg = command_line.parse(argv)
+  state = make_state(plan_of(cfg, behaviour.STEPS, examples=24))
+  checkpoint = tf.train.Checkpoint(record=saving.Record({}), **state.items())
+  path = checkpoint.write(f'{tmp_path}/ckpt')
+  names = tf.train.load_checkpoint(path).get_variable_to_shape_map()
+  lines = behaviour.tensor_lines(names)
+  assert {*lines} == recorded_names.tensors(method)
 
 
 def test_an_encoder_is_one_line_among_the_names():

@@ -83,7 +83,11 @@ def rows(batch, first, last):
     ('stochcon_bernoulli', False),
   ],
 )
-def test_cached_gradients_are_those_of_one_tape_over_all_chunks(loss, compiled):
+def test_cached_gradients_are_those_of_one_tape_over_all_chunks(
+  loss, compiled, request
+):
+  if loss not in ('contrastive', 'contrastive_ceb'):  # Not of the backbone.
+    request.getfixturevalue('glance')
   method, variables, batch, encode, total = setup(loss)
   chunks, size = 2, BATCH // 2
   before = [v.numpy() for v in method.variables]
@@ -120,7 +124,7 @@ def test_cached_gradients_are_those_of_one_tape_over_all_chunks(loss, compiled):
   )
 
 
-def test_one_chunk_is_the_whole_batch():
+def test_one_chunk_is_the_whole_batch(glance):
   method, variables, batch, encode, total = setup('contrastive_ceb')
   cached = tf.function(big_batches.cached, autograph=False)
   metrics, _, gradients = cached(encode, total, batch, variables, 1)
@@ -138,7 +142,7 @@ def test_one_chunk_is_the_whole_batch():
     ('simsiam', 'simsiam_loss'),
   ],
 )
-def test_accumulated_gradients_are_the_mean_over_parts(loss, name):
+def test_accumulated_gradients_are_the_mean_over_parts(loss, name, glance):
   _, variables, batch, encode, total = setup(loss)
   found = []
   for i in range(2):
@@ -202,7 +206,7 @@ def test_what_is_carried_has_the_rows_of_all_chunks(compiled):
     np.testing.assert_allclose(found.gradients[0], expected, rtol=1e-5)
 
 
-def test_two_replicas_in_chunks_are_one_in_chunks(two_replicas):
+def test_two_replicas_in_chunks_are_one_in_chunks(two_replicas, glance):
   """A chunk of two replicas is a chunk of both their rows."""
   cfg = tiny('contrastive', weight_decay=1e-3, grad_cache_chunk=2)
   batch = make_batch(np.random.default_rng(2))

@@ -91,28 +91,34 @@ def flags(folder, *more):
 
 
 @pytest.fixture
-def quick(monkeypatch, tiny_encoder, tmp_path):
+def quick(monkeypatch, glance, tmp_path):
   """One step of each part, in an empty folder."""
   monkeypatch.setattr(doctor, 'SECONDS', 0.0)
   (tmp_path / 'here').mkdir()
   monkeypatch.chdir(tmp_path / 'here')
 
 
-@pytest.mark.parametrize('place', ['host', 'device'])
-def test_a_call_prints_all_and_leaves_one_file(
-  quick, folder, tmp_path, capsys, place
+def test_a_call_prints_all_and_writes_nothing(quick, folder, capsys):
+  assert run.main(flags(folder, '--augment_on=host')) == 0
+  out = capsys.readouterr().out
+  for row in ('reading and decoding', 'the whole input', 'the train step'):
+    assert row in out
+  assert 'is the bottleneck' in out and 'replicas' not in out
+  assert os.listdir() == []
+
+
+def test_a_run_that_is_there_already_stays_as_it_is(
+  quick, folder, tmp_path, capsys
 ):
-  argv = flags(folder, f'--augment_on={place}')
+  (tmp_path / 'run').mkdir()
+  (tmp_path / 'run' / 'config.json').write_text('not of the doctor')
+  argv = flags(folder, '--augment_on=device', f'--model_dir={tmp_path}/run')
   assert run.main(argv) == 0
   out = capsys.readouterr().out
   for row in ('reading and decoding', 'the whole input', 'the train step'):
     assert row in out
   assert 'is the bottleneck' in out and 'replicas' not in out
   assert os.listdir() == []
-  # A run that is there already stays as it is.
-  (tmp_path / 'run').mkdir()
-  (tmp_path / 'run' / 'config.json').write_text('not of the doctor')
-  assert run.main([*argv, f'--model_dir={tmp_path}/run']) == 0
   assert sorted(os.listdir(tmp_path / 'run')) == ['config.json', 'doctor.json']
   stored = json.loads((tmp_path / 'run' / 'doctor.json').read_text())
   assert stored['batch'] == 8 and stored['device'] == 'CPU'
@@ -124,7 +130,7 @@ def test_with_replicas_their_sum_is_measured(quick, folder, two_replicas):
   cfg = Config(
     dataset=f'folder:{folder}', image_size=16, resnet_depth=18,
     train_batch_size=8, proj_head_hidden_dim=16, proj_out_dim=8,
-    pretrain_loss='byol',
+    pretrain_loss='byol', no_augmentation=True, use_blur=False,
   )  # fmt: skip
   numbers = doctor.measure(cfg, two_replicas, train.describe(cfg))
   assert numbers.replicas == 2 and numbers.exchange > 0

@@ -37,6 +37,7 @@ def test_every_batch_norm_has_the_settings_of_the_run(loss):
       'moco': 42,
       'dino': 40,  # Its head has none.
       'simsiam': 23,  # Its projector has one more, on the output.
+      'vicreg': 21,
       'er_simclr': 21,
       'er_byol': 43,
       'er_dino': 40,

@@ -15,7 +15,7 @@ from cvr.training import health, watch
 from cvr.training.monitor import Monitor
 from small_data import METHOD_SETTINGS, encoded, plan_of, write
 
-pytestmark = pytest.mark.usefixtures('tiny_encoder')
+pytestmark = pytest.mark.usefixtures('glance')
 
 ROWS = 6
 NAMES = {
@@ -120,7 +120,7 @@ def test_looks_at_the_same_images_and_changes_nothing():
 
 
 @pytest.mark.parametrize('head', ['nonlinear', 'none'])
-def test_what_is_measured_are_embeddings_at_evaluation(head):
+def test_what_is_measured_are_embeddings_at_evaluation(head, tiny_encoder):
   """Without a head the representation is the projection."""
   method, views = make(tiny(proj_head_mode=head)), some_views()
   both = [method.embed(view) for view in views]
@@ -157,17 +157,9 @@ def test_every_method_is_watched(loss, tmp_path, folder):
   assert all(np.isfinite(row[name]) for name in NAMES)
   # Without augmentation both views are one.
   assert row['health/alignment'] == pytest.approx(0, abs=1e-5)
-  # What is known of nothing learned is a metric of the method.
-  method = make(cfg)
   assigns = 'information/assignment_entropy' in row
   discrete = ('swav', 'deepcluster', 'dino', 'er_dino', 'entrec_disc')
   assert assigns == (loss in discrete)
-  at = tf.constant(3, tf.int64)
-  rows = method.encode(some_views(8), at) | {
-    'index': tf.range(8, dtype=at.dtype)
-  }
-  output = method.objective(rows, at)
-  assert method.chance().keys() <= output.metrics.keys()
 
 
 @pytest.mark.parametrize(
