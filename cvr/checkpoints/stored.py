@@ -9,6 +9,7 @@ import os
 
 from cvr.configs import config
 from cvr.configs.command_line import Stored
+from cvr.configs.settings import of_older_code
 from cvr.startup import quiet_start
 
 
@@ -55,7 +56,8 @@ def read_stored(path):
   record = os.path.join(folder, 'config.json')
   if not path.endswith(('.tar', '.gz', '.tgz')) and exists(record):
     settings = config.stored_settings(record, read_json)
-    return Stored(settings, (settings['pretrain_loss'],))
+    older = of_older_code(read_json(record)['config'])
+    return Stored(settings, (settings['pretrain_loss'],), older=older)
   # No run of ours: the settings follow from the tensors of a checkpoint.
   if is_folder and not any(n.endswith('.index') for n in _listed(path)):
     return None

@@ -61,6 +61,7 @@ class Stored(NamedTuple):
   settings: dict
   methods: tuple  # the values of --pretrain_loss that it may belong to
   released: bool = False  # in the published layout: the architecture alone
+  older: dict = {}  # those settings that are younger than the run
 
 
 # What tensors are made by.
@@ -200,7 +201,9 @@ def _preset(typed):
 
 
 def _find_stored(given, load):
-  """-> (Stored at --model_dir or --checkpoint, whether all of it is taken)."""
+  """-> (Stored at --model_dir or --checkpoint, whether all of it is taken,
+  the settings that a run which is resumed is older than).
+  """
   checkpoint, model_dir = given.get('checkpoint'), given.get('model_dir')
   reading, there = given.get('mode') in READING, None
   try:
@@ -213,12 +216,13 @@ def _find_stored(given, load):
     # Our runs resume with the same flags typed again, which are compared. A
     # released checkpoint comes without flags.
     if there and there.released and not given.get('fresh_start'):
-      return there, True
-    return load(checkpoint) if checkpoint else None, False
+      return there, True, {}
+    older = there.older if there and not given.get('fresh_start') else {}
+    return load(checkpoint) if checkpoint else None, False, older
   if there and (given['mode'] == 'eval' or not checkpoint):
     # The checkpoint is where a run in model_dir began, if there is one.
-    return there, True
-  return load(checkpoint) if checkpoint else None, True
+    return there, True, {}
+  return load(checkpoint) if checkpoint else None, True, {}
 
 
 def parse(argv, load_stored=None):
@@ -232,9 +236,11 @@ def parse(argv, load_stored=None):
   given = _preset(typed) | typed
   for flag in ('model_dir', 'checkpoint'):
     check_place(flag, given.get(flag, ''))
-  found, whole = _find_stored(given, load_stored) if load_stored else (None, 0)
-  stored = _taken_over(typed, given, found, whole) if found else {}
-  cfg = from_dict(_preset(typed) | stored | typed)
+  source, whole, older = None, False, {}
+  if load_stored:
+    source, whole, older = _find_stored(given, load_stored)
+  stored = _taken_over(typed, given, source, whole) if source else {}
+  cfg = from_dict(_preset(typed) | stored | older | typed)
   check_surroundings(cfg)
   return cfg
 

@@ -3,7 +3,14 @@
 import dataclasses
 
 from cvr.configs import checks
-from cvr.configs.settings import FIELDS, ConfigError, Settings, refuse, show
+from cvr.configs.settings import (
+  FIELDS,
+  ConfigError,
+  Settings,
+  of_older_code,
+  refuse,
+  show,
+)
 
 # The annotation of a field -> (the types it takes, their name for people).
 _KINDS = {
@@ -65,7 +72,8 @@ def from_dict(values):
 def stored_settings(path, read):
   """The settings in a config.json, which anybody may have written.
 
-  read: a function of the path that parses the file.
+  read: a function of the path that parses the file. Settings that are younger
+  than the run are added, as the code was before they existed.
   """
   try:
     settings = read(path)['config']
@@ -76,4 +84,4 @@ def stored_settings(path, read):
       f'{path} is not what a run writes ({reason}). Move it away to go on '
       'without it.'
     ) from error
-  return settings
+  return settings | of_older_code(settings)

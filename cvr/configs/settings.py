@@ -38,9 +38,13 @@ class ConfigError(ValueError):
   """A setting that cannot be: one line that says what to do instead."""
 
 
-def opt(default, help, choices=None):
-  """A field that is a flag; choices: values, or an interval as '[0, 1)'."""
-  metadata = {'help': help, 'choices': choices}
+def opt(default, help, choices=None, before=None):
+  """A field that is a flag.
+
+  choices: values, or an interval as '[0, 1)'. before: what the code did before
+  the flag existed, which is what a stored run without it has.
+  """
+  metadata = {'help': help, 'choices': choices, 'before': before}
   return dataclasses.field(default=default, metadata=metadata)
 
 
@@ -469,6 +473,15 @@ def sections():
 def of_one_call():
   """The names of settings that no call takes over from a stored run."""
   return [*sections()['This call'], *sections()['Hardware']]
+
+
+def of_older_code(values):
+  """What a stored run had, of the settings that are younger than it."""
+  return {
+    name: field.metadata['before']
+    for name, field in FIELDS.items()
+    if field.metadata['before'] is not None and name not in values
+  }
 
 
 def of_the_run(values):
