@@ -255,7 +255,7 @@ class Block(keras.layers.Layer):
   """ReLU(shortcut + branch), the branch starting at zero.
 
   filters: the base width; a block with more outputs is a bottleneck.
-  project: a shortcut with weights, where shapes change. With selective kernels
+  project: a shortcut with weights. With selective kernels
   it averages, as in ResNet-D, the pixels that a strided convolution would skip.
   """
 
@@ -362,7 +362,12 @@ class ResNet(keras.layers.Layer):
     se_ratio=0.0,
     bn_decay=0.9,
     sync_bn=True,
+    shortcut='published',
   ):
+    """shortcut: where a block has one with weights. 'published': the first of
+    every group. 'torchvision': only where shapes change, which is not so in
+    the first group of ResNet-18 and -34.
+    """
     super().__init__()
     bottleneck, counts = BLOCKS[depth]
     norm = functools.partial(BatchNorm, bn_decay, sync=sync_bn)
@@ -375,7 +380,8 @@ class ResNet(keras.layers.Layer):
       blocks = []
       for j in range(count):
         stride = 2 if i > 0 and j == 0 else 1
-        project = j == 0 and channels != out
+        changes = channels != out or stride > 1
+        project = j == 0 and (changes or shortcut == 'published')
         blocks.append(
           Block(filters, out, stride, project, sk_ratio, se_ratio, norm)
         )

@@ -40,14 +40,12 @@ def encoder(depth, size, stem):
   else:
     x = _conv(images, 64, 3)
   bottleneck, counts = BLOCKS[depth]
-  channels = 64
   for i, count in enumerate(counts):
     out = 64 * 2**i * (4 if bottleneck else 1)
     for j in range(count):
       stride = 2 if i > 0 and j == 0 else 1
-      project = j == 0 and channels != out
+      project = j == 0  # As published, also where the shape stays.
       x = _block(x, 64 * 2**i, out, stride, project)
-    channels = out
   return keras.Model(images, layers.GlobalAveragePooling2D()(x))
 
 

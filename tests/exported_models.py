@@ -60,6 +60,7 @@ def trained(
 ):
   """A Trained of a thin encoder with the given options."""
   options = {'stem': 'imagenet', 'sk_ratio': 0.0, 'se_ratio': 0.0}
+  options['shortcut'] = 'torchvision'
   options |= dict(layers)
 
   def make(plan):

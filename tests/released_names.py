@@ -46,7 +46,8 @@ def resnet(root, depth, width, sk, stem):
     for i in range(count):
       block = f'{root}/block_groups/{group}/layers/{i}'
       strided = group > 0 and i == 0
-      if channels != last:
+      # The first block of every group, also where the width stays.
+      if i == 0:
         name = 'projection' if expansion == 4 else 'shortcut'
         at = (2 if strided else 1) if sk else 0
         layers = f'{block}/{name}_layers'

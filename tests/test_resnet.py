@@ -17,7 +17,7 @@ BLOCKS = {
   152: [3, 8, 36, 3],
   200: [3, 24, 36, 3],
 }
-# Trainable, without a classifier.
+# Trainable, without a classifier: torchvision's documented totals less fc.
 TRAINABLE = {
   18: 11_176_512,
   34: 21_284_672,
@@ -45,7 +45,7 @@ def conv_norm_rule(size, inputs, outputs):
   return rule + Counter({(name, (outputs,)): 1 for name in names})
 
 
-def block_rule(depth, inputs, filters, sk_ratio):
+def block_rule(depth, inputs, filters, sk_ratio, shortcut):
   """-> (the variables of a first block, of the others, output width)."""
   if depth < 50:
     tail = conv_norm_rule(3, filters, filters)
@@ -62,12 +62,12 @@ def block_rule(depth, inputs, filters, sk_ratio):
     else:
       tail += conv_norm_rule(3, filters, filters)
     first, other = (conv_norm_rule(1, i, filters) for i in (inputs, out))
-  if inputs != out:
+  if inputs != out or shortcut == 'published':
     first += conv_norm_rule(1, inputs, out)
   return first + tail, other + tail, out
 
 
-def rule(depth, width=1, sk_ratio=0.0):
+def rule(depth, width=1, sk_ratio=0.0, shortcut='published'):
   """The multiset of (name, shape) of a ResNet's variables."""
   base = 64 * width
   if sk_ratio:
@@ -77,7 +77,9 @@ def rule(depth, width=1, sk_ratio=0.0):
   total = sum((conv_norm_rule(*conv) for conv in stem), Counter())
   inputs = base
   for i, count in enumerate(BLOCKS[depth]):
-    first, other, inputs = block_rule(depth, inputs, base << i, sk_ratio)
+    first, other, inputs = block_rule(
+      depth, inputs, base << i, sk_ratio, shortcut
+    )
     total += first
     for _ in range(count - 1):
       total += other
@@ -100,26 +102,35 @@ def shapes(variables):
 
 # In a graph, variables have shapes and take no memory.
 @pytest.mark.parametrize(
-  'depth, width, sk_ratio',
-  [(18, 1, 0.0), (34, 1, 0.0), (50, 1, 0.0), (50, 2, 0.0), (50, 4, 0.0)]
-  + [(101, 1, 0.0), (152, 1, 0.0), (200, 2, 0.0)]
-  + [(50, 1, 0.0625), (50, 2, 0.0625)],
+  'depth, width, sk_ratio, shortcut',
+  [
+    (depth, width, sk_ratio, 'published')
+    for depth, width, sk_ratio in [(18, 1, 0.0), (34, 1, 0.0), (50, 1, 0.0)]
+    + [(50, 2, 0.0), (50, 4, 0.0), (101, 1, 0.0), (152, 1, 0.0), (200, 2, 0.0)]
+    + [(50, 1, 0.0625), (50, 2, 0.0625)]
+  ]
+  + [(depth, 1, 0.0, 'torchvision') for depth in (18, 34, 50)],
 )
-def test_variables_follow_the_rules(depth, width, sk_ratio):
+def test_variables_follow_the_rules(depth, width, sk_ratio, shortcut):
   with tf.Graph().as_default():
-    net = resnet.ResNet(depth, width, sk_ratio=sk_ratio)
+    net = resnet.ResNet(depth, width, sk_ratio=sk_ratio, shortcut=shortcut)
     call = tf.autograph.experimental.do_not_convert(net)
     h = call(tf.zeros([1, 32, 32, 3]))
-  assert shapes(net.variables) == rule(depth, width, sk_ratio)
+  expected = rule(depth, width, sk_ratio, shortcut)
+  assert shapes(net.variables) == expected
   trainable = sum(int(np.prod(v.shape)) for v in net.trainable_variables)
-  assert trainable == trainable_count(rule(depth, width, sk_ratio))
+  assert trainable == trainable_count(expected)
   assert h.shape == [1, net.representation_dim]
   assert net.representation_dim == (512 if depth < 50 else 2048) * width
 
 
 @pytest.mark.parametrize('depth', TRAINABLE)
 def test_known_totals(depth):
-  assert trainable_count(rule(depth)) == TRAINABLE[depth]
+  """The published code has one more projection in ResNet-18 and -34."""
+  plain = trainable_count(rule(depth, shortcut='torchvision'))
+  assert plain == TRAINABLE[depth]
+  more = 64 * 64 + 2 * 64 if depth < 50 else 0
+  assert trainable_count(rule(depth)) == plain + more
 
 
 def test_known_totals_of_variants():
@@ -258,7 +269,7 @@ def test_kernels_start_apart_and_scaled():
   net(tf.zeros([1, 32, 32, 3]))
   kernels = [v.numpy() for v in net.trainable_variables if v.shape.rank == 4]
   first_values = {k.flat[0] for k in kernels}
-  assert len(first_values) == len(kernels) == 20
+  assert len(first_values) == len(kernels) == 21
   big = [k for k in kernels if k.size > 1e6]
   assert len(big) == 4
   for k in big:  # variance 1 / fan-in, of a normal cut at two deviations

@@ -7,7 +7,12 @@ from typing import NamedTuple
 
 import tensorflow as tf
 
-from cvr.checkpoints.released_layout import Mismatch, variables
+from cvr.checkpoints.released_layout import (
+  PARTS,
+  TITLES,
+  Mismatch,
+  variables,
+)
 from cvr.checkpoints.released_settings import (
   VALUE,
   is_finetuned,
@@ -16,25 +21,44 @@ from cvr.checkpoints.released_settings import (
 )
 from lars_optimizer import LARS
 
+_COUNTERS = ('global_step', 'finetune_global_step', 'save_counter')
+
 
 class Report(NamedTuple):
   """Which tensors of a file were read into the variables of a model."""
 
   matched: int
-  left_over: list
+  left_over: dict  # kind, in words -> names
 
   def describe(self):
-    def some(names):
-      shown = ', '.join(names[:3]) + (', ...' if len(names) > 3 else '')
-      return f'{len(names)} ({shown})' if names else '0'
-
-    slots = sum('/.OPTIMIZER_SLOT/' in name for name in self.left_over)
-    rest = [n for n in self.left_over if '/.OPTIMIZER_SLOT/' not in n]
-    momentum = f' and {slots} of momentum' if slots else ''
-    return (
-      f'{self.matched} tensors matched, missing 0, left over {some(rest)}'
-      f'{momentum}'
+    rest = ', '.join(
+      f'{len(names)} of {kind}' for kind, names in self.left_over.items()
     )
+    return f'{self.matched} tensors matched, missing 0, not read: {rest or 0}'
+
+
+def _left_over(names, parts):
+  """Names of tensors that were not read -> {kind: names}, and those of no kind.
+
+  A kind is a part of the model that this call does not build, momentum, or a
+  counter. What is left of a part that is built means another architecture.
+  """
+  kinds, strays = {}, []
+  for name in sorted(names):
+    part = next(
+      (p for p, root in PARTS.items() if name.startswith(f'{root}/')), None
+    )
+    if '/.OPTIMIZER_SLOT/' in name:
+      kind = 'momentum'
+    elif name in _COUNTERS:
+      kind = 'counters'
+    elif part and part not in parts:
+      kind = TITLES[part]
+    else:
+      strays.append(name)
+      continue
+    kinds.setdefault(kind, []).append(name)
+  return kinds, strays
 
 
 def _slot(name, finetuned):
@@ -87,14 +111,20 @@ def load(path, parts, optimizer=None, resuming=False):
     for name, variable in wanted.items()
     if name in shapes and shapes[name] != tuple(variable.shape.as_list())
   ]
-  if missing or reshaped:
+  read = set(wanted)
+  if optimizer is not None:
+    read |= {'global_step', 'finetune_global_step'}
+  left_over, strays = _left_over(shapes.keys() - read, parts)
+  problems = {
+    'missing': missing,
+    'of another shape': reshaped,
+    'without a place in this model': strays,
+  }
+  if any(problems.values()):
     raise Mismatch(
       '; '.join(
         f'{len(names)} tensors {what}, first {", ".join(names[:10])}'
-        for what, names in (
-          ('missing', missing),
-          ('of another shape', reshaped),
-        )
+        for what, names in problems.items()
         if names
       )
     )
@@ -102,11 +132,9 @@ def load(path, parts, optimizer=None, resuming=False):
   values = {name: reader.get_tensor(name + VALUE) for name in wanted}
   for name, value in values.items():
     wanted[name].assign(value)
-  read = set(wanted)
   if optimizer is not None:
     optimizer.iterations.assign(step(path))
-    read |= {'global_step', 'finetune_global_step'}
-  return Report(len(wanted), sorted(shapes.keys() - read))
+  return Report(len(wanted), left_over)
 
 
 def _tree(flat):

@@ -17,6 +17,16 @@ PARTS = {
 }
 
 
+# What users call them.
+TITLES = {
+  'encoder': 'the encoder',
+  'target_encoder': 'the target network',
+  'projector': 'the projection head',
+  'target_projector': 'the target network',
+  'predictor': 'the predictor',
+  'backward_encoder': 'the backward encoder',
+  'probe': 'the probe',
+}
 # The values of --pretrain_loss that this layout can hold.
 METHODS = ('contrastive', 'contrastive_ceb', 'byol', 'byol_ceb')
 

@@ -72,6 +72,9 @@ def _infer_resnet(shapes):
     'sk_ratio': max(squeeze[-1] / (8 * width), 0.0625) if squeeze else 0.0,
     'se_ratio': 0.0,
   }
+  if not bottleneck:
+    projects = f'{first}/shortcut_layers/0/conv2d/kernel' in shapes
+    settings['shortcut'] = 'published' if projects else 'torchvision'
   selective = squeeze is not None
   # Three 3x3 are the large stem, one is for small images.
   large = stem[0] == 7 or selective

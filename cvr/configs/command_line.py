@@ -71,6 +71,7 @@ _ARCHITECTURE = (
   'sk_ratio',
   'se_ratio',
   'stem',
+  'shortcut',
   'proj_head_mode',
   'num_proj_layers',
   'proj_head_hidden',
@@ -93,6 +94,8 @@ def _taken_over(typed, given, stored, whole):
   settings = stored.settings
   # Finetuning may have another probe, but not who reads it.
   fixed = [*_ARCHITECTURE, *(['probe_latent'] if whole else [])]
+  if settings.get('resnet_depth', 50) >= 50:
+    fixed.remove('shortcut')  # Both are one network.
   for name in fixed:
     value, there = typed.get(name), settings.get(name)
     if None in (value, there) or value == there or 'auto' in (value, there):

@@ -25,8 +25,8 @@ _CBYOL = {'pretrain_loss': 'byol_ceb', 'kappa_e': 16384.0, 'kappa_b': 10.0,
           'ceb_beta': 1.0}
 
 _CIFAR10 = {'dataset': 'cifar10', 'eval_split': 'test', 'image_size': 32,
-            'resnet_depth': 18, 'train_epochs': 1000, 'train_batch_size': 256,
-            'brightness_fn': 'simclrv2'}
+            'resnet_depth': 18, 'shortcut': 'torchvision', 'train_epochs': 1000,
+            'train_batch_size': 256, 'brightness_fn': 'simclrv2'}
 _SOLO = {'lars_eta': 0.02, 'lars_clip': True, 'proj_out_dim': 256}
 _SOLO_SIMCLR = _SOLO | {
   'learning_rate': 0.4, 'weight_decay': 1e-4, 'proj_head_hidden_dim': 2048,
@@ -46,7 +46,8 @@ _SIMCLR_CIFAR = {
   'color_jitter_hue': 0.1}
 # Of the poster only the network is known; the rest is SimCLR's for CIFAR-10.
 _STOCHCON_CIFAR = _CIFAR10 | _SIMCLR_CIFAR | {
-  'resnet_depth': 50, 'train_batch_size': 1024, 'proj_head_hidden_dim': 2048}
+  'resnet_depth': 50, 'shortcut': 'published', 'train_batch_size': 1024,
+  'proj_head_hidden_dim': 2048}
 
 # Views of recipes, for presets to build on. MoCo v2 and SimSiam share theirs.
 MOCO_V2_VIEWS = {
@@ -243,7 +244,7 @@ PRESETS = {
     'SimCLR, ResNet-18, 1000 epochs: about 91% (SimCLR README)',
     _CIFAR10 | _SIMCLR | _SIMCLR_CIFAR | {
       'train_batch_size': 512, 'num_proj_layers': 3,
-      'proj_head_hidden_dim': 512}),
+      'proj_head_hidden_dim': 512, 'shortcut': 'published'}),
   'cifar10_csimclr': (
     'C-SimCLR with the settings of cifar10_simclr: ours, not from a paper',
     _CIFAR10 | _SOLO_SIMCLR | _CSIMCLR | {'kappa_b': 5.0}),
@@ -313,7 +314,8 @@ PRESETS = {
     'C-SimCLR on patches of photographs: minutes on a CPU, no download',
     _CSIMCLR | {
       'dataset': 'photo_patches/32px', 'eval_split': 'test', 'image_size': 32,
-      'stem': 'small', 'resnet_depth': 18, 'train_batch_size': 256,
+      'stem': 'small', 'resnet_depth': 18, 'shortcut': 'torchvision',
+      'train_batch_size': 256,
       'train_steps': 250, 'warmup_epochs': 1.0, 'learning_rate': 1.0,
       'kappa_e': 1024.0, 'ceb_beta': 0.1, 'beta_schedule': 'linear_warmup',
       'proj_head_hidden_dim': 512, 'proj_out_dim': 128,

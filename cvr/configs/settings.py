@@ -210,6 +210,10 @@ class Settings:
     'imagenet: 7x7 stride 2 and max pool. cifar: 3x3 stride 1. small: 3x3 '
     'stride 2 and max pool, quick on 32 to 64 pixels.',
     ('auto', 'imagenet', 'cifar', 'small'))
+  shortcut: str = opt('published', 'ResNet-18 and -34 have a projection in the '
+    'first block of every group (published), or only where shapes change '
+    '(torchvision, solo-learn). Deeper ones are the same.',
+    ('published', 'torchvision'), before='torchvision')
   global_bn: bool = opt(True, 'Batch norm statistics over all replicas, not '
     'over each alone.')
   batch_norm_decay: float = opt(0.9, 'Decay of the moving statistics of batch '

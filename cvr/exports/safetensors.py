@@ -27,6 +27,17 @@ def _conv_norm(conv, norm, layer):
     yield f'{norm}.{theirs}', getattr(layer.norm, ours)
 
 
+def _check_shape_changes(block):
+  """torchvision has no projection where a block keeps its shape."""
+  before, after = block.shortcut.conv.kernel.shape[-2:]
+  if block.stride == 1 and before == after:
+    raise CheckpointError(
+      '--format=safetensors: torchvision has no names for the projection in '
+      'the first group, which the published ResNet-18 and -34 have. Train with '
+      '--shortcut=torchvision; saved_model, keras and onnx hold this one.'
+    )
+
+
 def _variables(encoder, probe=None):
   """{torchvision's name: our variable}; probe: the one on representations."""
   stem, *groups = encoder.stages
@@ -48,6 +59,7 @@ def _variables(encoder, probe=None):
       for i, layer in enumerate(block.branch, 1):
         variables |= _conv_norm(f'{path}.conv{i}', f'{path}.bn{i}', layer)
       if block.shortcut:
+        _check_shape_changes(block)
         down = f'{path}.downsample'
         variables |= _conv_norm(f'{down}.0', f'{down}.1', block.shortcut)
   if probe:

@@ -43,6 +43,7 @@ def make_encoder(plan):
     se_ratio=cfg.se_ratio,
     bn_decay=cfg.batch_norm_decay,
     sync_bn=cfg.global_bn,
+    shortcut=cfg.shortcut,
   )
 
 

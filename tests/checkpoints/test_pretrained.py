@@ -166,7 +166,7 @@ def test_features_of_a_released_checkpoint(
     on_two_replicas()
   out = capsys.readouterr().out
   assert 'Running on the CPU' in out and 'Running on two CPUs' in out
-  assert 'missing 0, left over 2 (global_step, save_counter) and' in out
+  assert 'missing 0, not read: 2 of counters, ' in out
   first, second = outputs
   names = {'representation', 'projection', 'logits', 'labels', 'ids'}
   names |= set() if family == 'simclr' else {'prediction'}
@@ -253,7 +253,7 @@ def test_finetuning_and_going_on_from_a_released_checkpoint(
   out = capsys.readouterr().out
   assert 'Resuming from step 40' in out
   assert 'C-BYOL, ResNet-18 1x, cifar stem' in out
-  assert 'missing 0, left over 1 (save_counter)' in out
+  assert 'missing 0, not read: 1 of counters' in out
   assert files.steps(source) == [40, 42]
   # At rate 0 the stored momentum alone moves weights, twice.
   velocity = tensors[

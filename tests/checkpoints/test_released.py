@@ -41,7 +41,7 @@ def test_released_to_ours_to_released_keeps_every_bit(tmp_path, family, scaled):
   if scaled:
     optimizer = keras.mixed_precision.LossScaleOptimizer(optimizer)
   report = released.load(path, parts, optimizer)
-  assert report.left_over == ['save_counter']
+  assert report.left_over == {'counters': ['save_counter']}
   assert int(optimizer.iterations) == tensors['global_step']
   out = str(tmp_path / 'out' / 'ckpt-9')
   released.write(out, parts, optimizer, int(tensors['save_counter']))
@@ -107,7 +107,7 @@ def test_a_finetuned_checkpoint_keeps_its_names_and_every_bit(
   body = [v for layer in method.trained() for v in layer.trainable_variables]
   optimizer = lars(body + probe.trainable_variables)
   report = released.load(path, parts, optimizer)
-  assert report.left_over == ['save_counter']
+  assert report.left_over == {'counters': ['save_counter']}
   assert int(optimizer.iterations) == tensors['finetune_global_step']
   # Nobody goes on pretraining with momentum that is not there.
   with pytest.raises(Mismatch, match='finetune_optimizer/Momentum'):
@@ -179,3 +179,67 @@ def test_squeeze_and_excitation_has_no_place_there(tmp_path, tiny_encoder):
     released.write(
       str(tmp_path / 'x'), released_layout.parts_of(method), lars([])
     )
+
+
+@pytest.mark.parametrize(
+  'stray',
+  [
+    'model/_resnet/block_groups/0/layers/0/shortcut_layers/1/bn/extra',
+    'model/_projection_head/linear_layers/5/dense/kernel',
+    'model/_another_network/kernel',
+    'something_else',
+  ],
+)
+def test_a_tensor_that_the_model_has_no_place_for_is_named(tmp_path, stray):
+  tensors = values(released_names.tensors('simclr', **SMALL))
+  path = write(tmp_path / 'ckpt-1', tensors)
+  _, probe, parts = build(path)
+  odd = write(tmp_path / 'ckpt-2', tensors | {stray: np.ones(3, np.float32)})
+  before = probe.dense.kernel.numpy()
+  with pytest.raises(Mismatch, match=f'1 tensors without .* first {stray}'):
+    released.load(odd, parts)
+  np.testing.assert_array_equal(probe.dense.kernel, before)  # Nothing moved.
+
+
+def test_what_is_not_read_is_counted_by_its_kind(tmp_path):
+  """A teacher's checkpoint for whoever wants the encoder alone."""
+  tensors = values(released_names.tensors('byol', **SMALL))
+  path = write(tmp_path / 'ckpt-1', tensors)
+  _, _, parts = build(path)
+  report = released.load(path, {'encoder': parts['encoder']})
+  names = {kind: len(found) for kind, found in report.left_over.items()}
+  roots = ('_target_resnet/', '_target_head/')
+  plain = [name for name in tensors if '/.OPTIMIZER_SLOT/' not in name]
+  assert names == {
+    'momentum': len(tensors) - len(plain),
+    'counters': 2,
+    'the target network': sum(n.split('model/')[-1].startswith(roots)
+                              for n in plain),
+    'the projection head': 6,
+    'the predictor': 6,
+    'the probe': 2,
+  }  # fmt: skip
+  assert 'not read: ' in report.describe()
+  assert '6 of the predictor' in report.describe()
+
+
+@pytest.mark.parametrize('depth', [18, 34])
+def test_both_shortcuts_are_read_off_a_checkpoint(tmp_path, depth, monkeypatch):
+  """As the published code has it, and as older code of ours exported it."""
+  small = SMALL | {'depth': depth}
+  blocks = 2 * (depth == 18) or 3
+  monkeypatch.setitem(released_names.BLOCKS, depth, (1, (blocks, 1, 1, 1)))
+  monkeypatch.setitem(resnet.BLOCKS, depth, (False, (blocks, 1, 1, 1)))
+  tensors = values(released_names.tensors('simclr', **small))
+  first = 'model/_resnet/block_groups/0/layers/0/shortcut_layers'
+  assert f'{first}/0/conv2d/kernel' in tensors
+  older = {n: v for n, v in tensors.items() if not n.startswith(first)}
+  assert len(tensors) - len(older) == 5 + 3  # Three of them have momentum.
+  for name, shortcut in ((tensors, 'published'), (older, 'torchvision')):
+    path = write(tmp_path / f'ckpt-{len(name)}', name)
+    settings = released_settings.infer(path).settings
+    assert settings['shortcut'] == shortcut
+    _, _, parts = build(path)
+    released.load(path, parts)
+    has = parts['encoder'].stages[1].blocks[0].shortcut is not None
+    assert has == (shortcut == 'published')

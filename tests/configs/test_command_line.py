@@ -1,5 +1,6 @@
 """What a typed line turns into: precedence, help, published command lines."""
 
+import json
 import os
 import subprocess
 import sys
@@ -7,10 +8,8 @@ import sys
 import pytest
 from absl import flags
 
-from cvr.configs import (
-  command_line,
-  config,
-)
+from cvr.checkpoints import stored
+from cvr.configs import command_line, config
 from cvr.configs.config import Config, ConfigError
 from typed import ROOT, parse
 
@@ -226,3 +225,47 @@ def test_scripts_name_a_preset_and_pass_flags_on(name):
   assert cfg.use_tpu is True
   cfg = typed('--use_tpu=false', CONFIG=f'{name}_1000epochs')
   assert (cfg.train_epochs, cfg.use_tpu) == (1000, False)
+
+
+def older_run(tmp_path, **settings):
+  """A config.json as the code wrote it before --shortcut existed."""
+  record = config.to_dict(Config(**settings))
+  del record['shortcut']
+  (tmp_path / 'config.json').write_text(json.dumps({'config': record}))
+  return f'--model_dir={tmp_path}'
+
+
+@pytest.mark.parametrize(
+  'line',
+  ['--mode=eval', '--mode=train', '--mode=extract_features --output=x.npz'],
+)
+def test_an_older_run_stays_what_it_was(tmp_path, line):
+  where = older_run(tmp_path, resnet_depth=18)
+  line = f'{where} {line} --resnet_depth=18'
+  assert parse(line, stored.read_stored).shortcut == 'torchvision'
+  # A new folder, or a run that says what it is, has the default.
+  assert parse('--resnet_depth=18', stored.read_stored).shortcut == 'published'
+  record = config.to_dict(Config(resnet_depth=18))
+  (tmp_path / 'config.json').write_text(json.dumps({'config': record}))
+  assert parse(line, stored.read_stored).shortcut == 'published'
+
+
+def test_finetuning_takes_over_what_an_older_run_was(tmp_path):
+  older_run(tmp_path, resnet_depth=18)
+  line = f'--train_mode=finetune --checkpoint={tmp_path}'
+  assert parse(line, stored.read_stored).shortcut == 'torchvision'
+  with pytest.raises(ConfigError, match='was made with torchvision'):
+    parse(f'{line} --shortcut=published', stored.read_stored)
+  # Of deeper networks both are the same.
+  older_run(tmp_path, resnet_depth=50)
+  parse(f'{line} --shortcut=published', stored.read_stored)
+
+
+def test_a_resumed_older_run_may_be_typed_another_shortcut(tmp_path):
+  """Then it is a change of the run, which resuming refuses by itself."""
+  where = older_run(tmp_path, resnet_depth=18)
+  line = f'{where} --mode=train --resnet_depth=18 --shortcut=published'
+  cfg = parse(line, stored.read_stored)
+  settings = config.stored_settings(f'{tmp_path}/config.json', stored.read_json)
+  _, serious = command_line.changes(settings, cfg)
+  assert serious == ['--shortcut=published, was torchvision']

@@ -177,3 +177,15 @@ def test_views_of_other_recipes():
   assert resolved(presets.INFOMIN_VIEWS) == dataclasses.replace(
     moco, brightness=0.8, contrast=0.8, saturation=0.8, hue=0.2
   )
+
+
+def test_who_has_the_published_shortcut():
+  """solo-learn's networks are torchvision's; SimCLR's own are not."""
+  found = {
+    name: parse(f'--preset={name}').shortcut
+    for name, (_, row) in presets.PRESETS.items()
+    if row.get('resnet_depth') in (18, 34)
+  }
+  assert found.pop('cifar10_simclr_repo') == 'published'
+  assert len(found) > 10 and {*found.values()} == {'torchvision'}
+  assert parse('--resnet_depth=18').shortcut == 'published'

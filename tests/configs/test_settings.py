@@ -130,6 +130,7 @@ OUR_DEFAULTS = {
   'num_heads': 3,
   'kmeans_iterations': 10,
   'stem': 'auto',
+  'shortcut': 'published',
   'ceb_distribution': 'vmf',
   'gaussian_scale': 'fixed',
   'sigma_e': 1.0,

@@ -56,3 +56,12 @@ def test_what_torchvision_has_no_names_for_is_refused(
   with pytest.raises(ValueError, match='no names for selective kernels'):
     export.export('safetensors', str(tmp_path), exported, print)
   assert list(tmp_path.iterdir()) == []
+
+
+def test_the_published_shortcut_is_refused(monkeypatch, tmp_path):
+  """torchvision's ResNet-18 has no layer1.0.downsample."""
+  exported = trained(monkeypatch, layers={'shortcut': 'published'})
+  with pytest.raises(ValueError, match='--shortcut=torchvision'):
+    export.export('safetensors', str(tmp_path), exported, print)
+  assert list(tmp_path.iterdir()) == []
+  export.export('keras', str(tmp_path), exported, print)
