@@ -12,6 +12,10 @@ import subprocess
 import sys
 
 import families  # Puts the project on the path.
+from cvr.startup import quiet_start
+
+quiet_start()
+
 from cvr.evaluation.card import comparison, files, schema
 
 ROOT = os.path.join('runs', 'sweep')

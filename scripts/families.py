@@ -29,6 +29,7 @@ BASE = {
   'image_size': 32,
   'stem': 'small',
   'resnet_depth': 18,
+  'shortcut': 'torchvision',
   'train_batch_size': BATCH,
   'train_steps': STEPS,
   'warmup_epochs': 1.0,

@@ -15,6 +15,10 @@ import sys
 import numpy as np
 
 import families  # Puts the project on the path.
+from cvr.startup import quiet_start
+
+quiet_start()
+
 from cvr.evaluation import statistics
 from cvr.evaluation.card import files, page, schema
 
