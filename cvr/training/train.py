@@ -182,15 +182,16 @@ def train(cfg, strategy, info, record, monitor: Monitor):
 
 
 def _fit(plan, strategy, info, state, step, store, start, monitor):
+  """The steps from start to the last one."""
   cfg = plan.cfg
   on_epoch = _on_epoch(strategy, state.method)
   span = loop.Span(
     start,
     plan.total,
-    cfg.train_batch_size,
-    cfg.train_summary_steps,
-    plan.checkpoint_every,
-    info.num_examples if on_epoch else 0,
+    batch=cfg.train_batch_size,
+    summary_every=cfg.train_summary_steps,
+    save_every=plan.checkpoint_every,
+    epoch=info.num_examples if on_epoch else 0,
   )
   steps = loop.make_loop(
     strategy, step, cfg.jit_compile, clocks=not cfg.deterministic
@@ -199,10 +200,10 @@ def _fit(plan, strategy, info, state, step, store, start, monitor):
   with sources.explained(info), waits:
     iterator = make_input(plan, info, strategy, start)
     hooks = loop.Hooks(
-      functools.partial(store.save, say=monitor.say),
-      monitor,
-      replicas.host_means(strategy),
-      watch.make_watch(plan, strategy, state.method, info, monitor),
-      on_epoch,
+      save=functools.partial(store.save, say=monitor.say),
+      monitor=monitor,
+      host_means=replicas.host_means(strategy),
+      watch=watch.make_watch(plan, strategy, state.method, info, monitor),
+      on_epoch=on_epoch,
     )
     loop.fit(steps, iterator, span, hooks)
