@@ -41,8 +41,9 @@ def measure(model_dir, ends=(0, -1)):
   )
   state = make_state(plan)
   context = tf.distribute.InputContext()
+  sizes = cfg.image_size, cfg.eval_batch_size
   splits = [
-    features.eval_input(info, cfg.image_size, cfg.eval_batch_size)(context)
+    features.eval_input(info, *sizes, features.central(cfg))(context)
     for info in (train_info, eval_info)
   ]
   accuracies = []

@@ -3,7 +3,6 @@
 import numpy as np
 
 from cvr.data import sources
-from cvr.evaluation.features import Look
 from cvr.evaluation.subject import Missing
 from small_data import CLASSES, encoded, write
 
@@ -33,7 +32,7 @@ class Encoder:
   def __init__(self, told=True, dim=6):
     self.told, self.dim, self.seen = told, dim, []
 
-  def __call__(self, info, look=Look()):  # noqa: B008
+  def __call__(self, info, look):
     self.seen.append((info.split, look))
     n = info.num_examples
     draw = np.random.default_rng([n, look.random, look.severity])
@@ -58,7 +57,7 @@ def shuffled(split):
   class Shuffled(Encoder):
     """The same features under other labels, in the evaluation split alone."""
 
-    def __call__(self, info, look=Look()):  # noqa: B008
+    def __call__(self, info, look):
       for rows in super().__call__(info, look):
         if info.split == split:
           rows['labels'] = (rows['labels'] + 1) % 3

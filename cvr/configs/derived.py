@@ -129,6 +129,16 @@ def stem(cfg):
   return cfg.stem
 
 
+def eval_crop(cfg):
+  """The share of the shorter side that the crop of the evaluation keeps.
+
+  SimCLR and the published code cut nothing off small images.
+  """
+  if cfg.eval_crop == 'auto':
+    return 1.0 if cfg.image_size <= 32 else 0.875
+  return float(cfg.eval_crop)
+
+
 def train_steps(cfg, num_examples):
   """Steps of the whole training."""
   epochs = num_examples * cfg.train_epochs // cfg.train_batch_size + 1

@@ -142,6 +142,9 @@ class Settings:
     'call it test.')
   image_size: int = opt(224, 'Height and width of the crops. 32 or less '
     'brings the CIFAR stem, see --stem.', '[8, inf)')
+  eval_crop: str = opt('auto', 'The share of the shorter side that the central '
+    'crop of the evaluation keeps. auto: all of it at 32 pixels or less, else '
+    '0.875.', ('auto', '0.875', '1'), before='0.875')
   cache_dataset: bool = opt(False, 'Decode the whole split into memory '
     'before the first step, on every host: for small sets.')
   shuffle_buffer: int = opt(16384, 'Examples among which the next one is '

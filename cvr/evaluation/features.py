@@ -26,13 +26,15 @@ class Look(NamedTuple):
   classifier. corruption: one of evaluation.corruptions, applied to the crop.
   """
 
-  crop: float = 0.875
+  crop: float
   random: int = 0
   corruption: str = ''
   severity: int = 0
 
 
-CENTRAL = Look()
+def central(cfg):
+  """-> the Look of the evaluation."""
+  return Look(derived.eval_crop(cfg))
 
 
 def prepared(batch, mean_std):
@@ -51,7 +53,7 @@ def _random_crop(image, seed, size):
   return tf.where(flip, tf.reverse(crop, [1]), crop)
 
 
-def eval_input(info, image_size, batch_size, look=CENTRAL):
+def eval_input(info, image_size, batch_size, look):
   """-> a function of an input context, as a strategy wants it."""
 
   def preprocess(image, index):
@@ -104,6 +106,8 @@ def make_embed_step(method, probe, mean_std):
 def make_read(cfg, strategy, state):
   """-> read(info, look) -> {name: rows} of a split, batch by batch, in order.
 
+  look: by itself central.
+
   Every example once. Images that cannot be decoded have NaN for features, and
   all bits 0. Bits are packed (np.packbits). The network is compiled once for
   all splits.
@@ -119,7 +123,8 @@ def make_read(cfg, strategy, state):
     parts = strategy.experimental_local_results(value)
     return np.concatenate([part.numpy() for part in parts])
 
-  def read(info, look=CENTRAL):
+  def read(info, look=None):
+    look = look or central(cfg)
     source = eval_input(info, cfg.image_size, cfg.eval_batch_size, look)
     with sources.explained(info):
       for batch in strategy.distribute_datasets_from_function(source):
@@ -129,7 +134,7 @@ def make_read(cfg, strategy, state):
   return read
 
 
-def read_all(read, info, look=CENTRAL):
+def read_all(read, info, look=None):
   """All rows of a split: {name: [n, ...]}."""
   return joined(list(read(info, look)))
 

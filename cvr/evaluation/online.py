@@ -42,7 +42,9 @@ def make_evaluator(cfg, strategy, state, info):
 
   def evaluate():
     sums = np.zeros(4)
-    source = features.eval_input(info, cfg.image_size, cfg.eval_batch_size)
+    source = features.eval_input(
+      info, cfg.image_size, cfg.eval_batch_size, features.central(cfg)
+    )
     with sources.explained(info):
       for batch in strategy.distribute_datasets_from_function(source):
         sums += run(batch).numpy()

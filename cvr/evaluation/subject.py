@@ -77,11 +77,17 @@ class Subject(NamedTuple):
       'forward': [getattr(self.cfg, name) for name in _FORWARD],
     } | more
 
-  def rows(self, info, look=features.CENTRAL, logits=False):
+  @property
+  def central(self):
+    """The Look at images that are neither corrupted nor cropped at random."""
+    return features.central(self.cfg)
+
+  def rows(self, info, look=None, logits=False):
     """Rows of a split: representation, labels, ids, and logits on demand.
 
-    Only of images that can be decoded.
+    Only of images that can be decoded. look: by itself central.
     """
+    look = look or self.central
     facts = self.facts(
       images=sources.fingerprint(info), look=look._asdict(), logits=logits
     )
@@ -115,8 +121,9 @@ class Subject(NamedTuple):
         f'{info.num_examples} expected. Is a file of the data set missing?'
       )
 
-  def protocol(self, look, **more):
+  def protocol(self, look=None, **more):
     """How a number was made: what all have in common, and `more`."""
+    look = look or self.central
     crop = f'central, {look.crop:g} of the shorter side'
     dim = self.state.method.encoder.representation_dim
     return {

@@ -185,7 +185,7 @@ def test_features_of_a_released_checkpoint(
   for name in first['ids']:
     with open(f'{folder}/val/{name}', 'rb') as file:
       image = tf.io.decode_jpeg(file.read(), channels=3)
-    images.append(data_util.normalize(data_util.eval_image(image, 16)))
+    images.append(data_util.normalize(data_util.eval_image(image, 16, 1.0)))
   h = features(tensors, tf.stack(images))
   np.testing.assert_allclose(first['representation'], h, rtol=1e-3, atol=1e-4)
 

@@ -3,7 +3,7 @@ import subprocess
 import sys
 
 from cvr.checkpoints import stored
-from cvr.configs import config
+from cvr.configs import command_line, config, derived
 
 
 def test_a_run_in_a_local_folder_is_read_without_tensorflow(tmp_path):
@@ -20,6 +20,20 @@ def test_a_run_in_a_local_folder_is_read_without_tensorflow(tmp_path):
   paths = [str(tmp_path), str(tmp_path / 'ckpt-7')]
   printed = subprocess.check_output([sys.executable, '-c', code, *paths])
   assert printed.decode() == "('byol_ceb',)\n" * 2
+
+
+def test_an_old_run_is_evaluated_as_it_was(tmp_path):
+  """Before --eval_crop, 12.5% of images of every size were cut off."""
+  old = config.to_dict(config.Config(image_size=32))
+  del old['eval_crop']
+  (tmp_path / 'config.json').write_text(json.dumps({'config': old}))
+  (tmp_path / 'ckpt-7.index').touch()
+  run = f'--model_dir={tmp_path}'
+  for typed, crop in (((), 0.875), (('--eval_crop=auto',), 1.0)):
+    for mode in ('eval', 'evaluate', 'train'):
+      argv = ['run.py', f'--mode={mode}', run, '--image_size=32', *typed]
+      cfg = command_line.parse(argv, stored.read_stored)
+      assert derived.eval_crop(cfg) == crop
 
 
 def test_nothing_is_read_where_there_is_no_model(tmp_path):

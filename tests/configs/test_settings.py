@@ -94,6 +94,7 @@ PUBLISHED_DEFAULTS = {
 
 
 OUR_DEFAULTS = {
+  'eval_crop': 'auto',
   'suite': 'all',
   'linear_passes': 4,
   'transfer_sets': 'all',

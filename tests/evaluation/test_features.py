@@ -1,12 +1,15 @@
 """How an encoder is shown a split: central, random, and corrupted images."""
 
+import types
+
 import numpy as np
 import pytest
 import tensorflow as tf
 
 import data_util
+from cvr.configs.config import Config
 from cvr.data.sources import describe
-from cvr.evaluation import features
+from cvr.evaluation import features, online
 from cvr.evaluation.corruptions import corruptions
 from cvr.evaluation.features import Look
 from cvr.numerics import randomness
@@ -53,13 +56,91 @@ def test_the_central_crop_has_its_share(info):
       np.testing.assert_allclose(image, np.clip(expected, 0, 1), atol=1e-6)
 
 
+class Seeing:
+  """A method whose representation is the image that it is shown."""
+
+  def embed(self, images):
+    pixels = tf.reshape(images, [tf.shape(images)[0], -1])
+    return {'representation': pixels, 'projection': pixels}
+
+  def probed(self, embedded):
+    return embedded['representation']
+
+
+def framed(root, size):
+  """Images that differ in their outermost pixels alone, which tell the class.
+
+  -> DatasetInfo.
+  """
+  for label in (0, 1):
+    for i in range(3):
+      image = np.full([size, size, 3], 100 + i, np.uint8)
+      image[[0, -1]] = image[:, [0, -1]] = 255 * label
+      write(
+        f'{root}/val/{"ab"[label]}/{i}.png', tf.io.encode_png(image).numpy()
+      )
+  return describe(f'folder:{root}', split='val')
+
+
+@pytest.mark.parametrize(
+  'size, typed, crop',
+  [(32, None, None), (32, '0.875', 0.875), (48, None, 0.875), (48, '1', None)],
+)
+def test_small_images_are_shown_whole(tmp_path, size, typed, crop):
+  """In SimCLR's code 32 px and below are evaluated without a test crop.
+
+  Oracle: the pixels of the file itself, or TensorFlow's own central crop.
+  """
+  info = framed(tmp_path, size)
+  settings = {'eval_crop': typed} if typed else {}
+  cfg = Config(
+    image_size=size, batch_image_augmentation_type='simclr',
+    eval_batch_size=4, **settings,
+  )  # fmt: skip
+  strategy = tf.distribute.get_strategy()
+  state = types.SimpleNamespace(method=Seeing(), probe=None)
+  rows = features.read_all(features.make_read(cfg, strategy, state), info)
+  for i, row in enumerate(rows['representation']):
+    expected = tf.image.convert_image_dtype(decoded(info, i), tf.float32)
+    if crop:
+      expected = tf.image.central_crop(expected, crop)
+      expected = tf.image.resize(expected, [size] * 2, method='bicubic')
+    expected = np.reshape(np.clip(expected, 0, 1), -1)
+    np.testing.assert_allclose(row, expected, atol=1e-6)
+
+
+@pytest.mark.parametrize('typed, accuracy', [(None, 1.0), ('0.875', 0.5)])
+def test_the_probe_is_scored_on_the_same_images(tmp_path, typed, accuracy):
+  class Corner(tf.Module):
+    """Reads the first pixel; the first class if there is nothing to see."""
+
+    def __init__(self):
+      super().__init__()
+      self.scale = tf.Variable(1.0)
+      self.dense = types.SimpleNamespace(units=2)
+
+    def __call__(self, rows):
+      return tf.stack([0.9 - rows[:, 0], rows[:, 0] - 0.9], 1) * self.scale
+
+  info = framed(tmp_path, 32)
+  settings = {'eval_crop': typed} if typed else {}
+  cfg = Config(
+    image_size=32, batch_image_augmentation_type='simclr',
+    eval_batch_size=4, **settings,
+  )  # fmt: skip
+  state = types.SimpleNamespace(method=Seeing(), probe=Corner())
+  strategy = tf.distribute.get_strategy()
+  evaluate = online.make_evaluator(cfg, strategy, state, info)
+  assert evaluate()['eval/label_top_1_accuracy'] == accuracy
+
+
 def test_random_crops_are_of_the_pass_and_the_image_alone(info):
-  first = shown(info, Look(random=1))
+  first = shown(info, Look(1.0, random=1))
   assert sorted(first) == list(range(9))
   for batch in (3, 9):
-    for i, image in shown(info, Look(random=1), batch).items():
+    for i, image in shown(info, Look(1.0, random=1), batch).items():
       np.testing.assert_array_equal(image, first[i])
-  second = shown(info, Look(random=2))
+  second = shown(info, Look(1.0, random=2))
   flips = 0
   for k, views in ((1, first), (2, second)):
     for i, image in views.items():
@@ -79,8 +160,8 @@ def test_random_crops_are_of_the_pass_and_the_image_alone(info):
 
 
 def test_what_is_corrupted_is_the_crop_of_each_image(info):
-  plain = shown(info, Look())
-  found = shown(info, Look(corruption='gaussian_noise', severity=3))
+  plain = shown(info, Look(0.875))
+  found = shown(info, Look(0.875, corruption='gaussian_noise', severity=3))
   assert sorted(found) == list(range(9))
   for i, image in found.items():
     expected = corruptions.corrupt(

@@ -1,11 +1,12 @@
 """Rows of a checkpoint: what is left out, and what is refused."""
 
+import dataclasses
+
 import numpy as np
 import pytest
 
 from cvr.configs import config
 from cvr.data import sources
-from cvr.evaluation.features import Look
 from cvr.evaluation.suites import knn
 from known_features import Encoder
 from small_data import encoded, write
@@ -17,7 +18,7 @@ def test_images_that_cannot_be_decoded_are_left_out_and_lost_ones_refused(
   make_subject,
 ):
   class Damaged(Encoder):
-    def __call__(self, info, look=Look()):  # noqa: B008
+    def __call__(self, info, look):
       for i, rows in enumerate(super().__call__(info, look)):
         if i == 0:
           rows['representation'][0] = np.nan
@@ -25,7 +26,7 @@ def test_images_that_cannot_be_decoded_are_left_out_and_lost_ones_refused(
         yield rows
 
   class Lossy(Encoder):
-    def __call__(self, info, look=Look()):  # noqa: B008
+    def __call__(self, info, look):
       yield from list(super().__call__(info, look))[:2]
 
   subject, _ = make_subject(Damaged())
@@ -37,11 +38,26 @@ def test_images_that_cannot_be_decoded_are_left_out_and_lost_ones_refused(
       subject.cfg.dataset, 'val'))  # fmt: skip
 
 
+def test_rows_of_another_crop_are_made_anew_and_the_card_says_which(
+  make_subject,
+):
+  encoder, sides = Encoder(), []
+  subject, _ = make_subject(encoder)
+  for crop in ('1', '0.875', 'auto'):
+    cfg = dataclasses.replace(subject.cfg, eval_crop=crop)
+    subject = subject._replace(cfg=cfg)
+    sides += [n.protocol['crop'] for n in knn.suite(subject)][:1]
+  # Those of auto, at 16 px, are the first ones, read again.
+  assert [look.crop for _, look in encoder.seen] == [1, 1, 0.875, 0.875]
+  whole, part = '1 of the shorter side', '0.875 of the shorter side'
+  assert sides == [f'central, {x}, 16 px' for x in (whole, part, whole)]
+
+
 def test_numbers_that_would_mean_nothing_are_refused(make_subject, tmp_path):
   class Broken(Encoder):
     """No numbers for one class, as after a loss that became NaN."""
 
-    def __call__(self, info, look=Look()):  # noqa: B008
+    def __call__(self, info, look):
       for rows in super().__call__(info, look):
         rows['representation'][rows['labels'] == 2] = np.nan
         yield rows

@@ -10,7 +10,6 @@ from typing import NamedTuple
 import numpy as np
 
 from cvr.data import sources, subsets
-from cvr.evaluation.features import CENTRAL, Look
 from cvr.evaluation.heads import linear
 
 # Settings are chosen on at most this share of the images.
@@ -59,15 +58,17 @@ def _stored(subject, key, fit):
 def sgd_head(subject, splits, name):
   """The frozen protocol `name` on the training split -> (Head, facts)."""
   cfg = subject.cfg
+  passes = range(1, cfg.linear_passes + 1)
+  looks = [subject.central._replace(random=i) for i in passes]
+  looks = looks or [subject.central]
   key = sources.fingerprint(splits.train) | {
     'head': name,
-    'passes': cfg.linear_passes,
+    'looks': [look._asdict() for look in looks],
     'seed': cfg.seed,
   }
 
   def fit():
-    looks = [Look(random=i + 1) for i in range(cfg.linear_passes)]
-    rows = [subject.rows(splits.train, look) for look in looks or [CENTRAL]]
+    rows = [subject.rows(splits.train, look) for look in looks]
     subject.say(f'Linear classifier: {name}')
     return linear.sgd_probe(
       linear.PROTOCOLS[name],
@@ -112,12 +113,12 @@ def logistic_head(subject, task):
   return _stored(subject, task.key | own, fit)
 
 
-def regression_of(subject, info, rows, count, metric='top_1', look=CENTRAL):
+def regression_of(subject, info, rows, count, metric='top_1', look=None):
   """The Regression with `count` rows of a training split held out by seed."""
   seed = subject.cfg.seed
   rest, held = subsets.held_out(rows['labels'], count, seed)
   key = sources.fingerprint(info) | {
-    'look': look._asdict(),
+    'look': (look or subject.central)._asdict(),
     'held_out': count,
     'seed': seed,
   }

@@ -19,8 +19,8 @@ from cvr.evaluation.latents import report
 # Images of the training split that forests are fitted on.
 _FITTED = 20_000
 # One corruption of each kind, and a second digital one; middle and strong.
-LOOKS = {
-  f'{name} {severity}': features.Look(corruption=name, severity=severity)
+CORRUPTIONS = {
+  f'{name} {severity}': {'corruption': name, 'severity': severity}
   for name in ('gaussian_noise', 'defocus_blur', 'fog', 'contrast', 'pixelate')
   for severity in (3, 5)
 }
@@ -57,7 +57,8 @@ def study(cfg, strategy, state, folder, say):
 
   read = features.make_read(cfg, strategy, state)
 
-  def rows_of(info, look=features.CENTRAL):
+  def rows_of(info, **corruption):
+    look = features.central(cfg)._replace(**corruption)
     rows = features.read_all(read, info, look)
     good = ~np.isnan(rows['latent_mean'][:, 0])
     return {name: value[good] for name, value in rows.items()}
@@ -78,8 +79,13 @@ def study(cfg, strategy, state, folder, say):
   if 'logits' in test:
     wrong = test['logits'].argmax(1) != test['labels']
     numbers['uncertainty'] = report.uncertainty(scores, wrong)
-  say(f'{len(LOOKS)} corruptions of {test_info.num_examples:,} images ...')
-  corrupted = {k: entropies(rows_of(test_info, v)) for k, v in LOOKS.items()}
+  say(
+    f'{len(CORRUPTIONS)} corruptions of {test_info.num_examples:,} images ...'
+  )
+  corrupted = {
+    name: entropies(rows_of(test_info, **corruption))
+    for name, corruption in CORRUPTIONS.items()
+  }
   numbers['corrupted'] = report.rises(scores, corrupted)
   write(numbers, folder)
   say('\n'.join(report.table(numbers)))

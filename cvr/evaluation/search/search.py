@@ -25,6 +25,7 @@ def _facts(cfg, info, checkpoint):
     'model': pretrained.fingerprint(checkpoint.path),
     'image_size': cfg.image_size,
     'normalized': derived.augmentation(cfg).mean_std,
+    'crop': derived.eval_crop(cfg),
   }
 
 
@@ -43,7 +44,9 @@ def _load(path, facts, say):
       f'{path} is not an index of codes, or it is damaged ({error}). Name '
       'another file, or move it away and make it again.'
     ) from error
-  if {k: index.facts.get(k) for k in facts} == facts:
+  # What an index had before --eval_crop existed.
+  stored = {'crop': 0.875} | index.facts
+  if {k: stored.get(k) for k in facts} == facts:
     return index
   say(f'{path} is of another model or data set: it is made anew')
   return None
@@ -96,7 +99,8 @@ def _embed(cfg, state, path):
     raise config.ConfigError(
       f'--query={path} cannot be read ({reason}). JPEG, PNG, GIF and BMP can.'
     ) from error
-  batch = {'views': (data_util.eval_image(image, cfg.image_size)[None],)}
+  shown = data_util.eval_image(image, cfg.image_size, derived.eval_crop(cfg))
+  batch = {'views': (shown[None],)}
   mean_std = derived.augmentation(cfg).mean_std
   embedded = state.method.embed(features.prepared(batch, mean_std))
   return np.packbits(state.method.latent.bits(embedded['phi']), axis=1)

@@ -12,7 +12,7 @@ import tensorflow as tf
 from cvr.configs import derived
 from cvr.configs.settings import show
 from cvr.evaluation import statistics
-from cvr.evaluation.features import CENTRAL, unit
+from cvr.evaluation.features import unit
 from cvr.evaluation.heads import fitted, linear
 from cvr.evaluation.measures import bits, lipschitz
 from cvr.evaluation.subject import (
@@ -204,7 +204,7 @@ def _bits(subject, splits):
     fit,
   )
   protocol = subject.protocol(
-    CENTRAL, compressed='first principal components, each in 2^bits cells',
+    compressed='first principal components, each in 2^bits cells',
     train_split=splits.train.split, train_images=len(train['labels']),
     chosen=facts['chosen'],
   )  # fmt: skip
@@ -243,7 +243,7 @@ def suite(subject):
   def number(name, metric, own, value, low=None, high=None, curve=None, **_):
     # Pairs of views do not depend on the seed.
     own = {'crop': views, 'seed': 0} | own
-    protocol = subject.protocol(CENTRAL) | own
+    protocol = subject.protocol() | own
     return Number(
       'compression', name, splits.test.name, splits.test.split, metric,
       float(value), protocol, low, high, images, curve,

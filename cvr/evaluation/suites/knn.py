@@ -3,7 +3,6 @@
 None of these settings is chosen: a card has all of them.
 """
 
-from cvr.evaluation.features import CENTRAL
 from cvr.evaluation.heads.knn import predictions
 from cvr.evaluation.subject import accuracy, splits_of
 
@@ -25,7 +24,6 @@ def suite(subject):
       test,
       classes == test['labels'],
       subject.protocol(
-        CENTRAL,
         train_split=splits.train.split,
         train_images=len(train['labels']),
         similarity='cosine, votes exp(similarity / temperature)',

@@ -2,7 +2,6 @@
 
 import numpy as np
 
-from cvr.evaluation.features import CENTRAL
 from cvr.evaluation.heads import fitted
 from cvr.evaluation.heads.linear import PROTOCOLS, predict
 from cvr.evaluation.subject import Missing, accuracy, splits_of
@@ -14,7 +13,7 @@ def _probe(subject, splits, test):
   if problem:
     yield Missing('linear', 'online', problem)
     return
-  protocol = subject.protocol(CENTRAL, **subject.probe_protocol())
+  protocol = subject.protocol(**subject.probe_protocol())
   order = np.argsort(-test['logits'], 1, kind='stable')
   hit = order == test['labels'][:, None]
   hit[np.isnan(test['logits']).any(1)] = False
@@ -34,7 +33,7 @@ def suite(subject):
   def number(name, head, facts, images, crop):
     right = predict(head, test['representation']) == test['labels']
     train = {'train_split': splits.train.split, 'train_images': images}
-    protocol = subject.protocol(CENTRAL, **train, train_crop=crop, **facts)
+    protocol = subject.protocol(**train, train_crop=crop, **facts)
     return accuracy('linear', name, splits.test, test, right, protocol)
 
   passes = subject.cfg.linear_passes

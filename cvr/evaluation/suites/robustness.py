@@ -11,7 +11,6 @@ import numpy as np
 
 from cvr.configs import derived, variants
 from cvr.data import sources
-from cvr.evaluation.features import CENTRAL, Look
 from cvr.evaluation.heads import fitted, linear
 from cvr.evaluation.subject import Missing, accuracy, splits_of
 from cvr.evaluation.suites import robustness_sets
@@ -43,7 +42,7 @@ def _corrupted(subject, info, heads, name):
   """Right or wrong under a corruption: {head: bool [severities, n]}, rows."""
   right = {head: [] for head in heads}
   for severity in variants.SEVERITIES:
-    look = Look(corruption=name, severity=severity)
+    look = subject.central._replace(corruption=name, severity=severity)
     rows = subject.rows(info, look, logits=bool(subject.state.probe))
     for head, (predict, _) in heads.items():
       right[head].append(predict(rows, None) == rows['labels'])
@@ -60,7 +59,7 @@ def _corruptions(subject, splits, heads):
       means[head].append(by_severity.mean(0))
       # One protocol for all corruptions of a head: the name tells which.
       protocol = subject.protocol(
-        CENTRAL, **heads[head][1], severities='1 to 5, the mean'
+        **heads[head][1], severities='1 to 5, the mean'
       )
       number = accuracy(
         'robustness', f'{name}/{head}', splits.test, rows, means[head][-1],
@@ -79,7 +78,7 @@ def _corruptions(subject, splits, heads):
   for head, scores in means.items():
     if len(names) == len(variants.ALEXNET_ERRORS):
       protocol = subject.protocol(
-        CENTRAL, **heads[head][1], severities='1 to 5, the mean'
+        **heads[head][1], severities='1 to 5, the mean'
       )
       mean = np.mean(scores, 0)
       yield accuracy(
@@ -123,7 +122,7 @@ def _frames(subject, name, place, splits, heads):
     alone = len(frames.anchors) == len(frames.paths)
     for kind in ('anchor',) if alone else ('anchor', 'pm_k'):
       protocol = subject.protocol(
-        CENTRAL, **own, class_mask=robustness_sets.described(mask), kind=kind
+        **own, class_mask=robustness_sets.described(mask), kind=kind
       )
       at = {k: rows[k][frames.anchors] for k in ('labels', 'ids')}
       label = head if alone else f'{kind}/{head}'
@@ -150,7 +149,6 @@ def _images(subject, name, place, split, splits, heads):
   mask = robustness_sets.mask_of(labels, splits.classes)
   for head, (predict, own) in heads.items():
     protocol = subject.protocol(
-      CENTRAL,
       **own,
       place=place,
       class_mask=robustness_sets.described(mask),
@@ -179,7 +177,7 @@ def _published_corruptions(subject, place, splits, heads):
       right[head][key] = (predict(rows, None) == labels).astype(np.float32)
   every = dataclasses.replace(info, name='imagenet_c', split='all 75')
   for head, by_set in right.items():
-    protocol = subject.protocol(CENTRAL, **heads[head][1])
+    protocol = subject.protocol(**heads[head][1])
     mean = robustness_sets.mean_accuracy(by_set)
     yield accuracy(
       'robustness', f'mean_accuracy/{head}', every, rows, mean, protocol

@@ -3,7 +3,6 @@
 import numpy as np
 
 from cvr.data import batches, sources, subsets
-from cvr.evaluation.features import CENTRAL
 from cvr.evaluation.heads import finetuning, fitted, linear
 from cvr.evaluation.subject import Missing, accuracy, splits_of
 
@@ -62,7 +61,6 @@ def few_and_held(subject, splits, share):
 
 def _protocol(subject, splits, few):
   return subject.protocol(
-    CENTRAL,
     train_split=f'{few.name}, {few.split}',
     share=few.num_examples / splits.train.num_examples,
     train_images=few.num_examples,
@@ -73,6 +71,7 @@ def _frozen_head(subject, splits, few, held):
   """Logistic regression on the few labels; held-out images only choose l2."""
   key = {
     'few': [sources.fingerprint(info) for info in (few, held)],
+    'look': subject.central._asdict(),
     'seed': subject.cfg.seed,
   }
   rows, held_rows = fitted.lbfgs_rows(subject, few), subject.rows(held)

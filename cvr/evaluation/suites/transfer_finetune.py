@@ -6,7 +6,6 @@
 import dataclasses
 
 from cvr.data import batches, sources, subsets
-from cvr.evaluation.features import CENTRAL
 from cvr.evaluation.heads import finetuning
 from cvr.evaluation.subject import accuracy
 from cvr.evaluation.suites.transfer_splits import for_each_set
@@ -40,7 +39,7 @@ def suite(subject):
   def measure(of):
     grid = finetuning.transfer_grid(of.train.num_examples)
     rows, right, facts = finetuning.tested(subject, grid, _task(subject, of))
-    protocol = subject.protocol(CENTRAL, train_split=of.train.split) | facts
+    protocol = subject.protocol(train_split=of.train.split) | facts
     return accuracy(
       'transfer_finetune', of.name, of.test, rows, right, protocol, of.metric
     )

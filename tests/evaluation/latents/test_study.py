@@ -23,7 +23,9 @@ def studied(model_dir, *more):
 def test_the_report_of_a_run(kind, tmp_path, run_copy, capsys, monkeypatch):
   model_dir, _ = run_copy(kind)
   looks = ('gaussian_noise 5', 'fog 3')
-  monkeypatch.setattr(study, 'LOOKS', {k: study.LOOKS[k] for k in looks})
+  monkeypatch.setattr(
+    study, 'CORRUPTIONS', {k: study.CORRUPTIONS[k] for k in looks}
+  )
   given = []
   curve = [{'bits': 1, 'macro_f1': 0.25, 'accuracy': 0.5}]
   monkeypatch.setattr(
@@ -42,7 +44,7 @@ def test_the_report_of_a_run(kind, tmp_path, run_copy, capsys, monkeypatch):
     numbers['uncertainty'].pop('curve'), expected.pop('curve')
   )
   assert numbers['uncertainty'] == pytest.approx(expected)
-  assert numbers['corrupted'].keys() == study.LOOKS.keys()
+  assert numbers['corrupted'].keys() == study.CORRUPTIONS.keys()
   for row in numbers['corrupted'].values():
     assert row['clean_mean'] == pytest.approx(scores.mean(), rel=1e-5)
   # The images are each of one colour.
@@ -69,11 +71,11 @@ def test_the_report_of_a_run(kind, tmp_path, run_copy, capsys, monkeypatch):
 
 
 def test_looks_are_corruptions():
-  assert len(study.LOOKS) == 10
-  for name, look in study.LOOKS.items():
-    assert name == f'{look.corruption} {look.severity}'
-    assert look.corruption in corruptions.CORRUPTIONS
-    assert look.severity in (3, 5)
+  assert len(study.CORRUPTIONS) == 10
+  for name, look in study.CORRUPTIONS.items():
+    assert name == f'{look["corruption"]} {look["severity"]}'
+    assert look['corruption'] in corruptions.CORRUPTIONS
+    assert look['severity'] in (3, 5)
 
 
 def test_entropies_of_bits_and_gaussians():

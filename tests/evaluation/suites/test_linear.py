@@ -42,10 +42,10 @@ def test_features_are_made_once_for_all_suites(make_subject):
   subject, _ = make_subject(encoder)
   first = linear_and_knn(subject)
   assert sorted(encoder.seen) == [
-    ('train', Look()),
-    ('train', Look(random=1)),
-    ('train', Look(random=2)),
-    ('val', Look()),
+    ('train', Look(1.0)),  # At 16 px nothing is cut off.
+    ('train', Look(1.0, random=1)),
+    ('train', Look(1.0, random=2)),
+    ('val', Look(1.0)),
   ]
   again = linear_and_knn(subject)
   assert len(encoder.seen) == 4
@@ -86,7 +86,7 @@ def test_a_probe_is_asked_for_its_own_classes_alone(make_subject):
 @pytest.mark.usefixtures('quick_heads')
 def test_without_a_probe_all_else_is_measured(make_subject):
   class Unlabelled(Encoder):
-    def __call__(self, info, look=Look()):  # noqa: B008
+    def __call__(self, info, look):
       for rows in super().__call__(info, look):
         del rows['logits']
         yield rows
@@ -103,7 +103,7 @@ def test_without_a_probe_all_else_is_measured(make_subject):
 @pytest.mark.usefixtures('quick_heads')
 def test_a_probe_that_says_nothing_is_never_right(make_subject):
   class Broken(Encoder):
-    def __call__(self, info, look=Look()):  # noqa: B008
+    def __call__(self, info, look):
       for rows in super().__call__(info, look):
         rows['logits'][rows['labels'] == 1] = np.nan
         yield rows
@@ -121,7 +121,12 @@ def test_what_depends_on_the_settings_is_made_anew(make_subject):
   list(linear.suite(subject))
   fits = [line for line in said if 'Linear' in line or 'Logistic' in line]
   assert len(fits) == 3
-  for change in ({'image_size': 24}, {'precision': 'bf16'}, {'stem': 'small'}):
+  for change in (
+    {'image_size': 24},
+    {'precision': 'bf16'},
+    {'stem': 'small'},
+    {'eval_crop': '0.875'},
+  ):
     count, made = len(encoder.seen), len(said)
     other = subject._replace(cfg=dataclasses.replace(subject.cfg, **change))
     list(linear.suite(other))

@@ -3,7 +3,6 @@
 import numpy as np
 import pytest
 
-from cvr.evaluation.features import Look
 from cvr.evaluation.subject import Missing
 from cvr.evaluation.suites import robustness
 from known_features import Encoder, make_images
@@ -16,7 +15,7 @@ def test_corruptions_are_means_over_the_same_images(make_subject):
   class Weak(Encoder):
     """Tells two classes under weak corruptions, and none under strong ones."""
 
-    def __call__(self, info, look=Look()):  # noqa: B008
+    def __call__(self, info, look):
       for rows in super().__call__(info, look):
         if look.severity > 3:
           rows['representation'] *= 0
