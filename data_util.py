@@ -63,8 +63,8 @@ def crop_boxes(shape, draws, area_lower, sampling, area_upper=1.0):
   """Random crops of an image [H, W, 3] -> [views] of (top, left, h, w).
 
   Area u * H * W with u ~ U(area_lower, area_upper), aspect w / h in [3/4, 4/3],
-  its logarithm uniform ('logarithmic', BYOL) or itself ('uniform', SimCLR). A
-  side that is longer than the image's is cut to it: there are no retries.
+  its logarithm uniform ('logarithmic', BYOL) or itself ('uniform'). A side that
+  is longer than the image's is cut to it: there are no retries.
 
   Args:
     shape: int32 [3] or [2].
@@ -89,6 +89,55 @@ def crop_boxes(shape, draws, area_lower, sampling, area_upper=1.0):
   corner = tf.minimum(tf.floor(corner * (room + 1.0)), room)
   boxes = tf.cast(tf.concat([corner, sides], 1), tf.int32)
   return tf.unstack(boxes, draws.shape[0])
+
+
+def distorted_boxes(shape, tries, corner, area_lower, area_upper, covered):
+  """Random crops as tf.image.sample_distorted_bounding_box draws them (SimCLR).
+
+  Of each try the aspect is uniform in [3/4, 4/3], then the height uniform among
+  the whole numbers with which the area is in its bounds and the crop in the
+  image. Rounding may break the bounds again: the first try that keeps them is
+  taken, the whole image where none does. As in that op, a crop that is not as
+  high as the image never touches its last row, nor its last column likewise.
+
+  Args:
+    shape: int32 [3] or [2].
+    tries: [views, tries, 2], in [0, 1). corner: [views, 2], likewise.
+    area_lower, area_upper, covered: one per view, as shares of the image. No
+      crop is smaller than `covered`, by which areas are not scaled.
+
+  Returns: [views] of (top, left, h, w).
+  """
+  full = tf.cast(shape[:2], tf.float32)
+  whole = tf.reduce_prod(full)
+  least, most, covered = (
+    whole * tf.constant(share, tf.float32)[:, None]
+    for share in (area_lower, area_upper, covered)
+  )
+  aspect = _between(tries[..., 0], *ASPECT_RANGE)
+  # The largest height with round(height * aspect) <= width.
+  widest = tf.floor((full[1] + 0.5) / aspect)
+  widest -= tf.cast(tf.round(widest * aspect) > full[1], tf.float32)
+  highest = tf.minimum(tf.round(tf.sqrt(most / aspect)), widest)
+  highest = tf.minimum(highest, full[0])
+  lowest = tf.minimum(tf.round(tf.sqrt(least / aspect)), highest)
+  height = lowest + tf.floor(tries[..., 1] * (highest - lowest + 1.0))
+
+  def area(height):
+    return height * tf.round(height * aspect)
+
+  height += tf.cast(area(height) < least, tf.float32)
+  height -= tf.cast(area(height) > most, tf.float32)
+  sides = tf.stack([height, tf.round(height * aspect)], -1)
+  fits = (area(height) >= tf.maximum(least, covered)) & (area(height) <= most)
+  fits &= tf.reduce_all((sides >= 1.0) & (sides <= full), -1)
+  first = tf.argmax(fits, 1, tf.int32)
+  sides = tf.where(
+    tf.reduce_any(fits, 1)[:, None], tf.gather(sides, first, batch_dims=1), full
+  )
+  corner = tf.floor(corner * (full - sides))
+  boxes = tf.cast(tf.concat([corner, sides], 1), tf.int32)
+  return tf.unstack(boxes, tries.shape[0])
 
 
 def resize(image, size):

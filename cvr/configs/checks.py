@@ -19,6 +19,7 @@ _CROPS = range(1, 17)  # Local ones.
 # A flag -> (another one, the values of that with which the first has effect).
 # Those that some methods read alone stand in the methods' rows.
 _MATTERS_WITH = {
+  'bbox_tries': ('bbox_sampling', ('uniform',)),
   'local_crops': ('train_mode', ('pretrain',)),
   'local_size': ('local_crops', _CROPS),
   'local_area': ('local_crops', _CROPS),
@@ -207,6 +208,10 @@ def _check_augmentation(cfg):
   if cfg.area_range_upper_bound < lowest:
     why = f'must be {lowest} or more, --area_range_lower_bound'
     refuse('area_range_upper_bound', cfg.area_range_upper_bound, why)
+  retries = cfg.bbox_sampling == 'uniform' and cfg.bbox_tries
+  if retries and cfg.area_range_upper_bound <= derived.COVERED:
+    why = f'must be above {derived.COVERED}, or every crop is the whole image'
+    refuse('area_range_upper_bound', cfg.area_range_upper_bound, why)
   _check_local_crops(cfg)
 
 
@@ -324,7 +329,9 @@ def warnings(cfg, total=None, warmup=0):
   lines = []
   for name, other in _idle(cfg).items():
     value, given = getattr(cfg, name), getattr(cfg, other)
-    if value != FIELDS[name].default:
+    field = FIELDS[name]
+    # What a stored run has from before the flag was not asked for either.
+    if value not in (field.default, field.metadata['before']):
       lines.append(f'--{name}={show(value)}: no effect with --{other}={given}')
   if cfg.train_mode == 'pretrain' and derived.is_ceb(cfg) and cfg.ceb_beta == 0:
     lines.append('--ceb_beta=0: no compression; the published recipes have 1')

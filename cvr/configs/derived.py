@@ -197,6 +197,8 @@ class Augmentation:
   area_lower: tuple
   area_upper: tuple
   sampling: str
+  tries: int  # of a crop, until it fits; 0: sides that do not are cut
+  covered: tuple  # with tries: the smallest crop, whatever area_lower is
   jitter_prob: float
   brightness: float
   contrast: float
@@ -215,6 +217,8 @@ class Augmentation:
     """Height and width of the global crops."""
     return self.size[0]
 
+
+COVERED = 0.1  # SimCLR's min_object_covered, of the whole image.
 
 # --batch_image_augmentation_type -> for view 1, view 2 and every local crop.
 _BLUR = {'byol': (1.0, 0.1, 0.5), 'simclr': (0.5, 0.5, 0.5)}
@@ -242,6 +246,8 @@ def augmentation(cfg):
     area_lower=views(smallest, smallest, low),
     area_upper=views(largest, largest, high),
     sampling=cfg.bbox_sampling,
+    tries=cfg.bbox_tries if cfg.bbox_sampling == 'uniform' else 0,
+    covered=views(COVERED, COVERED, 0.0),
     jitter_prob=cfg.color_jitter_probability if color else 0.0,
     brightness=cfg.color_jitter_brightness,
     contrast=cfg.color_jitter_contrast,

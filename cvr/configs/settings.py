@@ -182,6 +182,10 @@ class Settings:
   bbox_sampling: str = opt('logarithmic', 'How the aspect ratio of a crop is '
     'drawn: logarithmic as in BYOL, uniform as in SimCLR.',
     ('logarithmic', 'uniform'))
+  bbox_tries: int = opt(100, 'How often --bbox_sampling=uniform tries until a '
+    'crop fits into the image and has at least 10% of its area; after that the '
+    'whole image is taken. 0: one try, whose sides are cut where they do not '
+    'fit.', '[0, 1000]', before=0)
   area_range_lower_bound: float = opt(0.08, 'The smallest crop, as a share of '
     'the image.', '(0, 1]')
   area_range_upper_bound: float = opt(1.0, 'The largest crop, likewise.',

@@ -9,14 +9,28 @@ import tensorflow as tf
 import data_util
 from cvr.numerics import randomness
 
+# Folded into the seed of an image, for the stream of the tries of its crops.
+_TRIES = 1
+
 
 def _draws(views, seed):
   # Philox is a counter: with more views the first ones keep their numbers.
   return randomness.uniform([views, len(data_util.DRAWS)], seed)
 
 
-def _boxes(recipe, shape, draws):
+def _boxes(recipe, shape, draws, seed):
   views = draws.shape[0]
+  if recipe.tries:
+    # A stream of its own, so that `draws` are the same with and without tries.
+    shape_of_tries = [views, recipe.tries, 2]
+    return data_util.distorted_boxes(
+      shape,
+      randomness.uniform(shape_of_tries, randomness.fold_in(seed, _TRIES)),
+      draws[:, 2:4],
+      recipe.area_lower[:views],
+      recipe.area_upper[:views],
+      recipe.covered[:views],
+    )
   return data_util.crop_boxes(
     shape,
     draws,
@@ -30,7 +44,7 @@ def window(recipe, views):
   """-> function (shape, seed) -> the crop; None unless there is exactly one."""
   if views > 1 or not recipe.random_crop:
     return None
-  return lambda shape, seed: _boxes(recipe, shape, _draws(1, seed))[0]
+  return lambda shape, seed: _boxes(recipe, shape, _draws(1, seed), seed)[0]
 
 
 def per_image(recipe, views):
@@ -43,11 +57,11 @@ def per_image(recipe, views):
   """
   sizes = recipe.size[:views]
 
-  def boxes_of(image, draws):
+  def boxes_of(image, draws, seed):
     shape = tf.shape(image)
     if window(recipe, views):
       return [[0, 0, shape[0], shape[1]]]
-    return _boxes(recipe, shape, draws)
+    return _boxes(recipe, shape, draws, seed)
 
   def augment(image, seed):
     draws = _draws(views, seed)
@@ -57,7 +71,7 @@ def per_image(recipe, views):
         for size in sorted(set(sizes))
       }
       return {'views': tuple(made[size] for size in sizes), 'draws': draws}
-    boxes = boxes_of(image, draws)
+    boxes = boxes_of(image, draws, seed)
     # Once, not per crop: the crops of two views cover an image's area.
     image = tf.cast(image, tf.float32)
     crops = [

@@ -36,6 +36,18 @@ def test_an_old_run_is_evaluated_as_it_was(tmp_path):
       assert derived.eval_crop(cfg) == crop
 
 
+def test_an_old_run_resumes_with_the_crops_that_it_had(tmp_path):
+  """Before --bbox_tries, sides of uniform crops were cut to the image."""
+  old = config.to_dict(config.Config(bbox_sampling='uniform'))
+  del old['bbox_tries']
+  (tmp_path / 'config.json').write_text(json.dumps({'config': old}))
+  (tmp_path / 'ckpt-7.index').touch()
+  argv = ['run.py', f'--model_dir={tmp_path}', '--bbox_sampling=uniform']
+  assert command_line.parse(argv, stored.read_stored).bbox_tries == 0
+  argv = ['run.py', '--bbox_sampling=uniform']
+  assert command_line.parse(argv, stored.read_stored).bbox_tries == 100
+
+
 def test_nothing_is_read_where_there_is_no_model(tmp_path):
   assert stored.read_stored(str(tmp_path)) is None
   assert stored.read_stored(str(tmp_path / 'missing')) is None

@@ -61,6 +61,10 @@ WRONG = [
     '--area_range_upper_bound=0.07',
     ['--area_range_upper_bound=0.07', '0.08', '--area_range_lower_bound'],
   ),
+  (
+    '--area_range_upper_bound=0.1 --bbox_sampling=uniform',
+    ['--area_range_upper_bound=0.1', 'above 0.1'],
+  ),
   ('--grayscale_probability=1.1', ['--grayscale_probability=1.1', '[0, 1]']),
   ('--color_jitter_probability=-1', ['--color_jitter_probability', '[0, 1]']),
   ('--local_crops=17', ['--local_crops=17', '[0, 16]']),
@@ -251,6 +255,7 @@ def test_check_replicas_names_both_numbers():
     ),
     ('--data_service=grpc://host:1', 'no promised order'),
     ('--local_size=48', '--local_crops=0'),
+    ('--bbox_tries=7', '--bbox_sampling=logarithmic'),
     ('--queue_size=512 --pretrain_loss=byol', '--pretrain_loss=byol'),
     ('--num_heads=2 --pretrain_loss=swav', '--pretrain_loss=swav'),
     ('--queue_start=2 --pretrain_loss=deepcluster', 'deepcluster'),
@@ -270,6 +275,8 @@ def test_no_warning():
   assert checks.warnings(parse('--train_steps=10')) == []
   # The warm-up takes 10 * 50000 // 512 = 976 steps.
   assert warnings(parse('--train_steps=977')) == []
+  # What a run has that is older than the flag.
+  assert warnings(parse('--train_steps=977 --bbox_tries=0')) == []
   assert len(warnings(parse('--train_steps=976'))) == 1
 
 

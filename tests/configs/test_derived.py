@@ -88,6 +88,8 @@ def test_published_augmentation():
     'area_lower': (0.08, 0.08),
     'area_upper': (1.0, 1.0),
     'sampling': 'logarithmic',
+    'tries': 0,
+    'covered': (0.1, 0.1),
     'jitter_prob': 0.8,
     'brightness': 0.4,
     'contrast': 0.4,

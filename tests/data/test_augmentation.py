@@ -6,6 +6,7 @@ import functools
 import numpy as np
 import pytest
 import tensorflow as tf
+from scipy import stats
 
 import data_util
 from cvr.configs import derived
@@ -122,6 +123,124 @@ def test_areas_and_places_of_crops_are_in_their_ranges(side, local):
   # The positions of an image's views are independent.
   centres = np.reshape(np.transpose(centres, [0, 2, 1]), [8, 100])
   assert np.abs(np.corrcoef(centres) - np.eye(8)).max() < 0.45
+
+
+def boxes_of_uniform(shape, count, **changes):
+  """Crops of an image, one of each of `count` seeds: int [count, 4]."""
+  recipe = recipe_of(train_mode='finetune', bbox_sampling='uniform', **changes)
+  window = augmentation.window(recipe, 1)
+  draw = tf.function(lambda seeds: tf.map_fn(
+    lambda seed: tf.stack(window(tf.constant(shape), seed)), seeds, tf.int32
+  ))  # fmt: skip
+  return draw(tf.constant([[7, i] for i in range(count)], tf.int64)).numpy()
+
+
+def boxes_of_tensorflow(shape, count, low):
+  """The same of the op that SimCLR's code calls, with its arguments."""
+
+  def one(seed):
+    begin, size, _ = tf.image.stateless_sample_distorted_bounding_box(
+      tf.constant(shape), tf.constant([[[0.0, 0.0, 1.0, 1.0]]]), seed,
+      min_object_covered=0.1, aspect_ratio_range=(3 / 4, 4 / 3),
+      area_range=(low, 1.0), max_attempts=100,
+      use_image_if_no_bounding_boxes=True,
+    )  # fmt: skip
+    return tf.concat([begin[:2], size[:2]], 0)
+
+  draw = tf.function(lambda seeds: tf.map_fn(one, seeds, tf.int32))
+  return draw(tf.constant([[i, 3] for i in range(count)])).numpy()
+
+
+@pytest.mark.parametrize('height, width, low', [
+  (32, 32, 0.08), (224, 224, 0.08), (40, 120, 0.08), (120, 40, 0.08),
+  (32, 32, 0.3), (9, 9, 0.08),
+])  # fmt: skip
+def test_uniform_crops_have_the_distribution_of_simclrs(height, width, low):
+  """Oracle: tf.image.stateless_sample_distorted_bounding_box itself."""
+  shape, count = [height, width, 3], 6000
+  ours = boxes_of_uniform(shape, count, area_range_lower_bound=low)
+  theirs = boxes_of_tensorflow(shape, count, low)
+
+  def facts(boxes):
+    top, left, h, w = np.float64(boxes).T
+    return {
+      'area': h * w, 'aspect': w / h, 'height': h, 'width': w, 'top': top,
+      'left': left, 'row': (top + h / 2) / height, 'column': left + w / 2,
+    }  # fmt: skip
+
+  ours, theirs = facts(ours), facts(theirs)
+  for name, values in ours.items():
+    p = stats.ks_2samp(values, theirs[name]).pvalue
+    assert p > 1e-3, (name, p, values.mean(), theirs[name].mean())
+  # A test of ties, of which the above knows little: the share of full sides.
+  for name, side in (('height', height), ('width', width)):
+    shares = [np.mean(x[name] == side) for x in (ours, theirs)]
+    assert abs(shares[0] - shares[1]) < 5 * np.sqrt(
+      2 * max(*shares, 1 / count) / count
+    )
+
+
+def test_where_no_crop_fits_the_whole_image_is_taken():
+  """Of 4 x 400 pixels none of 3:4 to 4:3 has a tenth of the image."""
+  for boxes in (
+    boxes_of_uniform([4, 400, 3], 50),
+    boxes_of_tensorflow([4, 400, 3], 50, 0.08),
+  ):
+    np.testing.assert_array_equal(boxes, [[0, 0, 4, 400]] * 50)
+
+
+def test_tries_leave_all_other_numbers_of_a_view_as_they_are():
+  image, seed = make_image(), tf.constant([3, 11], tf.int64)
+  made = {
+    changes.get('bbox_tries'): augmentation.per_image(
+      recipe_of(local_crops=2, **changes), 4
+    )(image, seed)
+    for changes in (
+      {},
+      {'bbox_sampling': 'uniform', 'bbox_tries': 100},
+      {'bbox_sampling': 'uniform', 'bbox_tries': 0},
+    )
+  }
+  for tries in (100, 0):
+    np.testing.assert_array_equal(made[tries]['draws'], made[None]['draws'])
+  # Without tries, the boxes of before they existed.
+  draws = made[0]['draws'][:2]
+  boxes = data_util.crop_boxes(image.shape, draws, 0.08, 'uniform')
+  for view, box in zip(made[0]['views'][:2], boxes, strict=True):
+    levels = data_util.crop(image.astype(np.float32), box, 32)
+    np.testing.assert_array_equal(view, data_util.to_bytes(levels))
+  # More views change nothing about the first ones.
+  recipe = recipe_of(bbox_sampling='uniform')
+  both = augmentation.per_image(recipe, 2)(image, seed)
+  for a, b in zip(both['views'], made[100]['views'], strict=False):
+    np.testing.assert_array_equal(a, b)
+
+
+def test_uniform_local_crops_are_as_small_as_local_area_says():
+  recipe = recipe_of(
+    local_crops=3, bbox_sampling='uniform', local_area='0.05,0.08'
+  )
+  draws = randomness.uniform([5, len(data_util.DRAWS)], [1, 2])
+  for i in range(20):
+    boxes = augmentation._boxes(recipe, [100, 100], draws, [5, i])
+    areas = [int(h * w) / 1e4 for _, _, h, w in boxes]
+    assert min(areas[:2]) >= 0.1 and max(areas[2:]) <= 0.08
+    assert min(areas[2:]) >= 0.05
+
+
+def test_uniform_crops_compile():
+  draw = tf.function(
+    lambda tries, corner: data_util.distorted_boxes(
+      [40, 120], tries, corner, (0.08,) * 64, (1.0,) * 64, (0.1,) * 64
+    ),
+    jit_compile=True,
+  )
+  rng = np.random.default_rng(0)
+  tries = rng.random([64, 100, 2], np.float32)
+  corner = rng.random([64, 2], np.float32)
+  np.testing.assert_array_equal(
+    draw(tries, corner), draw.python_function(tries, corner)
+  )
 
 
 def test_views_of_an_image_get_independent_numbers():
