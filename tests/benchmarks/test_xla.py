@@ -145,7 +145,7 @@ def test_the_rule_gives_the_same_numbers_everywhere():
 def test_flops_of_a_forward_are_those_of_the_literature(
   depth, size, stem, expected
 ):
-  net = resnet.ResNet(depth, 1, stem=stem)
+  net = resnet.ResNet(depth, 1, stem=stem, shortcut='torchvision')
   head = model.Classifier(1000)
   image = tf.TensorSpec([1, size, size, 3])
   found = flops.forward(lambda x: head(net(x, training=True)), image)
