@@ -170,6 +170,11 @@ def eval_image(image, size, crop_proportion=0.875):
   return clip(resize(crop, size))
 
 
+def whole_image(image, size):
+  """All of an image, resized to a square whatever its shape."""
+  return clip(resize(image, size))
+
+
 # A batch of images, as planes.
 
 # Each operation is compiled alone: as one program, XLA on the CPU computes

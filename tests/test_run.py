@@ -58,8 +58,9 @@ def test_train_evaluate_and_what_is_left(images, tmp_path, capsys):
   rows = [json.loads(row) for row in rows]
   assert [row['step'] for row in rows] == [3, 6, 6]
   for name in (
-    'byol_loss', 'i_xzx_y', 'i_yzy_x', 'h_e_zx_x', 'h_b_zx_y', 'ema_alpha',
-    'supervised_loss', 'supervised_acc', 'learning_rate', 'weight_norm',
+    'byol_loss', 'contrast_loss', 'i_xzx_y', 'i_yzy_x', 'h_e_zx_x',
+    'h_b_zx_y', 'ema_alpha', 'supervised_loss', 'supervised_acc',
+    'learning_rate', 'weight_norm',
     'grad_norm', 'ceb_beta', 'bad_images', 'images_per_second',
     'input_wait', 'information/entropy', 'information/residual',
     'health/feature_std',

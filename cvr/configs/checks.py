@@ -20,6 +20,7 @@ _CROPS = range(1, 17)  # Local ones.
 # Those that some methods read alone stand in the methods' rows.
 _MATTERS_WITH = {
   'bbox_tries': ('bbox_sampling', ('uniform',)),
+  'plain_view': ('no_augmentation', (True,)),
   'local_crops': ('train_mode', ('pretrain',)),
   'local_size': ('local_crops', _CROPS),
   'local_area': ('local_crops', _CROPS),

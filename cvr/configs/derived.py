@@ -189,11 +189,12 @@ class Augmentation:
 
   Tuples have a number per view: two global crops, then local ones, which have
   all of them the same. Probabilities are 0 where something is switched off.
-  Without random_crop a view is the central crop of the evaluation.
+  Without random_crop a view is the whole image or its centre, 87.5% of it.
   """
 
   size: tuple
   random_crop: bool
+  whole: bool
   area_lower: tuple
   area_upper: tuple
   sampling: str
@@ -243,6 +244,7 @@ def augmentation(cfg):
   return Augmentation(
     size=views(cfg.image_size, cfg.image_size, cfg.local_size),
     random_crop=crop,
+    whole=cfg.plain_view == 'whole',
     area_lower=views(smallest, smallest, low),
     area_upper=views(largest, largest, high),
     sampling=cfg.bbox_sampling,

@@ -199,8 +199,11 @@ class Settings:
     'crop is resized (bicubic overshoots).')
   clip_by_value_after_grayscale: bool = opt(True, 'Clip to [0, 1] after the '
     'random change to grayscale.')
-  no_augmentation: bool = opt(False, 'Train on the central crop alone, as in '
-    'evaluation.')
+  no_augmentation: bool = opt(False, 'Train on the resized image alone: no '
+    'random crops, flips or colours.')
+  plain_view: str = opt('whole', 'What --no_augmentation resizes: the whole '
+    'image, as published, or its centre (central), 87.5% of the shorter side.',
+    ('whole', 'central'), before='central')
   ft_with_full_aug: bool = opt(False, 'Finetune with all of the above instead '
     'of crops and flips alone.')
 

@@ -66,8 +66,9 @@ def per_image(recipe, views):
   def augment(image, seed):
     draws = _draws(views, seed)
     if not recipe.random_crop:
+      show = data_util.whole_image if recipe.whole else data_util.eval_image
       made = {
-        size: data_util.to_bytes(data_util.eval_image(image, size) * 255.0)
+        size: data_util.to_bytes(show(image, size) * 255.0)
         for size in sorted(set(sizes))
       }
       return {'views': tuple(made[size] for size in sizes), 'draws': draws}

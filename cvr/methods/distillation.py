@@ -41,22 +41,40 @@ class BYOL(Teacher):
       'prediction': [
         self.predictor(o['projection'], training=training)[-1] for o in online
       ],
-      'target': [self.target(view, training) for view in views],
+      'target': self.targets(views, training),
       'probed': self.probed(online[0]),
     }
 
-  def distance(self, embeddings):
-    """Sum over the two orders of ||prediction - other view's target||^2."""
+  def targets(self, views, training):
+    """The twin's projection of each view.
+
+    It sees view 2 first, as in the published code. Its moving statistics alone
+    depend on that.
+    """
+    return [self.target(view, training) for view in views[::-1]][::-1]
+
+  def distances(self, embeddings):
+    """[b] ||prediction - other view's target||^2 of view 1, and of view 2."""
     p1, p2 = embeddings['prediction']
     y1, y2 = embeddings['target']
-    return tf.reduce_mean(
-      objectives.normalized_distance(p1, y2)
-      + objectives.normalized_distance(p2, y1)
+    return (
+      objectives.normalized_distance(p1, y2),
+      objectives.normalized_distance(p2, y1),
     )
 
+  def regression(self, embeddings, step):
+    """-> the weighted sum of both directions, and its metrics."""
+    first, second = self.distances(embeddings)
+    loss = self.cfg.byol_loss_weight * tf.reduce_mean(first + second)
+    return loss, {
+      # As published: of view 1 alone, without the weight.
+      'byol_loss': tf.reduce_mean(first),
+      'contrast_loss': loss,
+      'ema_alpha': self.ema(step),
+    }
+
   def objective(self, embeddings, step):
-    loss = self.cfg.byol_loss_weight * self.distance(embeddings)
-    metrics = {'byol_loss': loss, 'ema_alpha': self.ema(step)}
+    loss, metrics = self.regression(embeddings, step)
     return Output(loss, metrics, tf.stop_gradient(embeddings['probed']))
 
   def predict_mean(self, projection):
@@ -133,7 +151,7 @@ class CBYOL(BYOL):
       self.predict(o['projection'], draw, salt, training)
       for salt, o in enumerate(online, 1)
     ]
-    target = [self.target(view, training) for view in views]
+    target = self.targets(views, training)
     return {
       'mu': [f['mu'] for f in forward],
       'z': [f['z'] for f in forward],
@@ -149,11 +167,9 @@ class CBYOL(BYOL):
     log_e = [self.ceb.log_e(z1, mu1), self.ceb.log_e(z2, mu2)]
     log_b = [self.ceb.log_b(z1, b1), self.ceb.log_b(z2, b2)]
     rate = [tf.reduce_mean(e - b) for e, b in zip(log_e, log_b, strict=True)]
-    regression = self.cfg.byol_loss_weight * self.distance(embeddings)
+    regression, metrics = self.regression(embeddings, step)
     beta = self.beta(step)
-    metrics = {
-      'byol_loss': regression,
-      'ema_alpha': self.ema(step),
+    metrics |= {
       'ceb_beta': beta,
       'i_xzx_y': rate[0],
       'i_yzy_x': rate[1],

@@ -139,7 +139,7 @@ class ERBYOL(BYOL):
       )
     )
     metrics = _metrics(bound) | {
-      'byol_loss': self.distance(embeddings),
+      'byol_loss': tf.reduce_mean(self.distances(embeddings)[0]),
       'ema_alpha': self.ema(step),
     }
     return Output(bound.loss, metrics, tf.stop_gradient(embeddings['probed']))

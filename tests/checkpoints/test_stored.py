@@ -48,6 +48,16 @@ def test_an_old_run_resumes_with_the_crops_that_it_had(tmp_path):
   assert command_line.parse(argv, stored.read_stored).bbox_tries == 100
 
 
+def test_an_old_run_without_augmentation_keeps_its_centres(tmp_path):
+  old = config.to_dict(config.Config(no_augmentation=True))
+  del old['plain_view']
+  (tmp_path / 'config.json').write_text(json.dumps({'config': old}))
+  (tmp_path / 'ckpt-7.index').touch()
+  argv = ['run.py', f'--model_dir={tmp_path}', '--no_augmentation']
+  cfg = command_line.parse(argv, stored.read_stored)
+  assert not derived.augmentation(cfg).whole
+
+
 def test_nothing_is_read_where_there_is_no_model(tmp_path):
   assert stored.read_stored(str(tmp_path)) is None
   assert stored.read_stored(str(tmp_path / 'missing')) is None

@@ -85,6 +85,7 @@ def test_published_augmentation():
   assert dataclasses.asdict(derived.augmentation(Config())) == {
     'size': (224, 224),
     'random_crop': True,
+    'whole': True,
     'area_lower': (0.08, 0.08),
     'area_upper': (1.0, 1.0),
     'sampling': 'logarithmic',

@@ -94,6 +94,7 @@ PUBLISHED_DEFAULTS = {
 
 
 OUR_DEFAULTS = {
+  'plain_view': 'whole',
   'bbox_tries': 100,
   'eval_crop': 'auto',
   'suite': 'all',

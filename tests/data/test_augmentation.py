@@ -70,7 +70,7 @@ def test_two_views_are_what_they_are_without_local_ones(changes, local):
   boxes = data_util.crop_boxes(image.shape, draws, 0.08, 'logarithmic')
   for view, box in zip(made['views'][:2], boxes, strict=True):
     if changes.get('no_augmentation'):
-      levels = data_util.eval_image(image, 32) * 255.0
+      levels = data_util.whole_image(image, 32) * 255.0
     else:
       levels = data_util.crop(image.astype(np.float32), box, 32)
     unclipped = 'clip_by_value_after_resizing' in changes
@@ -254,13 +254,26 @@ def test_views_of_an_image_get_independent_numbers():
   assert np.abs(correlations).max() < 5 / np.sqrt(2000)
 
 
-def test_without_random_crops_a_local_view_is_the_smaller_centre():
-  recipe = recipe_of(local_crops=2, no_augmentation=True)
-  image = make_image()
-  views = augmentation.per_image(recipe, 4)(image, [1, 2])['views']
-  for view, size in zip(views, (32, 32, 20, 20), strict=True):
-    expected = data_util.eval_image(image, size).numpy() * 255
-    assert np.abs(np.float64(view) - expected).max() <= 0.5 + 1e-3
+@pytest.mark.parametrize('view, parts', [
+  ('whole', ((0, 48), (0, 64))),
+  # 87.5% of the shorter side, 42 pixels.
+  ('central', ((3, 45), (11, 53))),
+])  # fmt: skip
+def test_without_augmentation_views_are_the_image_resized(view, parts):
+  """Oracle: of a ramp, every cubic resize is the ramp, but near the border."""
+  changes = {} if view == 'whole' else {'plain_view': view}
+  recipe = recipe_of(local_crops=2, no_augmentation=True, **changes)
+  ramp = np.stack([*np.indices([48, 64]), np.zeros([48, 64])], -1)
+  made = augmentation.per_image(recipe, 4)(3 * ramp.astype(np.uint8), [1, 2])
+  for crop, size in zip(made['views'], (32, 32, 20, 20), strict=True):
+    assert crop.shape == (size, size, 3)
+    at = np.arange(3, size - 3) + 0.5
+    rows, columns = (
+      3 * (low + at * (high - low) / size - 0.5) for low, high in parts
+    )
+    inner = np.float64(crop)[3:-3, 3:-3]
+    assert np.abs(inner[..., 0] - rows[:, None]).max() < 0.51
+    assert np.abs(inner[..., 1] - columns).max() < 0.51
 
 
 def test_one_view_is_the_first():

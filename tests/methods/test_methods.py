@@ -205,6 +205,56 @@ def test_c_byol_without_compression_is_byol_on_the_same_tensors():
   assert losses[0] == pytest.approx(expected, rel=1e-5)
 
 
+@pytest.mark.parametrize('loss', ['byol', 'byol_ceb'])
+def test_the_tags_of_byol_carry_the_published_numbers(loss):
+  """byol_loss: of view 1, without weight; contrast_loss: the weighted sum."""
+  rng = np.random.default_rng(6)
+  p1, p2, y1, y2 = rng.normal(size=(4, BATCH, 8))
+
+  def unit(x):
+    return x / np.linalg.norm(x, axis=1, keepdims=True)
+
+  def cosine(p, y):
+    return np.mean(np.sum(unit(p) * unit(y), 1))
+
+  def tensors(*arrays):
+    return [tf.constant(unit(x), tf.float32) for x in arrays]
+
+  embeddings = {
+    'prediction': tensors(p1, p2), 'target': tensors(y1, y2),
+    'mu': tensors(p1, p2), 'z': tensors(p1, p2),
+    'backward': tensors(y1, y2), 'probed': tensors(p1)[0],
+  }  # fmt: skip
+  method = make(tiny(loss, byol_loss_weight=3.0))
+  metrics = method.objective(embeddings, tf.constant(0, tf.int64)).metrics
+  first, second = 2 - 2 * cosine(p1, y2), 2 - 2 * cosine(p2, y1)
+  assert float(metrics['byol_loss']) == pytest.approx(first, rel=1e-5)
+  total = 3 * (first + second)
+  assert float(metrics['contrast_loss']) == pytest.approx(total, rel=1e-5)
+
+
+@pytest.mark.parametrize('loss', ['byol', 'byol_ceb', 'er_byol'])
+def test_the_twin_of_byol_sees_view_2_first(loss):
+  """Of a moving mean that starts at 0 the last view has the larger part."""
+  decay = 0.75
+  method = make(tiny(loss, batch_norm_decay=decay))
+  views = make_batch(np.random.default_rng(7))['views']
+  views = (views[0], 0.3 * views[1] ** 2)
+  # The projector's first layer, of which the input is the representation.
+  norm = method.target_projector.layers_out[0].norm
+  norm.moving_mean.assign(tf.zeros_like(norm.moving_mean))
+  kernel = method.target_projector.layers_out[0].dense.kernel
+  means = [
+    np.mean(method.target_encoder(view, training=True) @ kernel, 0)
+    for view in views
+  ]
+  method.encode(views, tf.constant(0, tf.int64), training=True)
+  expected = (1 - decay) * (decay * means[1] + means[0])
+  np.testing.assert_allclose(norm.moving_mean, expected, atol=1e-5)
+  other = (1 - decay) * (decay * means[0] + means[1])
+  assert np.abs(norm.moving_mean - other).max() > 1e-3
+
+
 @pytest.mark.parametrize('view, order', [('same', (0, 1)), ('other', (1, 0))])
 def test_backward_encoder_reads_the_published_or_the_canonical_view(
   view, order

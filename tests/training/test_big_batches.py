@@ -136,8 +136,8 @@ def test_one_chunk_is_the_whole_batch(glance):
 @pytest.mark.parametrize(
   'loss, name',
   [
-    ('byol', 'byol_loss'),
-    ('byol_ceb', 'byol_loss'),
+    ('byol', 'contrast_loss'),
+    ('byol_ceb', 'contrast_loss'),
     ('dino', 'dino_loss'),
     ('simsiam', 'simsiam_loss'),
   ],
