@@ -37,6 +37,13 @@ def central(cfg):
   return Look(derived.eval_crop(cfg))
 
 
+# What to do where a network gives features that are not finite.
+_BROKEN_NETWORK = (
+  'Is the checkpoint from before the loss became NaN? --precision=fp32 if it '
+  'was trained in half precision.'
+)
+
+
 def prepared(batch, mean_std):
   """A batch's images, normalised if the encoder was trained on such."""
   (images,) = batch['views']
@@ -108,9 +115,9 @@ def make_read(cfg, strategy, state):
 
   look: by itself central.
 
-  Every example once. Images that cannot be decoded have NaN for features, and
-  all bits 0. Bits are packed (np.packbits). The network is compiled once for
-  all splits.
+  Every example once. Images that cannot be decoded have NaN for features, all
+  bits 0, and are False in 'decoded': a broken network gives NaN, too. Bits are
+  packed (np.packbits). The network is compiled once for all splits.
   """
   mean_std = derived.augmentation(cfg).mean_std
   step = make_embed_step(state.method, state.probe, mean_std)
@@ -147,11 +154,34 @@ def _in_order(info, rows):
     value[~decoded] = empty.get(name, np.nan)
   keep = np.argsort(index, kind='stable')[np.sum(index < 0) :]
   labels = rows.pop('label')[keep]
+  rows['decoded'] = decoded
   ids = np.array([sources.example_id(info, i) for i in index[keep]])
   rows = {name: value[keep] for name, value in rows.items()}
   if 'latent_bits' in rows:
     rows['latent_bits'] = np.packbits(rows['latent_bits'], axis=1)
   return rows | {'labels': labels, 'ids': ids}
+
+
+def not_finite(where):
+  """The error for features that are NaN or infinite."""
+  return sources.DataError(
+    f'{where}: the features of some images are no numbers, so nothing that is '
+    f'measured means anything. {_BROKEN_NETWORK}'
+  )
+
+
+def only_decoded(rows, where):
+  """The rows of images that can be decoded, which have to be finite."""
+  rows = dict(rows)
+  decoded = rows.pop('decoded')
+  rows = {name: value[decoded] for name, value in rows.items()}
+  if not all(
+    np.isfinite(value).all()
+    for value in rows.values()
+    if value.dtype.kind == 'f'
+  ):
+    raise not_finite(where)
+  return rows
 
 
 def joined(pieces):
@@ -185,7 +215,7 @@ def extract_features(cfg, strategy, state, say):
     raise config.ConfigError(
       f'--output={cfg.output} holds features already; name another folder.'
     )
-  done, bad, pieces, paths = 0, 0, [], []
+  done, bad, broken, pieces, paths = 0, 0, 0, [], []
 
   def save():
     name = f'features-{len(paths):05d}.npz'
@@ -194,9 +224,12 @@ def extract_features(cfg, strategy, state, say):
     pieces.clear()
 
   for piece in make_read(cfg, strategy, state)(info):
+    decoded = piece.pop('decoded')
     pieces.append(piece)
-    done += len(piece['labels'])
-    bad += int(np.isnan(piece['representation'][:, 0]).sum())
+    done += len(decoded)
+    bad += int((~decoded).sum())
+    finite = np.isfinite(piece['representation']).all(1)
+    broken += int((decoded & ~finite).sum())
     if not single and sum(len(p['labels']) for p in pieces) >= _SHARD:
       save()
   if done != info.num_examples:
@@ -209,6 +242,11 @@ def extract_features(cfg, strategy, state, say):
   say(f'{done:,} examples of {info.name}, {info.split}, in {cfg.output}')
   if bad:
     say(f'{bad:,} of them cannot be decoded: NaN, and the label -1')
+  if broken:
+    say(
+      f'{broken:,} of them can be decoded, but the network gives NaN or '
+      f'infinite features for them. {_BROKEN_NETWORK}'
+    )
   if 'latent_bits' in piece:
     dim = state.method.latent.dim
     say(bits_on_disk(dim, cfg.image_size, done, paths))

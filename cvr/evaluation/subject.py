@@ -101,7 +101,7 @@ class Subject(NamedTuple):
       )
     rows = {k: v[good] for k, v in rows.items()} if not good.all() else rows
     if not np.isfinite(rows['representation']).all():
-      raise not_finite(title(info, look))
+      raise features.not_finite(title(info, look))
     return rows
 
   def _read_rows(self, info, look, names):
@@ -158,15 +158,6 @@ class Subject(NamedTuple):
     if probe.dense.units != len(names) or (own and tuple(own) != tuple(names)):
       return 'the probe of the checkpoint has other classes'
     return ''
-
-
-def not_finite(where):
-  """The error for features that are NaN or infinite."""
-  return sources.DataError(
-    f'{where}: the features of some images are no numbers, so nothing that is '
-    'measured means anything. Is the checkpoint from before the loss became '
-    'NaN? --precision=fp32 if it was trained in half precision.'
-  )
 
 
 def title(info, look):

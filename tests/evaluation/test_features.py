@@ -8,7 +8,7 @@ import tensorflow as tf
 
 import data_util
 from cvr.configs.config import Config
-from cvr.data.sources import describe
+from cvr.data.sources import DataError, describe
 from cvr.evaluation import features, online
 from cvr.evaluation.corruptions import corruptions
 from cvr.evaluation.features import Look
@@ -172,3 +172,52 @@ def test_what_is_corrupted_is_the_crop_of_each_image(info):
     )
     np.testing.assert_array_equal(image, expected[0])
     assert np.abs(image - plain[i]).max() > 0.1
+
+
+# Features that are not finite -------------------------------------------------
+
+
+def broken_for(images):
+  """NaN for the bright ones: the network's fault, not that of their files."""
+  mean = tf.reduce_mean(images, [1, 2, 3])[:, None]
+  rows = tf.where(mean > 0.5, np.nan, mean)
+  return {'representation': tf.concat([mean, rows], 1), 'projection': rows}
+
+
+@pytest.fixture
+def half_broken(tmp_path):
+  """-> a call's settings and a state; 3 dark images, 2 bright ones, no image."""
+  for i, value in enumerate((20, 30, 40, 200, 220)):
+    image = np.full([20, 20, 3], value, np.uint8)
+    write(f'{tmp_path}/val/a/{i}.png', tf.io.encode_png(image).numpy())
+  write(f'{tmp_path}/val/a/5.png', b'no image')
+  cfg = Config(
+    mode='extract_features', checkpoint='none', dataset=f'folder:{tmp_path}',
+    eval_split='val', image_size=SIZE, eval_batch_size=4,
+    batch_image_augmentation_type='simclr', output=f'{tmp_path}/f.npz',
+  )  # fmt: skip
+  method = types.SimpleNamespace(embed=broken_for)
+  return cfg, types.SimpleNamespace(method=method, probe=None)
+
+
+def test_a_broken_network_is_not_a_broken_file(half_broken):
+  cfg, state = half_broken
+  lines = []
+  strategy = tf.distribute.get_strategy()
+  features.extract_features(cfg, strategy, state, lines.append)
+  text = '\n'.join(lines)
+  assert '1 of them cannot be decoded' in text
+  assert '2 of them can be decoded, but the network gives NaN' in text
+  with np.load(cfg.output) as file:
+    rows = dict(file)
+  assert rows.keys() == {'representation', 'projection', 'labels', 'ids'}
+  assert rows['labels'].tolist() == [0, 0, 0, 0, 0, -1]
+  read = features.make_read(cfg, strategy, state)
+  info = describe(cfg.dataset, split='val')
+  rows = features.read_all(read, info)
+  assert rows['decoded'].tolist() == [True] * 5 + [False]
+  with pytest.raises(DataError, match='here: the features of some images'):
+    features.only_decoded(rows, 'here')
+  dark = {name: np.delete(value, [3, 4], 0) for name, value in rows.items()}
+  kept = features.only_decoded(dark, 'here')
+  assert 'decoded' not in kept and len(kept['labels']) == 3

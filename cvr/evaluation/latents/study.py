@@ -60,8 +60,7 @@ def study(cfg, strategy, state, folder, say):
   def rows_of(info, **corruption):
     look = features.central(cfg)._replace(**corruption)
     rows = features.read_all(read, info, look)
-    good = ~np.isnan(rows['latent_mean'][:, 0])
-    return {name: value[good] for name, value in rows.items()}
+    return features.only_decoded(rows, f'{info.name}, {info.split}')
 
   test = rows_of(test_info)
   numbers = {'dataset': test_info.name, 'split': test_info.split}

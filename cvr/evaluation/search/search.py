@@ -62,11 +62,10 @@ def _make(cfg, strategy, state, info, facts):
   every = -(-info.num_examples // _MEASURED)
   kept, floats, count = [], [], 0
   for piece in features.make_read(cfg, strategy, state)(info):
-    good = ~np.isnan(piece['latent_mean'][:, 0])
-    rows = {k: v[good] for k, v in piece.items()}
+    rows = features.only_decoded(piece, f'{info.name}, {info.split}')
     # Every `every`-th of the rows of the index.
     floats.append(rows['representation'][-count % every :: every])
-    count += int(good.sum())
+    count += len(rows['labels'])
     kept.append({k: rows[k] for k in ('latent_bits', 'ids', 'labels')})
   rows = features.joined(kept)
   floats = np.concatenate(floats)

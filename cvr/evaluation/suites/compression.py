@@ -12,16 +12,10 @@ import tensorflow as tf
 from cvr.configs import derived
 from cvr.configs.settings import show
 from cvr.evaluation import statistics
-from cvr.evaluation.features import unit
+from cvr.evaluation.features import not_finite, unit
 from cvr.evaluation.heads import fitted, linear
 from cvr.evaluation.measures import bits, lipschitz
-from cvr.evaluation.subject import (
-  Missing,
-  Number,
-  accuracy,
-  not_finite,
-  splits_of,
-)
+from cvr.evaluation.subject import Missing, Number, accuracy, splits_of
 from cvr.numerics import distributions, information
 from cvr.training import health, watch
 

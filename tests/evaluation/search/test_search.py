@@ -191,6 +191,7 @@ def test_recall_is_measured_on_rows_of_the_index(monkeypatch):
         'latent_bits': bits[part],
         'ids': np.arange(40).astype(str)[part],
         'labels': np.zeros(40, int)[part],
+        'decoded': ~np.isnan(mean[part, 0]),
       }
 
   seen = {}
@@ -203,7 +204,7 @@ def test_recall_is_measured_on_rows_of_the_index(monkeypatch):
   monkeypatch.setattr(search.hamming, 'recall', recall)
 
   class Info:
-    num_examples = 40
+    name, split, num_examples = 'a folder', 'val', 40
 
   class State:
     class method:
