@@ -16,9 +16,9 @@ from cvr.checkpoints import pretrained
 from cvr.configs import config, derived
 from cvr.data import sources
 from cvr.evaluation import features, store
-from cvr.evaluation.card import files, page, schema
+from cvr.evaluation.card import files, page, plots, schema
 from cvr.evaluation.heads.linear import NoLibrary
-from cvr.evaluation.subject import Missing, Subject
+from cvr.evaluation.subject import Missing, NoLabels, Subject
 from cvr.evaluation.suites import (
   compression,
   knn,
@@ -100,10 +100,10 @@ def _add(card, scores, number):
 
 
 def _measured(suite, subject):
-  """The Numbers of a suite; Missing where its data or a library is missing."""
+  """The Numbers of a suite; Missing without its data, labels or library."""
   try:
     yield from _SUITES[suite](subject)
-  except (sources.DataError, NoLibrary) as error:
+  except (sources.DataError, NoLabels, NoLibrary) as error:
     yield Missing(suite, '', str(error))
 
 
@@ -131,7 +131,8 @@ def _joined(card, earlier, done):
 def evaluate(cfg, strategy, state, checkpoint, folder, say):
   """Writes card.json, card_rows.npz, card.md and plots to a folder.
 
-  Numbers of an earlier call for the same checkpoint are kept.
+  Numbers of an earlier call for the same checkpoint are kept. ConfigError if
+  this call measured nothing that it was asked for.
   """
   model = pretrained.fingerprint(checkpoint.path)
   cache = cfg.feature_cache or os.path.join(folder, 'features')
@@ -158,5 +159,9 @@ def evaluate(cfg, strategy, state, checkpoint, folder, say):
     )
   say('\n'.join(page.brief(card)))
   say(f'Written: {", ".join(written)} in {folder}')
-  if not any(name.endswith('.png') for name in written):
+  if not plots.available():
     say("Plots need matplotlib: pip install -e '.[plot]'")
+  if card['missing'] and not card['numbers']:
+    raise config.ConfigError(
+      f'nothing was measured; why is listed above and in {folder}/card.md.'
+    )

@@ -1,5 +1,6 @@
 """The checkpoint that is evaluated, the rows it gives, and Numbers of them."""
 
+import contextlib
 from typing import NamedTuple
 
 import numpy as np
@@ -201,17 +202,34 @@ class Splits(NamedTuple):
     return subject.rows(self.test, logits=bool(subject.state.probe))
 
 
+class NoLabels(config.ConfigError):
+  """A suite needs labels, and a split has none."""
+
+
+def _labelled(subject, split):
+  dataset = subject.cfg.dataset
+  info = subject.describe(dataset, split)
+  if not info.class_names:
+    raise NoLabels(
+      f'--dataset={dataset}: {info.split} has no labels, which this needs.'
+    )
+  return info
+
+
+def images_of(subject):
+  """The evaluation split, labelled or not; without one, the training split."""
+  cfg = subject.cfg
+  with contextlib.suppress(sources.DataError):
+    return subject.describe(cfg.dataset, cfg.eval_split)
+  return subject.describe(cfg.dataset, cfg.train_split)
+
+
 def splits_of(subject):
   """The Splits of --dataset; an error where numbers on them mean nothing."""
   cfg = subject.cfg
-  train = subject.describe(cfg.dataset, cfg.train_split)
-  test = subject.describe(cfg.dataset, cfg.eval_split)
-  for info in (train, test):
-    if not info.class_names:
-      raise config.ConfigError(
-        f'--dataset={cfg.dataset}: {info.split} has no labels, which '
-        '--mode=evaluate needs.'
-      )
+  train, test = (
+    _labelled(subject, split) for split in (cfg.train_split, cfg.eval_split)
+  )
   shared = sources.overlap(train, test)
   if shared:
     raise config.ConfigError(

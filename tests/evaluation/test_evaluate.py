@@ -6,6 +6,7 @@ import sys
 
 import numpy as np
 import pytest
+import tensorflow as tf
 
 from bit_runs import call
 from cvr.checkpoints import locks
@@ -16,6 +17,8 @@ from cvr.evaluation.heads import finetuning
 from cvr.evaluation.heads.finetuning import Trial
 from cvr.training import loop
 from known_features import Encoder, make_images, shuffled, values
+from small_data import SMALL, write
+from small_runs import QUICK
 
 pytestmark = pytest.mark.usefixtures('quick_heads')
 
@@ -229,3 +232,40 @@ def test_a_checkpoint_alone_has_a_folder_to_go_on_in(
   assert call(*flags) == 0
   assert 'Features of' not in capsys.readouterr().out
   assert len(os.listdir(tmp_path / 'runs')) == 1
+
+
+# Without labels ---------------------------------------------------------------
+
+
+def test_an_unlabelled_run_is_measured_without_labels(
+  tmp_path, tiny_encoder, no_plots, capsys
+):
+  rng = np.random.default_rng(0)
+  for i in range(12):
+    image = rng.integers(0, 256, [20, 20, 3], np.uint8)
+    write(f'{tmp_path}/flat/{i}.png', tf.io.encode_png(image).numpy())
+  settings = SMALL | {'pretrain_loss': 'contrastive_ceb'}
+  flags = [f'--{k}={v}' for k, v in settings.items()]
+  flags += ['--mode=train', f'--dataset=folder:{tmp_path}/flat', *QUICK]
+  flags += ['--no_augmentation=false', '--warmup_epochs=0']
+  flags += ['--train_steps=1', '--health_pairs=0']
+  model_dir = f'{tmp_path}/run'
+  assert call(*flags, f'--model_dir={model_dir}') == 0
+  # Whether there are plots does not tell whether matplotlib is there.
+  card, _ = evaluated(model_dir, '--suite=linear,knn,semi,compression')
+  assert 'Plots need' not in capsys.readouterr().out
+  names = {n['name'] for n in card['numbers']}
+  assert names >= {
+    'residual_information/method', 'relevant_information',
+    'lipschitz_max/representation', 'uniformity', 'effective_rank',
+  }  # fmt: skip
+  assert all(n['images'] == 12 for n in card['numbers'])
+  assert [m['suite'] for m in card['missing']] == [
+    'linear', 'knn', 'semi', 'compression'
+  ]  # fmt: skip
+  assert all('has no labels' in m['why'] for m in card['missing'])
+  # Nothing at all: no success.
+  alone = ['--mode=evaluate', f'--model_dir={model_dir}', '--suite=linear,knn']
+  assert call(*alone) == 2
+  told = capsys.readouterr()
+  assert 'nothing was measured' in told.err and 'has no labels' in told.out

@@ -186,7 +186,7 @@ def broken_for(images):
 
 @pytest.fixture
 def half_broken(tmp_path):
-  """-> a call's settings and a state; 3 dark images, 2 bright ones, no image."""
+  """3 dark images, 2 bright ones, and a file that is no image."""
   for i, value in enumerate((20, 30, 40, 200, 220)):
     image = np.full([20, 20, 3], value, np.uint8)
     write(f'{tmp_path}/val/a/{i}.png', tf.io.encode_png(image).numpy())

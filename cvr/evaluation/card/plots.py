@@ -31,6 +31,11 @@ def draw(rows, shares):
   return {name: _png(picture) for name, picture in drawn.items()}
 
 
+def available():
+  """Whether matplotlib, which draws, is installed."""
+  return _figure() is not None
+
+
 def _figure():
   """matplotlib's Figure, which needs no display; None where it is missing."""
   try:

@@ -15,11 +15,25 @@ from cvr.evaluation import statistics
 from cvr.evaluation.features import not_finite, unit
 from cvr.evaluation.heads import fitted, linear
 from cvr.evaluation.measures import bits, lipschitz
-from cvr.evaluation.subject import Missing, Number, accuracy, splits_of
+from cvr.evaluation.subject import (
+  Missing,
+  NoLabels,
+  Number,
+  accuracy,
+  images_of,
+  splits_of,
+)
 from cvr.numerics import distributions, information
 from cvr.training import health, watch
 
 _PAIRS, _TOGETHER = 1024, 64
+# Of what the watch reports, the units.
+_HEALTH = {
+  'feature_std': 'ratio',
+  'effective_rank': 'directions',
+  'alignment': 'squared distance',
+  'uniformity': 'nats',
+}
 _KAPPAS = [2.0**k for k in range(-1, 9)]
 
 
@@ -177,6 +191,20 @@ def _lipschitz(number, cfg, pairs):
       )  # fmt: skip
 
 
+# Health ----------------------------------------------------------------------
+
+
+def _health(number, pairs):
+  """How the rows are spread, as the watch of a training reports it."""
+  z1, z2 = np.moveaxis(unit(pairs['z']), 1, 0)
+  rows = pairs['h'].reshape(-1, pairs['h'].shape[-1])
+  for name, value in health.health_of(rows, z1, z2).items():
+    name = name.removeprefix('health/')
+    of = 'representation' if name == 'effective_rank' else 'projection'
+    own = {'of': f'{of}s of both views', 'layer': of}
+    yield number(name, _HEALTH[name], own, value=value)
+
+
 # Fewer bits ------------------------------------------------------------------
 
 
@@ -225,12 +253,20 @@ def _bits_curve(rows):
 
 
 def suite(subject):
-  """Rate, relevant information, Lipschitz bounds, bits against accuracy."""
-  cfg, splits = subject.cfg, splits_of(subject)
+  """Rate, relevant information, Lipschitz bounds, bits against accuracy.
+
+  Only the last needs labels.
+  """
+  cfg = subject.cfg
+  try:
+    splits, unlabelled = splits_of(subject), ''
+    info = splits.test
+  except NoLabels as error:
+    info, unlabelled = images_of(subject), str(error)
   if cfg.train_mode == 'finetune':
     yield Missing('compression', '', 'this model was finetuned')
     return
-  pairs = _pairs(subject, splits.test)
+  pairs = _pairs(subject, info)
   images = len(pairs['z'])
   views = f'{show(cfg.batch_image_augmentation_type)}, two views'
 
@@ -239,10 +275,14 @@ def suite(subject):
     own = {'crop': views, 'seed': 0} | own
     protocol = subject.protocol() | own
     return Number(
-      'compression', name, splits.test.name, splits.test.split, metric,
+      'compression', name, info.name, info.split, metric,
       float(value), protocol, low, high, images, curve,
     )  # fmt: skip
 
   yield from _informations(number, cfg, pairs)
   yield from _lipschitz(number, cfg, pairs)
-  yield from _bits(subject, splits)
+  yield from _health(number, pairs)
+  if unlabelled:
+    yield Missing('compression', 'accuracy from fewer bits', unlabelled)
+  else:
+    yield from _bits(subject, splits)

@@ -156,6 +156,30 @@ def test_where_the_rate_is_no_distance(settings):
   }
 
 
+def test_the_spread_of_rows_is_that_of_its_definition():
+  pairs = make_pairs(COSINES, np.ones(N))
+  made = named(compression._health(number, pairs))
+  z1, z2 = np.moveaxis(pairs['z'], 1, 0) / 3
+  # Wang and Isola (2020), one pair at a time.
+  near = np.mean([np.sum((a - b) ** 2) for a, b in zip(z1, z2, strict=True)])
+  assert made['alignment'].value == pytest.approx(near)
+  spread = [
+    np.log(np.mean([
+      np.exp(-2 * np.sum((z[i] - z[j]) ** 2))
+      for i in range(N) for j in range(N) if i != j
+    ]))
+    for z in (z1, z2)
+  ]  # fmt: skip
+  assert made['uniformity'].value == pytest.approx(np.mean(spread))
+  # Roy and Vetterli (2007), of singular values.
+  rows = pairs['h'].reshape(-1, D)
+  values = np.linalg.svd(rows - rows.mean(0), compute_uv=False) ** 2
+  shares = values[values > 1e-12 * values.max()] / values.sum()
+  rank = np.exp(-np.sum(shares * np.log(shares)))
+  assert made['effective_rank'].value == pytest.approx(rank)
+  assert made['effective_rank'].own['layer'] == 'representation'
+
+
 def test_pairs_of_one_image_are_left_out_and_may_be_all():
   pixels = np.ones(N)
   pixels[0] = 0
