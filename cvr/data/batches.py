@@ -9,8 +9,9 @@ epoch of a host every example of it comes once.
 The input is a pure function of (seed, step): no iterator is ever saved, a
 resumed run asks for the batches from its step on.
 
-A loader is a function (record, window, replace) -> (image, label, bad). If an
-image cannot be decoded, it fails, or, with replace, returns another example.
+A loader is a function (record, window, replace) -> (image, the shorter side of
+the whole image, label, bad). If an image cannot be decoded, it fails, or, with
+replace, returns another example.
 """
 
 import functools
@@ -49,7 +50,7 @@ def _loader(read, spare):
     data, label = read(*record)
     if replace:
       return decoding.decode_or_replace(data, label, spare, window)
-    return decoding.decode(data, window), label, tf.constant(0)
+    return *decoding.decode_sized(data, window), label, tf.constant(0)
 
   return load
 
@@ -61,7 +62,7 @@ def _memory_loader(info, spare):
     num_parallel_calls=tf.data.AUTOTUNE,
     deterministic=True,
   )
-  images, labels, bad = zip(*examples.as_numpy_iterator(), strict=True)
+  images, _, labels, bad = zip(*examples.as_numpy_iterator(), strict=True)
   shapes = tf.constant([image.shape for image in images], tf.int64)
   ends = np.cumsum([image.size for image in images])
   # In one piece, because the images differ in shape.
@@ -76,7 +77,8 @@ def _memory_loader(info, spare):
     image = tf.reshape(pixels[first : ends[index]], shape)
     image = tf.ensure_shape(image, [None, None, 3])
     image = decoding.cut(image, window) if window else image
-    return image, labels[index], bad[index]
+    side = tf.cast(tf.reduce_min(shape[:2]), tf.int32)
+    return image, side, labels[index], bad[index]
 
   return load
 
@@ -157,17 +159,18 @@ def _train_source(info, rows, seed, start_step, in_memory, buffer, shared):
   return read(info, rows, seed, start_step, buffer), load
 
 
-def _view_maker(load, augment, window, view_seed):
+def _view_maker(load, augment, window, view_seed, with_side):
   """-> function (epoch, *record, replace) -> an example of train_batches."""
 
   def make_example(epoch, *record, replace):
     index = record[0]
     seed = view_seed + tf.stack([epoch, index])
     part = functools.partial(window, seed=seed) if window else None
-    image, label, bad = load(record, part, replace)
+    image, side, label, bad = load(record, part, replace)
     views = augment(image, seed)
     label = tf.cast(label, tf.int32)
-    return views | {'label': label, 'index': index, 'bad': bad}
+    example = views | {'label': label, 'index': index, 'bad': bad}
+    return example | ({'side': side} if with_side else {})
 
   return make_example
 
@@ -184,6 +187,7 @@ def train_batches(
   window=None,
   finish=None,
   share=None,
+  note=None,
 ):
   """Endless batches of views from start_step on, replica by replica.
 
@@ -198,6 +202,9 @@ def train_batches(
     finish: applied to the examples of augment, [n, ...], here on the host.
     share: a transformation that lets several workers make the elements of a
       dataset. The order and the examples after start_step are then not fixed.
+    note: applied to every batch on this host, whoever made it. The batch then
+      has 'side': int32 [b], the shorter sides of the images, which note takes
+      out.
   """
   sources.check_batch(info, rows.global_batch)
   # Captured constants have to be where the input pipeline runs.
@@ -208,9 +215,10 @@ def train_batches(
     records, load = _train_source(
       info, rows, order_seed, start_step, in_memory, shuffle_buffer, bool(share)
     )
-  make_example = _view_maker(load, augment, window, view_seed)
+  make_example = _view_maker(load, augment, window, view_seed, bool(note))
   batches = _batched(records, make_example, rows.per_replica_batch, finish)
-  return _endless(batches.apply(share) if share else batches)
+  batches = batches.apply(share) if share else batches
+  return _endless(batches.map(note) if note else batches)
 
 
 def steps_of_all(info, global_batch, num_hosts):
@@ -264,7 +272,7 @@ def eval_batches(info, preprocess, rows: HostBatch):
   load = _loader(lambda data, label: (data, label), spare)
 
   def make_example(index, *record, replace):
-    image, label, bad = load(record, None, replace)
+    image, _, label, bad = load(record, None, replace)
     real = (index >= 0) & (bad == 0)
     return {
       'views': (preprocess(image, index),),

@@ -26,8 +26,8 @@ def _side_weights():
   return weights
 
 
-def header_pixels(data):
-  """The number of pixels by the header of a JPEG, PNG, BMP or GIF."""
+def header_sides(data):
+  """Both sides by the header of a JPEG, PNG, BMP or GIF, in its order: [2]."""
   # With few operations, because every image passes here.
   head = tf.cast(tf.io.decode_raw(data, tf.uint8, fixed_length=26), tf.int64)
 
@@ -43,7 +43,7 @@ def header_pixels(data):
     # A BMP whose first row is the top one has a negative height.
     return tf.minimum(sides, 2**32 - sides)
 
-  return tf.reduce_prod(tf.cond(head[0] == 0xFF, jpeg, others))
+  return tf.cond(head[0] == 0xFF, jpeg, others)
 
 
 def cut(image, window):
@@ -57,9 +57,15 @@ def decode(data, window=None):
 
   window: shape -> (top, left, height, width) of the part to return.
   """
+  return decode_sized(data, window)[0]
+
+
+def decode_sized(data, window=None):
+  """-> (what decode gives, the shorter side of the whole image)."""
+  sides = header_sides(data)
   # tf.debugging.Assert has a branch, which takes as long as a small image.
   small = tf.raw_ops.Assert(
-    condition=header_pixels(data) <= MAX_PIXELS,
+    condition=tf.reduce_prod(sides) <= MAX_PIXELS,
     data=['The image is too large'],
   )
 
@@ -77,7 +83,7 @@ def decode(data, window=None):
     else:
       image = decode_all()
   image.set_shape([None, None, 3])
-  return image
+  return image, tf.cast(tf.reduce_min(sides), tf.int32)
 
 
 _try_to_decode = tf.function(decode)
@@ -100,10 +106,10 @@ def find_spare(info, examples):
 
 
 def decode_or_replace(data, label, spare, window=None):
-  """-> (image, label, bad): those of the spare, and bad 1, on failure."""
+  """-> (image, its shorter side, label, bad): of the spare if bad is 1."""
   tries = tf.data.Dataset.from_tensor_slices(
     (tf.stack([data, spare[0]]), tf.stack([label, spare[1]]), [0, 1])
   )
-  tries = tries.map(lambda data, *rest: (decode(data, window), *rest))
+  tries = tries.map(lambda data, *rest: (*decode_sized(data, window), *rest))
   # A graph can catch an error in no other way. Files are not read in here.
   return tries.ignore_errors().take(1).get_single_element()

@@ -78,6 +78,11 @@ def _report(cfg, monitor, step, metrics):
     f'top-5 {100 * metrics["eval/label_top_5_accuracy"]:.2f}%  '
     f'({cfg.dataset}, {cfg.eval_split})'
   )
+  if metrics['eval/bad_images']:
+    monitor.say(
+      f'{metrics["eval/bad_images"]:,.0f} images of {cfg.eval_split} cannot be '
+      'decoded and are left out'
+    )
   return result
 
 

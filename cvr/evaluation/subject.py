@@ -6,6 +6,7 @@ from typing import NamedTuple
 import numpy as np
 
 from cvr.configs import config, derived
+from cvr.configs.settings import show
 from cvr.data import batches, sources
 from cvr.evaluation import features, statistics, store
 
@@ -110,9 +111,10 @@ class Subject(NamedTuple):
     # Corruptions take 75 passes. Logits in float16 could change their maximum.
     half = ('representation',) if look.corruption else ()
     self.say(f'Features of {info.num_examples:,} images of {title(info, look)}')
-    done = 0
+    done, bad = 0, []
     for piece in self.read(info, look):
       done += len(piece['labels'])
+      bad += piece['ids'][piece['labels'] < 0].tolist()
       yield {
         k: piece[k].astype(np.float16) if k in half else piece[k] for k in names
       }
@@ -121,6 +123,9 @@ class Subject(NamedTuple):
         f'--dataset={info.name}: {done} images of {info.split} read, '
         f'{info.num_examples} expected. Is a file of the data set missing?'
       )
+    if bad:
+      names = ', '.join(map(show, bad[:5])) + (', ...' if bad[5:] else '')
+      self.say(f'{len(bad):,} of them cannot be decoded, left out: {names}')
 
   def protocol(self, look=None, **more):
     """How a number was made: what all have in common, and `more`."""

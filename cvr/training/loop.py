@@ -44,7 +44,7 @@ class Span(NamedTuple):
   batch: int  # examples of a step
   summary_every: int = 0
   save_every: int = 0
-  epoch: int = 0  # examples of one, for a run that acts when epochs begin
+  epoch: int = 0  # examples of one, for hooks of epochs
 
 
 class Hooks(NamedTuple):
@@ -55,6 +55,8 @@ class Hooks(NamedTuple):
   watch: (step, metrics of a summary) -> Observation.
   on_epoch: called with an epoch's number before its first step. A run that
     resumes at that step calls it again: its checkpoint is from before.
+  after_epoch: called with how many epochs are over, when the host next looks
+    after the end of one, and with None at the end of the run.
   """
 
   save: Callable
@@ -62,6 +64,7 @@ class Hooks(NamedTuple):
   host_means: Callable = list
   watch: Callable | None = None
   on_epoch: Callable | None = None
+  after_epoch: Callable | None = None
 
 
 def _clock(after):
@@ -204,6 +207,7 @@ class _Fit:
     self.step = span.start
     self.chunk, self.pace = 1, None  # steps of the next one, seconds of a step
     self.means = _Means()
+    self.epochs = self._epochs()
 
   def begin_epoch(self):
     """Calls on_epoch if an epoch begins here -> the step of the next one.
@@ -211,12 +215,25 @@ class _Fit:
     An epoch begins with the first step that takes none of the one before.
     """
     examples, batch = self.span.epoch, self.span.batch
-    if not examples:
+    if not self.hooks.on_epoch:
       return math.inf
-    epoch = self.step * batch // examples
+    epoch = self._epochs()
     if self.step == -(-epoch * examples // batch):
       self.hooks.on_epoch(epoch)
     return -(-(epoch + 1) * examples // batch)
+
+  def _epochs(self):
+    """How many epochs are over."""
+    span = self.span
+    return self.step * span.batch // span.epoch if span.epoch else 0
+
+  def end_epoch(self, stopped):
+    """Calls after_epoch if an epoch or the run is over."""
+    over, after = self._epochs(), self.hooks.after_epoch
+    ends = stopped or self.step == self.span.total
+    if after and (ends or over > self.epochs):
+      after(None if ends else over)
+    self.epochs = over
 
   def chunk_end(self):
     """The step at which the host has something to do, at the latest."""
@@ -301,5 +318,6 @@ def fit(steps, iterator, span, hooks):
     while run.step < span.total:
       asked = run.advance(steps, iterator, stop)
       collapsed = run.summarise()
+      run.end_epoch(asked or collapsed)
       run.save(asked, collapsed, stop)
   return run.step

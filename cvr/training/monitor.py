@@ -86,8 +86,11 @@ class Monitor:
 
   def write_json(self, name, content):
     """Writes a small file, of which readers see the old or the new one."""
+    self.write_text(name, json.dumps(content, indent=2, sort_keys=True) + '\n')
+
+  def write_text(self, name, text):
+    """The same of any text."""
     if self.chief:
-      text = json.dumps(content, indent=2, sort_keys=True) + '\n'
       files.write_atomically(self._path(name), text)
 
   def _path(self, name):

@@ -10,7 +10,7 @@ from cvr.configs.plan import make_plan
 from cvr.data import augmentation, batches, service, sources
 from cvr.methods import skeletons
 from cvr.numerics import replicas
-from cvr.training import big_batches, loop, optimizers, watch
+from cvr.training import bad_images, big_batches, loop, optimizers, watch
 from cvr.training.monitor import Monitor
 from cvr.training.step import make_encode, make_state, make_train_step
 
@@ -55,10 +55,11 @@ def load_pretrained(cfg, state, say):
   state.method.begin()
 
 
-def make_input(plan, info, strategy, start, per_image=None):
+def make_input(plan, info, strategy, start, per_image=None, bad=None):
   """The distributed batches from a step on.
 
-  per_image: makes something else of an image than the run's own views.
+  per_image: makes something else of an image than the run's own views. bad: the
+  BadImages that notes what is read.
   """
   cfg, recipe = plan.cfg, plan.recipe
   finish = functools.partial(augmentation.per_batch, recipe)
@@ -75,6 +76,7 @@ def make_input(plan, info, strategy, start, per_image=None):
       window=None if per_image else augmentation.window(recipe, plan.views),
       finish=finish if cfg.augment_on == 'host' else None,
       share=service.shared(cfg.data_service) if cfg.data_service else None,
+      note=bad.note_of(context) if bad else None,
     )
 
   return iter(strategy.distribute_datasets_from_function(of_host))
@@ -184,26 +186,30 @@ def train(cfg, strategy, info, record, monitor: Monitor):
 def _fit(plan, strategy, info, state, step, store, start, monitor):
   """The steps from start to the last one."""
   cfg = plan.cfg
-  on_epoch = _on_epoch(strategy, state.method)
   span = loop.Span(
     start,
     plan.total,
     batch=cfg.train_batch_size,
     summary_every=cfg.train_summary_steps,
     save_every=plan.checkpoint_every,
-    epoch=info.num_examples if on_epoch else 0,
+    epoch=info.num_examples,
   )
   steps = loop.make_loop(
     strategy, step, cfg.jit_compile, clocks=not cfg.deterministic
   )
   waits = service.watched(cfg.data_service, monitor.say)
+  host_means = replicas.host_means(strategy)
+  bad = bad_images.BadImages(
+    info, cfg.image_size, monitor, host_means, resumed=start > 0
+  )
   with sources.explained(info), waits:
-    iterator = make_input(plan, info, strategy, start)
+    iterator = make_input(plan, info, strategy, start, bad=bad)
     hooks = loop.Hooks(
       save=functools.partial(store.save, say=monitor.say),
       monitor=monitor,
-      host_means=replicas.host_means(strategy),
+      host_means=host_means,
       watch=watch.make_watch(plan, strategy, state.method, info, monitor),
-      on_epoch=on_epoch,
+      on_epoch=_on_epoch(strategy, state.method),
+      after_epoch=bad.after_epoch,
     )
     loop.fit(steps, iterator, span, hooks)

@@ -143,6 +143,9 @@ def test_a_run_trains_with_it(workers, folder, tmp_path, capsys):
   out = capsys.readouterr().out
   assert 'Done: 4 steps' in out
   assert f'--data_service={workers[0]}: no promised order' in out
+  # Of 6 x 8 pixels: the workers tell, the training notes.
+  assert 'End of the run: of 22 images' in out
+  assert 'smaller than the crop (of 16 px' in out
 
 
 def test_nobody_there(folder, tmp_path, capsys):

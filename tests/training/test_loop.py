@@ -152,6 +152,33 @@ def test_epochs_begin_before_their_first_step(fit, examples, start, expected):
   assert starts <= {*trainer.ends(start)} <= {*ends}
 
 
+def test_the_end_of_an_epoch_is_told_when_the_host_looks():
+  told, trainer = [], Trainer(pace=1e-3)
+  hooks = loop.Hooks(
+    trainer.save,
+    trainer,
+    after_epoch=lambda over: told.append((over, trainer.step)),
+  )
+  # Steps of 8 of 20 examples: epochs end in steps 3, 5, 8, 10; looks at each.
+  loop.fit(trainer.loop, None, loop.Span(0, 12, 8, 1, 0, 20), hooks)
+  assert told == [(1, 3), (2, 5), (3, 8), (4, 10), (None, 12)]
+  # Chunks do not end for it.
+  told, trainer = [], Trainer(pace=1e-3)
+  hooks = hooks._replace(save=trainer.save, monitor=trainer)
+  hooks = hooks._replace(
+    after_epoch=lambda over: told.append((over, trainer.step))
+  )
+  loop.fit(trainer.loop, None, loop.Span(0, 12, 8, epoch=20), hooks)
+  assert trainer.ends() == [1, 2, 4, 8, 12]
+  assert told == [(1, 4), (3, 8), (None, 12)]
+  # And where a signal ends a run.
+  told, trainer = [], Trainer(pace=10.0, at={4: kill(signal.SIGTERM)})
+  hooks = hooks._replace(save=trainer.save, monitor=trainer)
+  with pytest.raises(loop.Stopped):
+    loop.fit(trainer.loop, None, loop.Span(0, 12, 8, epoch=200), hooks)
+  assert [over for over, _ in told] == [None]
+
+
 @pytest.mark.parametrize('pace, longest', [(1.0, 8), (3.0, 2), (60.0, 1)])
 def test_the_host_looks_every_few_seconds(fit, pace, longest):
   trainer = Trainer(pace=pace)
