@@ -84,8 +84,10 @@ def _train(cfg, argv, strategy, monitor):
   from cvr.training import start, train
 
   with _locked(cfg.model_dir, monitor):
+    cfg = start.with_stored_depth(cfg)
     start.check_changes(cfg, monitor.say)
-    info = train.describe(cfg)
+    info = train.describe(cfg, monitor.say)
+    cfg = dataclasses.replace(cfg, bit_depth=str(info.bits))
     record = start.record(cfg, argv, info)
     state, total = train.train(cfg, strategy, info, record, monitor)
     if cfg.mode == 'train_then_eval' and state.probe:

@@ -139,6 +139,11 @@ def eval_crop(cfg):
   return float(cfg.eval_crop)
 
 
+def bits(cfg):
+  """Bits of a channel; where no training has resolved `auto`, 8."""
+  return 8 if cfg.bit_depth == 'auto' else int(cfg.bit_depth)
+
+
 def train_steps(cfg, num_examples):
   """Steps of the whole training."""
   epochs = num_examples * cfg.train_epochs // cfg.train_batch_size + 1

@@ -145,6 +145,12 @@ class Settings:
   eval_crop: str = opt('auto', 'The share of the shorter side that the central '
     'crop of the evaluation keeps. auto: all of it at 32 pixels or less, else '
     '0.875.', ('auto', '0.875', '1'), before='0.875')
+  bit_depth: str = opt('auto', 'Bits of a channel that images are decoded to. '
+    'auto: 8, or what 16-bit PNG files hold: the smallest of 10, 12, 14 and 16 '
+    'bits that 256 training images fit into, which is printed and stored. From '
+    '10 bits on all images keep 16 bits, and the brightest such value of a '
+    '16-bit file is 1.',
+    ('auto', '8', '10', '12', '14', '16'), before='8')
   cache_dataset: bool = opt(False, 'Decode the whole split into memory '
     'before the first step, on every host: for small sets.')
   shuffle_buffer: int = opt(16384, 'Examples among which the next one is '

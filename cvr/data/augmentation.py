@@ -51,7 +51,8 @@ def per_image(recipe, views):
   """-> augment(image, seed) -> {'views': crops, 'draws': for per_batch}.
 
   The image is already cut to its window, if it has one. Crops are bytes, unless
-  the recipe keeps values beyond [0, 1], which bicubic resizing produces.
+  the image has 16 bits, or the recipe keeps values beyond [0, 1], which bicubic
+  resizing produces.
 
   views: how many; the first ones of the recipe.
   """
@@ -63,24 +64,33 @@ def per_image(recipe, views):
       return [[0, 0, shape[0], shape[1]]]
     return _boxes(recipe, shape, draws, seed)
 
+  def packed(levels, deep):
+    if deep:
+      return data_util.clip(levels / 255.0)
+    return data_util.to_bytes(levels)
+
   def augment(image, seed):
     draws = _draws(views, seed)
+    # Bytes would lose what 16 bits have more.
+    deep = image.dtype == tf.uint16
     if not recipe.random_crop:
       show = data_util.whole_image if recipe.whole else data_util.eval_image
       made = {
-        size: data_util.to_bytes(show(image, size) * 255.0)
+        size: packed(show(image, size) * 255.0, deep)
         for size in sorted(set(sizes))
       }
       return {'views': tuple(made[size] for size in sizes), 'draws': draws}
     boxes = boxes_of(image, draws, seed)
     # Once, not per crop: the crops of two views cover an image's area.
     image = tf.cast(image, tf.float32)
+    image = image / 257.0 if deep else image
     crops = [
       data_util.crop(image, box, size)
       for box, size in zip(boxes, sizes, strict=True)
     ]
     if recipe.clip_after_resize:
-      return {'views': tuple(map(data_util.to_bytes, crops)), 'draws': draws}
+      views_made = tuple(packed(crop, deep) for crop in crops)
+      return {'views': views_made, 'draws': draws}
     return {'views': tuple(crop / 255.0 for crop in crops), 'draws': draws}
 
   return augment

@@ -23,6 +23,8 @@ from cvr.data import decoding, reading, sources, subsets
 from cvr.data.reading import HostBatch
 from cvr.numerics.randomness import split_seed
 
+_LOOKED_AT = 256  # Images whose depth stands for that of all.
+
 # Parts of a split.
 
 
@@ -35,6 +37,23 @@ def labels_of(info):
   return np.concatenate(list(labels.as_numpy_iterator()))
 
 
+def depth_of(info):
+  """Bits of a channel that a split needs -> (bits, a line about them or '')."""
+  names = [path.lower() for path in info.paths]
+  if info.paths and not any(name.endswith('.png') for name in names):
+    return 8, ''
+  with tf.device('CPU:0'):
+    few = reading.in_order(sources.a_few(info, _LOOKED_AT))
+    bits, largest, count = decoding.depth_of(data for data, _ in few)
+  if bits == 8:
+    return 8, ''
+  return bits, (
+    f'{count} of {min(_LOOKED_AT, info.num_examples)} images have 16 bits a '
+    f'channel, and values up to {largest:,}: --bit_depth={bits}, '
+    f'{2**bits - 1:,} is white'
+  )
+
+
 def share_of(info, share, seed):
   """The same split with a share of every class, at least one example."""
   return sources.kept(info, subsets.stratified(labels_of(info), share, seed))
@@ -43,14 +62,14 @@ def share_of(info, share, seed):
 # Loaders.
 
 
-def _loader(read, spare):
+def _loader(read, spare, bits):
   """read: (*record) -> (image's bytes, label); its errors stop the run."""
 
   def load(record, window, replace):
     data, label = read(*record)
     if replace:
-      return decoding.decode_or_replace(data, label, spare, window)
-    return *decoding.decode_sized(data, window), label, tf.constant(0)
+      return decoding.decode_or_replace(data, label, spare, window, bits)
+    return *decoding.decode_sized(data, window, bits), label, tf.constant(0)
 
   return load
 
@@ -58,7 +77,9 @@ def _loader(read, spare):
 def _memory_loader(info, spare):
   """Decodes the whole split now -> the loader of its indices."""
   examples = reading.in_order(info).map(
-    lambda data, label: decoding.decode_or_replace(data, label, spare),
+    lambda data, label: decoding.decode_or_replace(
+      data, label, spare, bits=info.bits
+    ),
     num_parallel_calls=tf.data.AUTOTUNE,
     deterministic=True,
   )
@@ -88,9 +109,9 @@ def _train_loader(info, in_memory):
   if in_memory:
     return _memory_loader(info, spare)
   if info.paths:
-    return _loader(reading.file_reader(info), spare)
+    return _loader(reading.file_reader(info), spare, info.bits)
   parse = reading.checked_parse(info)
-  return _loader(lambda *record: parse(*record)[1:], spare)
+  return _loader(lambda *record: parse(*record)[1:], spare, info.bits)
 
 
 # Batches.
@@ -192,8 +213,8 @@ def train_batches(
   """Endless batches of views from start_step on, replica by replica.
 
   Args:
-    augment: (uint8 [H, W, 3], seed [2]) -> {'views': a tuple, ...}, of static
-      shapes. The seed depends on (seed, epoch, index).
+    augment: (uint8 or uint16 [H, W, 3], seed [2]) -> {'views': a tuple, ...},
+      of static shapes. The seed depends on (seed, epoch, index).
     shuffle_buffer: undecoded records; folders and cached sets need none.
     cache: keeps the split in memory, decoded. Records are then in the order of
       random access.
@@ -261,7 +282,7 @@ def eval_batches(info, preprocess, rows: HostBatch):
   """Every example once, in order, in the same number of batches on each host.
 
   Args:
-    preprocess: (uint8 [H, W, 3], its index) -> image of static shape.
+    preprocess: (uint8 or uint16 [H, W, 3], its index) -> image of static shape.
 
   Returns: a dataset of batches of one view, with index -1 for padding and
     'mask': float32 [b], 0 for padding and for what cannot be decoded.
@@ -269,7 +290,7 @@ def eval_batches(info, preprocess, rows: HostBatch):
   with tf.device('CPU:0'):
     spare = decoding.find_spare(info, reading.in_order(info))
     examples = _eval_examples(info, rows, spare)
-  load = _loader(lambda data, label: (data, label), spare)
+  load = _loader(lambda data, label: (data, label), spare, info.bits)
 
   def make_example(index, *record, replace):
     image, _, label, bad = load(record, None, replace)

@@ -32,5 +32,6 @@ class DatasetInfo:
   folder: str = dataclasses.field(default='', repr=False)  # Of the paths.
   # Sorted indices into the shards, if the split is a part of them; (): all.
   keep: tuple[int, ...] = dataclasses.field(default=(), repr=False)
+  bits: int = 8  # Of a channel, to decode to; above 8 images are uint16.
   # Record -> (image's bytes, label), for a split that has shards.
   parse: Callable | None = dataclasses.field(default=None, repr=False)

@@ -16,7 +16,9 @@ from cvr.data import folders, tfds_sets
 from cvr.data.dataset_info import DataError, DatasetInfo, Shard
 
 
-def describe(name, data_dir=None, split='train', download=False) -> DatasetInfo:
+def describe(
+  name, data_dir=None, split='train', download=False, bits=8
+) -> DatasetInfo:
   """Finds one split of a data set and checks it.
 
   Args:
@@ -26,7 +28,13 @@ def describe(name, data_dir=None, split='train', download=False) -> DatasetInfo:
     split: a split or, for TFDS, a slice such as 'train[:10%]'. 'validation'
       is the first of validation, val and test that exists.
     download: allows downloads of more than 1 GB.
+    bits: of a channel, to decode to.
   """
+  info = _described(name, data_dir, split, download)
+  return dataclasses.replace(info, bits=bits)
+
+
+def _described(name, data_dir, split, download):
   if name.startswith('folder:'):
     root = os.path.expanduser(name.removeprefix('folder:'))
     return folders.describe(name, root, split)
@@ -125,6 +133,8 @@ def fingerprint(info):
     'split': info.split,
     'images': info.num_examples,
     'files': hashlib.sha256(text.encode()).hexdigest()[:16],
+    # Not where it was the only way, so that what is stored keeps its name.
+    **({'bits': info.bits} if info.bits > 8 else {}),
   }
 
 

@@ -217,9 +217,10 @@ def _image_and_label(name, info, split):
     if type(feature) is tfds.features.Image
   ]
   key = 'image' if 'image' in images else images[0] if images else None
-  if key is None or tf.as_dtype(features[key].dtype) != tf.uint8:
+  known = (tf.uint8, tf.uint16)
+  if key is None or tf.as_dtype(features[key].dtype) not in known:
     raise DataError(
-      f'--dataset={name}: not a data set of 8-bit images '
+      f'--dataset={name}: not a data set of 8-bit or 16-bit images '
       f'(its features: {", ".join(features)}).'
     )
   supervised = (info.supervised_keys or (None, None))[1]

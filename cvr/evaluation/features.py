@@ -207,7 +207,9 @@ def save_npz(path, arrays):
 
 def extract_features(cfg, strategy, state, say):
   """Writes the embeddings of --eval_split to --output."""
-  info = sources.describe(cfg.dataset, cfg.data_dir, cfg.eval_split)
+  info = sources.describe(
+    cfg.dataset, cfg.data_dir, cfg.eval_split, bits=derived.bits(cfg)
+  )
   single = cfg.output.endswith('.npz')
   first = os.path.join(cfg.output, 'features-00000.npz')
   if not single and tf.io.gfile.exists(first):

@@ -88,7 +88,9 @@ def _report(cfg, monitor, step, metrics):
 
 def evaluate_state(cfg, strategy, state, step, monitor):
   """Evaluates a state in memory: after training, in the same process."""
-  info = sources.describe(cfg.dataset, cfg.data_dir, cfg.eval_split)
+  info = sources.describe(
+    cfg.dataset, cfg.data_dir, cfg.eval_split, bits=derived.bits(cfg)
+  )
   if not state.probe:
     raise config.ConfigError(
       '--mode=eval reports the accuracy of a linear probe, and this checkpoint '
@@ -110,7 +112,9 @@ def follow(cfg, strategy, state, total, monitor, wait=time.sleep):
 
   wait(seconds) is called between two looks while another process trains.
   """
-  info = sources.describe(cfg.dataset, cfg.data_dir, cfg.eval_split)
+  info = sources.describe(
+    cfg.dataset, cfg.data_dir, cfg.eval_split, bits=derived.bits(cfg)
+  )
   evaluator = make_evaluator(cfg, strategy, state, info)
   if not state.probe:
     raise config.ConfigError(

@@ -64,7 +64,11 @@ class Subject(NamedTuple):
 
   def describe(self, dataset, split):
     return sources.describe(
-      dataset, self.cfg.data_dir, split, download=self.cfg.download
+      dataset,
+      self.cfg.data_dir,
+      split,
+      self.cfg.download,
+      derived.bits(self.cfg),
     )
 
   def facts(self, **more):

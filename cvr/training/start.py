@@ -1,5 +1,6 @@
 """What happens before the first step: devices, a folder, config.json."""
 
+import dataclasses
 import os
 import subprocess
 import sys
@@ -88,6 +89,16 @@ def record(cfg, argv, info):
     'class_names': info.class_names,
     'num_examples': info.num_examples,
   }
+
+
+def with_stored_depth(cfg):
+  """--bit_depth=auto of a resumed run is what its first part resolved it to."""
+  path = os.path.join(cfg.model_dir, 'config.json')
+  resumes = files.steps(cfg.model_dir) and not cfg.fresh_start
+  if cfg.bit_depth != 'auto' or not resumes or not stored.exists(path):
+    return cfg
+  settings = config.stored_settings(path, stored.read_json)
+  return dataclasses.replace(cfg, bit_depth=settings['bit_depth'])
 
 
 def check_changes(cfg, say):

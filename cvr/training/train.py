@@ -1,11 +1,12 @@
 """A run: what it trains on, where it begins, and its way to the last step."""
 
+import dataclasses
 import functools
 
 import tensorflow as tf
 
 from cvr.checkpoints import files, pretrained, saving
-from cvr.configs import checks
+from cvr.configs import checks, derived
 from cvr.configs.plan import make_plan
 from cvr.data import augmentation, batches, service, sources
 from cvr.methods import skeletons
@@ -82,11 +83,20 @@ def make_input(plan, info, strategy, start, per_image=None, bad=None):
   return iter(strategy.distribute_datasets_from_function(of_host))
 
 
-def describe(cfg):
+def describe(cfg, say=print):
   """The training split, checked for what could fail hours later."""
   info = sources.describe(
-    cfg.dataset, cfg.data_dir, cfg.train_split, download=cfg.download
+    cfg.dataset,
+    cfg.data_dir,
+    cfg.train_split,
+    cfg.download,
+    derived.bits(cfg),
   )
+  if cfg.bit_depth == 'auto':
+    bits, line = batches.depth_of(info)
+    info = dataclasses.replace(info, bits=bits)
+    if line:
+      say(line)
   if cfg.train_share < 1:
     info = batches.share_of(info, cfg.train_share, cfg.seed)
   sources.check_batch(info, cfg.train_batch_size)

@@ -8,7 +8,7 @@ import contextlib
 import numpy as np
 import tensorflow as tf
 
-from cvr.configs import checks
+from cvr.configs import checks, derived
 from cvr.data import augmentation, batches, sources
 from cvr.training import health, loop
 
@@ -47,7 +47,9 @@ def held_out(plan, info):
   """
   cfg = plan.cfg
   with contextlib.suppress(sources.DataError):
-    held = sources.describe(cfg.dataset, cfg.data_dir, cfg.eval_split)
+    held = sources.describe(
+      cfg.dataset, cfg.data_dir, cfg.eval_split, bits=derived.bits(cfg)
+    )
     return two_views(plan.recipe, held, cfg.health_pairs), held.split
   return two_views(plan.recipe, info, cfg.health_pairs), info.split
 

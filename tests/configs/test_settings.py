@@ -116,6 +116,7 @@ OUR_DEFAULTS = {
   'fresh_start': False,
   'download': False,
   'shuffle_buffer': 16384,
+  'bit_depth': 'auto',
   'blur_probability': '',
   'solarize_probability': '',
   'color_jitter_probability': 0.8,

@@ -69,3 +69,61 @@ def test_first_example_may_be_the_bad_one(folder):
     write(path, b'not an image')
   with pytest.raises(DataError, match='none of the first 22 images'):
     decoding.find_spare(info, reading.in_order(info))
+
+
+# Sixteen bits -----------------------------------------------------------------
+
+
+def gradient(bits):
+  """[8, 64] of values up to 2^bits - 1, which differ in their lowest bits."""
+  top = 2**bits - 1
+  return np.linspace(0, top, 512).round().astype(np.uint16).reshape(8, 64)
+
+
+def by_pillow(image):
+  from PIL import Image
+
+  file = io.BytesIO()
+  Image.fromarray(image).save(file, 'PNG')
+  return file.getvalue()
+
+
+@pytest.mark.parametrize('bits', [10, 12, 14, 16])
+def test_16_bits_are_kept_and_the_white_of_fewer_is_white(bits):
+  image = gradient(bits)
+  data = by_pillow(image)
+  expected = image / (2**bits - 1)
+  decode = tf.function(decoding.decode)
+  out = decode(data, bits=bits)
+  assert out.dtype == tf.uint16 and out.shape == [8, 64, 3]
+  for channel in np.moveaxis(out.numpy(), -1, 0):
+    np.testing.assert_allclose(channel / 65535, expected, atol=1 / 65535)
+  part = decode(data, window=lambda shape: (1, 2, 3, 4), bits=bits)
+  np.testing.assert_array_equal(part, out[1:4, 2:6])
+  # What is brighter than white is white.
+  bright = by_pillow(np.full([4, 4], 65535, np.uint16))
+  assert (decode(bright, bits=bits).numpy() == 65535).all()
+  # Of 8 bits a channel nothing is stretched.
+  gray = np.arange(256, dtype=np.uint8).reshape(8, 32)
+  wide = decode(by_pillow(gray), bits=bits).numpy()
+  np.testing.assert_array_equal(wide[..., 0], 257 * gray.astype(int))
+  flat = tf.io.encode_jpeg(np.full([8, 8, 3], 100, np.uint8))
+  whole = decode(flat, bits=bits).numpy()
+  part = decode(flat, window=lambda shape: (0, 0, 8, 8), bits=bits).numpy()
+  assert abs(whole / 65535 - 100 / 255).max() < 0.005
+  np.testing.assert_array_equal(whole, part)
+  # As it was.
+  assert decode(data).dtype == tf.uint8
+
+
+def test_the_depth_of_files_is_seen_in_them():
+  def depth(*images):
+    return decoding.depth_of(map(by_pillow, images))
+
+  gray = np.full([4, 4], 255, np.uint8)
+  assert depth(gray, gray) == (8, 0, 0)
+  assert decoding.depth_of([JPEG, b'', b'no image']) == (8, 0, 0)
+  assert depth(gray, gradient(12)) == (12, 4095, 1)
+  assert depth(gradient(10), gradient(14)) == (14, 16383, 2)
+  assert depth(gradient(10) + 1) == (12, 1024, 1)
+  assert depth(gradient(16)) == (16, 65535, 1)

@@ -11,7 +11,7 @@ import os
 import numpy as np
 
 from cvr.checkpoints.files import write_atomically
-from cvr.configs import config
+from cvr.configs import config, derived
 from cvr.data import sources
 from cvr.evaluation import features
 from cvr.evaluation.latents import report
@@ -49,7 +49,9 @@ def study(cfg, strategy, state, folder, say):
   """Writes latents.json, latents.md and latents.png to a folder."""
   has_bits = hasattr(state.method.latent, 'bits')
   report.check_packages(has_bits)
-  test_info = sources.describe(cfg.dataset, cfg.data_dir, cfg.eval_split)
+  test_info = sources.describe(
+    cfg.dataset, cfg.data_dir, cfg.eval_split, bits=derived.bits(cfg)
+  )
   if not test_info.class_names:
     raise config.ConfigError(
       f'--dataset={cfg.dataset} has no labels, which --mode=latents needs.'
@@ -67,7 +69,9 @@ def study(cfg, strategy, state, folder, say):
   if has_bits:
     bits = _unpacked(test)
     numbers['capacity'] = report.capacity(*bits)
-    train = sources.describe(cfg.dataset, cfg.data_dir, cfg.train_split)
+    train = sources.describe(
+      cfg.dataset, cfg.data_dir, cfg.train_split, bits=derived.bits(cfg)
+    )
     train = sources.a_few(train, _FITTED)
     say(f'Forests on the bits of {train.num_examples:,} training images ...')
     counts = report.counts(bits[0].shape[1])

@@ -92,7 +92,7 @@ def _embed(cfg, state, path):
   """An image's file -> its packed bits [1, bytes]."""
   try:
     with tf.io.gfile.GFile(path, 'rb') as file:
-      image = decoding.decode(file.read())
+      image = decoding.decode(file.read(), bits=derived.bits(cfg))
   except tf.errors.OpError as error:
     reason = str(error).partition('\n')[0][:200]
     raise config.ConfigError(
@@ -117,7 +117,9 @@ def search(cfg, strategy, state, checkpoint, path, say):
   path: the index; it is made if it is missing, or of other codes.
   """
   query = _embed(cfg, state, cfg.query)
-  info = sources.describe(cfg.dataset, cfg.data_dir, cfg.eval_split)
+  info = sources.describe(
+    cfg.dataset, cfg.data_dir, cfg.eval_split, bits=derived.bits(cfg)
+  )
   facts = _facts(cfg, info, checkpoint)
   index = _load(path, facts, say)
   if index is None:
