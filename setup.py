@@ -14,6 +14,7 @@ def requirements(name):
 
 
 PLOT = ['matplotlib>=3.7']
+TIFF = ['tifffile>=2023.1']
 SEARCH = ['faiss-cpu>=1.10']
 EXPORT = ['safetensors>=0.4', 'tf2onnx>=1.16', 'onnxruntime>=1.17']
 
@@ -43,6 +44,8 @@ setup(
     'plot': PLOT,
     # Many queries at once in --mode=search; without it numpy takes longer.
     'search': SEARCH,
+    # Folders of TIFF files.
+    'tiff': TIFF,
     'test': [
       'scikit-image>=0.21',
       'scikit-learn>=1.2',
@@ -55,6 +58,7 @@ setup(
       *EXPORT,
       *PLOT,
       *SEARCH,
+      *TIFF,
     ],
     # The tests of what PyTorch reads; several GB on Linux.
     'test-torch': ['torch>=2.0', 'timm>=1.0'],

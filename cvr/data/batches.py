@@ -19,7 +19,7 @@ import functools
 import numpy as np
 import tensorflow as tf
 
-from cvr.data import decoding, reading, sources, subsets
+from cvr.data import decoding, reading, sources, subsets, tiff
 from cvr.data.reading import HostBatch
 from cvr.numerics.randomness import split_seed
 
@@ -39,16 +39,19 @@ def labels_of(info):
 
 def depth_of(info):
   """Bits of a channel that a split needs -> (bits, a line about them or '')."""
-  names = [path.lower() for path in info.paths]
-  if info.paths and not any(name.endswith('.png') for name in names):
+  deep = ('.png', *tiff.SUFFIXES)
+  if info.paths and not any(p.lower().endswith(deep) for p in info.paths):
     return 8, ''
+  few = sources.a_few(info, _LOOKED_AT)
+  if any(tiff.is_tiff(p) and tiff.holds_floats(p) for p in few.paths):
+    return 16, 'TIFF files of floats: --bit_depth=16, 1.0 is white'
   with tf.device('CPU:0'):
-    few = reading.in_order(sources.a_few(info, _LOOKED_AT))
-    bits, largest, count = decoding.depth_of(data for data, _ in few)
+    examples = reading.in_order(few)
+    bits, largest, count = decoding.depth_of(data for data, _ in examples)
   if bits == 8:
     return 8, ''
   return bits, (
-    f'{count} of {min(_LOOKED_AT, info.num_examples)} images have 16 bits a '
+    f'{count} of {few.num_examples} images have 16 bits a '
     f'channel, and values up to {largest:,}: --bit_depth={bits}, '
     f'{2**bits - 1:,} is white'
   )

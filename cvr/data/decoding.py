@@ -152,7 +152,8 @@ def find_spare(info, examples):
   tried = min(SPARE_TRIES, info.num_examples)
   raise DataError(
     f'--dataset={info.name}: none of the first {tried} images of '
-    f'{info.split} can be decoded. JPEG, PNG, GIF and BMP can.'
+    f'{info.split} can be decoded. JPEG, PNG, GIF and BMP can, '
+    'and TIFF of 8 and 16 bits or floats from 0 to 1.'
   )
 
 

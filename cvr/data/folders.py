@@ -4,6 +4,7 @@ import logging
 import os
 import re
 
+from cvr.data import tiff
 from cvr.data.dataset_info import DataError, DatasetInfo
 
 IMAGE_SUFFIXES = ('.jpg', '.jpeg', '.png')
@@ -11,16 +12,26 @@ IMAGE_SUFFIXES = ('.jpg', '.jpeg', '.png')
 log = logging.getLogger(__name__)
 
 
-def _images_below(folder):
-  paths = []
+def _walk(folder, suffixes):
   for parent, folders, files in os.walk(folder, followlinks=True):
     folders[:] = [f for f in folders if not f.startswith('.')]
-    paths += [
-      os.path.join(parent, f)
-      for f in files
-      if f.lower().endswith(IMAGE_SUFFIXES) and not f.startswith('.')
-    ]
-  return sorted(paths)
+    for f in files:
+      if f.lower().endswith(suffixes) and not f.startswith('.'):
+        yield os.path.join(parent, f)
+
+
+def _suffixes(folder):
+  """Those of the images to read: TIFF only where there is nothing else.
+
+  So a folder in which TIFF files were passed over is what it was.
+  """
+  others = next(_walk(folder, IMAGE_SUFFIXES), None)
+  first = next(_walk(folder, tiff.SUFFIXES), None) if not others else None
+  return tiff.SUFFIXES if first else IMAGE_SUFFIXES
+
+
+def _patterns(suffixes):
+  return ', '.join(f'*{suffix}' for suffix in suffixes)
 
 
 def _subfolders(folder):
@@ -57,7 +68,7 @@ def _split_folder(name, root, split):
   )
 
 
-def _labelled_images(name, root, folder, subfolders):
+def _labelled_images(name, root, folder, subfolders, suffixes):
   """-> the class names of the train split, paths, labels."""
   train = os.path.join(root, 'train')
   classes = (_subfolders(train) if os.path.isdir(train) else []) or subfolders
@@ -69,11 +80,11 @@ def _labelled_images(name, root, folder, subfolders):
     )
   paths, labels = [], []
   for label, class_name in enumerate(classes):
-    images = _images_below(os.path.join(folder, class_name))
+    images = sorted(_walk(os.path.join(folder, class_name), suffixes))
     if not images and folder == train:
       raise DataError(
         f'--dataset={name}: class folder {os.path.join(folder, class_name)} '
-        'holds no image (*.jpg, *.jpeg, *.png). Fill or remove it.'
+        f'holds no image ({_patterns(suffixes)}). Fill or remove it.'
       )
     paths += images
     labels += [label] * len(images)
@@ -83,10 +94,9 @@ def _labelled_images(name, root, folder, subfolders):
 def describe(name, root, split):
   """Finds the images and the classes of a split -> DatasetInfo."""
   folder = _split_folder(name, root, split)
+  suffixes = _suffixes(folder)
   with os.scandir(folder) as entries:
-    loose = sorted(
-      e.name for e in entries if e.name.lower().endswith(IMAGE_SUFFIXES)
-    )
+    loose = sorted(e.name for e in entries if e.name.lower().endswith(suffixes))
   classes = [] if folder == root else _subfolders(folder)
   if loose and classes:
     raise DataError(
@@ -95,15 +105,19 @@ def describe(name, root, split):
       'into class folders, or the folders away.'
     )
   if not classes:
-    paths = _images_below(folder)
+    paths = sorted(_walk(folder, suffixes))
     labels = [-1] * len(paths)
     log.warning('%s: %d images without labels', folder, len(paths))
   else:
-    classes, paths, labels = _labelled_images(name, root, folder, classes)
+    classes, paths, labels = _labelled_images(
+      name, root, folder, classes, suffixes
+    )
   if not paths:
     raise DataError(
-      f'--dataset={name}: no image (*.jpg, *.jpeg, *.png) below {folder}.'
+      f'--dataset={name}: no image ({_patterns(suffixes)}) below {folder}.'
     )
+  if tiff.is_tiff(paths[0]):
+    tiff.check(name, paths[0])
   return DatasetInfo(
     name,
     split,

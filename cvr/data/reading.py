@@ -11,6 +11,7 @@ from typing import NamedTuple
 import numpy as np
 import tensorflow as tf
 
+from cvr.data import tiff
 from cvr.numerics.randomness import fold_in, split_seed, uniform
 
 
@@ -191,7 +192,9 @@ def shared_records(info, rows, seed, start_step, buffer):
 def file_reader(info):
   """-> function index -> (image's bytes, label), for a folder."""
   paths, labels = tf.constant(info.paths), tf.constant(info.labels, tf.int64)
-  return lambda index: (tf.io.read_file(paths[index]), labels[index])
+  # A folder has files of one kind.
+  read = tiff.read if tiff.is_tiff(info.paths[0]) else tf.io.read_file
+  return lambda index: (read(paths[index]), labels[index])
 
 
 def host_positions(rows, start, stop):

@@ -8,7 +8,7 @@ import tensorflow as tf
 from cvr.checkpoints import files, pretrained, saving
 from cvr.configs import checks, derived
 from cvr.configs.plan import make_plan
-from cvr.data import augmentation, batches, service, sources
+from cvr.data import augmentation, batches, service, sources, tiff
 from cvr.methods import skeletons
 from cvr.numerics import replicas
 from cvr.training import bad_images, big_batches, loop, optimizers, watch
@@ -103,6 +103,11 @@ def describe(cfg, say=print):
   if cfg.mode == 'train_then_eval' and info.class_names:
     sources.describe(cfg.dataset, cfg.data_dir, cfg.eval_split)
   if cfg.data_service:
+    if info.paths and tiff.is_tiff(info.paths[0]):
+      raise sources.DataError(
+        f'--dataset={cfg.dataset}: TIFF files are read by this process alone: '
+        'drop --data_service, or convert them to PNG.'
+      )
     service.check(cfg.data_service)
   return info
 
