@@ -20,6 +20,7 @@ def make_encoder(plan):
     stem='small',
     bn_decay=cfg.batch_norm_decay,
     sync_bn=cfg.global_bn,
+    shortcut=cfg.shortcut,
   )
 
 

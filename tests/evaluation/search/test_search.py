@@ -307,7 +307,8 @@ def test_a_pretraining_that_begins_there_keeps_its_own_method(
 
 
 def test_exports_of_a_probe_on_bits(tmp_path, run_copy, capsys):
-  model_dir, _ = run_copy('stochcon_bernoulli', '--probe_latent')
+  more = ('--probe_latent', '--shortcut=torchvision')
+  model_dir, _ = run_copy('stochcon_bernoulli', *more)
   rows = extracted(model_dir, f'{tmp_path}/f.npz')
   assert rows['logits'].shape == (7, 3)
 
