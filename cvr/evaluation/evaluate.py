@@ -17,7 +17,6 @@ from cvr.configs import config, derived
 from cvr.data import sources
 from cvr.evaluation import features, store
 from cvr.evaluation.card import files, page, plots, schema
-from cvr.evaluation.heads.linear import NoLibrary
 from cvr.evaluation.subject import Missing, NoLabels, Subject
 from cvr.evaluation.suites import (
   compression,
@@ -100,10 +99,10 @@ def _add(card, scores, number):
 
 
 def _measured(suite, subject):
-  """The Numbers of a suite; Missing without its data, labels or library."""
+  """The Numbers of a suite; Missing without its data or labels."""
   try:
     yield from _SUITES[suite](subject)
-  except (sources.DataError, NoLabels, NoLibrary) as error:
+  except (sources.DataError, NoLabels) as error:
     yield Missing(suite, '', str(error))
 
 

@@ -14,7 +14,8 @@ from cvr.evaluation.heads import linear
 
 # Settings are chosen on at most this share of the images.
 _HELD_SHARE = 0.1
-# L-BFGS takes at most so many images: of 1.3 million it would take days.
+# A logistic regression takes at most so many images: of 1.3 million it would
+# take days.
 _MOST = 50_000
 
 
@@ -93,7 +94,7 @@ class Regression(NamedTuple):
 
 
 def logistic_head(subject, task):
-  """L-BFGS with the l2 that is best on held rows -> (Head, facts)."""
+  """The regression with the l2 that is best on held rows -> (Head, facts)."""
   train, held = task.train, task.held
 
   def fit():
@@ -110,6 +111,8 @@ def logistic_head(subject, task):
     )
 
   own = {'head': 'lbfgs', 'metric': task.metric, 'refit': task.refit}
+  # Heads of stores that do not name it are L-BFGS' with a tolerance of 1e-5.
+  own['solver'] = linear.SOLVER
   return _stored(subject, task.key | own, fit)
 
 
@@ -127,7 +130,7 @@ def regression_of(subject, info, rows, count, metric='top_1', look=None):
 
 
 def lbfgs_rows(subject, info):
-  """The rows of a training split that L-BFGS is fitted to.
+  """The rows of a training split that logistic regression is fitted to.
 
   Of more than _MOST images a stratified part.
   """

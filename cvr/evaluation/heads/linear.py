@@ -1,4 +1,4 @@
-"""Linear heads on frozen features: the papers' SGD, and L-BFGS.
+"""Linear heads on frozen features: the papers' SGD, logistic regression.
 
 Fitting and choosing a head takes training data alone. Features are [n, D],
 labels [n] ints from 0; facts are a dict that json can write.
@@ -6,7 +6,6 @@ labels [n] ints from 0; facts are a dict that json can write.
 
 import functools
 import math
-import warnings
 from typing import NamedTuple
 
 import numpy as np
@@ -14,6 +13,7 @@ import tensorflow as tf
 
 from cvr.data import subsets
 from cvr.evaluation import statistics
+from cvr.evaluation.heads import optimum
 
 _CHUNK = 8192  # Rows at a time: logits of 1000 classes take 33 MB.
 _MOMENTUM = 0.9
@@ -21,9 +21,9 @@ HELD_OUT = 10_009  # At most so many training images choose a setting.
 _FEWEST_STEPS = 8  # In an epoch, whatever the protocol's batch.
 # From strong to weak: each fit starts from the head of the one before.
 L2_GRID = tuple(np.logspace(5, -6, 45).tolist())
-_TOLERANCE = 1e-5  # The largest entry of the gradient of the mean objective.
-_MAX_ITERATIONS = 1000
-_NARROW = 200  # Classes: see _solve.
+_EXTRAPOLATED = 4  # Fits, to where the next one begins.
+# Names the way a logistic regression is fitted: heads in stores are of one.
+SOLVER = 'Newton, float64'
 
 
 class Head(NamedTuple):
@@ -31,10 +31,6 @@ class Head(NamedTuple):
 
   kernel: np.ndarray
   bias: np.ndarray
-
-
-class NoLibrary(ImportError):
-  """An optional library is missing: which, and how to install it."""
 
 
 class Protocol(NamedTuple):
@@ -204,30 +200,35 @@ def sgd_probe(protocol, passes, labels, num_classes, seed):
   }
 
 
-# L-BFGS ----------------------------------------------------------------------
+# Logistic regression ---------------------------------------------------------
 
 
-def _regression(classes, l2, start):
-  """scikit-learn's model for classes [c], starting from a Head."""
-  try:
-    from sklearn.linear_model import LogisticRegression
-  except ImportError as error:
-    raise NoLibrary(
-      f"this needs sklearn ({error}): pip install -e '.[quickstart]'"
-    ) from error
-  coef = start.kernel[:, classes].T
-  intercept = start.bias[classes]
-  intercept = np.where(np.isfinite(intercept), intercept, 0)
-  if len(classes) == 2:
-    # For two classes it fits one vector w, the difference of ours, which are
-    # w / 2 and -w / 2: their penalty is half of w's.
-    l2 = l2 / 2
-    coef, intercept = coef[1:] - coef[:1], intercept[1:] - intercept[:1]
-  model = LogisticRegression(
-    C=1 / l2, tol=_TOLERANCE, max_iter=_MAX_ITERATIONS, warm_start=True
-  )
-  model.coef_, model.intercept_ = coef, intercept
-  return model
+def _single_class(classes, shape):
+  """The Head where only one class occurs, and no iteration of a fit."""
+  kernel, bias = np.zeros(shape), np.full(shape[1], -np.inf)
+  bias[classes] = 0
+  return Head(kernel, bias), {'iterations': 0, 'converged': True}
+
+
+def _path(features, labels, num_classes):
+  """Yields (l2, Head, fit) for L2_GRID, each from the fits before it."""
+  classes = np.unique(labels)
+  if len(classes) == 1:
+    one = _single_class(classes, [features.shape[1], num_classes])
+    yield from ((l2, *one) for l2 in L2_GRID)
+    return
+  problem = optimum.Problem(features, labels)
+  earlier, last = [], problem.zero()
+  with optimum.threads(len(classes)):
+    for l2 in L2_GRID:
+      starts = [last]
+      if len(earlier) > 1:
+        # The optimum is a smooth function of log l2.
+        starts += [optimum.extrapolated(earlier, math.log(l2))]
+      start = problem.better_start(l2, starts)
+      last, fit = problem.solve(l2, start)
+      earlier = [*earlier, (math.log(l2), last)][-_EXTRAPOLATED:]
+      yield l2, Head(*problem.head_of(last, num_classes)), fit
 
 
 def _solve(features, labels, l2, start):
@@ -236,52 +237,30 @@ def _solve(features, labels, l2, start):
   start: a Head. -> (Head, {'iterations', 'converged'}).
   """
   classes = np.unique(labels)
-  kernel = np.zeros_like(start.kernel)
-  bias = np.full_like(start.bias, -np.inf)
   if len(classes) == 1:
-    bias[classes] = 0
-    return Head(kernel, bias), {'iterations': 0, 'converged': True}
-  model = _regression(classes, l2, start)
-  from sklearn.exceptions import ConvergenceWarning
-  from threadpoolctl import threadpool_limits
-
-  # For the product of a narrow transposed matrix and a large one, OpenBLAS on
-  # two threads is up to six times slower than on one.
-  threads = 1 if len(classes) <= _NARROW else None
-  with (
-    warnings.catch_warnings(record=True) as caught,
-    threadpool_limits(threads, 'blas'),
-  ):
-    warnings.simplefilter('always')
-    model.fit(features, labels)
-  coef, intercept = model.coef_, model.intercept_
-  if len(classes) == 2:
-    coef, intercept = (
-      np.concatenate([-one / 2, one / 2]) for one in (coef, intercept)
-    )
-  kernel[:, classes], bias[classes] = coef.T, intercept
-  failed = any(issubclass(w.category, ConvergenceWarning) for w in caught)
-  iterations = int(model.n_iter_[0])
-  return Head(kernel, bias), {'iterations': iterations, 'converged': not failed}
+    return _single_class(classes, start.kernel.shape)
+  problem = optimum.Problem(features, labels)
+  starts = [problem.weights_of(*start), problem.zero()]
+  with optimum.threads(len(classes)):
+    weights, fit = problem.solve(l2, problem.better_start(l2, starts))
+  return Head(*problem.head_of(weights, len(start.bias))), fit
 
 
 def logistic_path(train, validation, metric, num_classes, refit=True):
   """Multinomial logistic regression, l2 chosen on validation -> (Head, facts).
 
   train, validation: (features, labels); metric: one of METRICS. 45 values of
-  l2, each fit starting from the head before; the strongest of equally good
+  l2, each fit starting from those before; the strongest of equally good
   ones. Then, with refit, a fit on both sets. Objective: sum of losses + l2 / 2
-  ||kernel||^2, of features without scaling (SimCLR, B.8.1; BYOL, D.2).
+  ||kernel||^2, of features without scaling (SimCLR, B.8.1; BYOL, D.2). Heads
+  are float64.
   """
   features = np.concatenate([train[0], validation[0]])
   labels = np.concatenate([train[1], validation[1]])
   labels = _checked(labels, num_classes)
   n = len(train[1])
-  shape = (features.shape[1], num_classes)
-  head = Head(*(np.zeros(s, features.dtype) for s in (shape, shape[1:])))
   values, fits, best = [], [], None
-  for l2 in L2_GRID:
-    head, fit = _solve(features[:n], labels[:n], l2, head)
+  for l2, head, fit in _path(features[:n], labels[:n], num_classes):
     values.append(_measured(metric, head, features[n:], labels[n:]))
     fits.append(fit)
     if best is None or values[-1] > best[0]:
@@ -300,8 +279,9 @@ def logistic_path(train, validation, metric, num_classes, refit=True):
     'iterations': [fit['iterations'] for fit in fits],
     'not_converged': sum(not fit['converged'] for fit in fits),
     'refit': last,
-    'tolerance': _TOLERANCE,
-    'max_iterations': _MAX_ITERATIONS,
+    'solver': SOLVER,
+    'tolerance': optimum.TOLERANCE,
+    'max_iterations': optimum.MAX_ITERATIONS,
   }
 
 
@@ -309,5 +289,5 @@ def logistic(features, labels, l2, num_classes):
   """Multinomial logistic regression at one l2 -> Head."""
   labels = _checked(labels, num_classes)
   shape = (features.shape[1], num_classes)
-  start = Head(*(np.zeros(s, features.dtype) for s in (shape, shape[1:])))
+  start = Head(*(np.zeros(s) for s in (shape, shape[1:])))
   return _solve(features, labels, l2, start)[0]

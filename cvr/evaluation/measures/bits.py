@@ -72,14 +72,15 @@ def _compressed(train, test, basis, dims, bits):
   return quantised(train, bits, low, high), quantised(test, bits, low, high)
 
 
-def curve(train, test, fit, grid=None):
+def curve(train, test, fit, grid=None, uncompressed=None):
   """Accuracy of a classifier on compressed features -> a dict for each plan.
 
   train, test: (features [n, d] float32, labels [n]). fit(features, labels) -> a
   function of features [m, d'] -> labels [m]. grid: [(dims, bits)], as plans.
   With all d dimensions the features are used as they are, with fewer their
   first principal components; components and the ranges of cells come from
-  train alone.
+  train alone. uncompressed: the classifier of the features as they are, where
+  one is fitted already.
   """
   (features, labels), (test_features, test_labels) = train, test
   d = features.shape[1]
@@ -88,7 +89,9 @@ def curve(train, test, fit, grid=None):
   rows = []
   for dims, bits in grid:
     kept, of_test = _compressed(features, test_features, basis, dims, bits)
-    right = fit(kept, labels)(of_test) == test_labels
+    whole = (dims, bits) == (d, _FLOAT) and uncompressed
+    classify = uncompressed if whole else fit(kept, labels)
+    right = classify(of_test) == test_labels
     rows.append(
       {
         'dims': int(dims),

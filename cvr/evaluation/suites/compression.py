@@ -210,7 +210,7 @@ def _health(number, pairs):
 
 def _bits(subject, splits):
   """Linear classification from fewer dimensions and bits of each."""
-  _, facts = fitted.lbfgs_head(subject, splits)
+  whole, facts = fitted.lbfgs_head(subject, splits)
   train = fitted.lbfgs_rows(subject, splits.train)
   test = splits.test_rows(subject)
   subject.say('Linear classification from fewer bits')
@@ -224,11 +224,13 @@ def _bits(subject, splits):
     (train['representation'], train['labels']),
     (test['representation'], test['labels']),
     fit,
+    # The row linear/lbfgs is of the same head.
+    uncompressed=functools.partial(linear.predict, whole),
   )
   protocol = subject.protocol(
     compressed='first principal components, each in 2^bits cells',
     train_split=splits.train.split, train_images=len(train['labels']),
-    chosen=facts['chosen'],
+    chosen=facts['chosen'], solver=facts['solver'],
   )  # fmt: skip
   for row in rows:
     same_dims = [r for r in rows if r['dims'] == row['dims']]

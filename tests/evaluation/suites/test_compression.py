@@ -11,6 +11,7 @@ from cvr.data import sources
 from cvr.evaluation.heads import fitted
 from cvr.evaluation.subject import splits_of
 from cvr.evaluation.suites import compression
+from cvr.evaluation.suites import linear as linear_suite
 from known_features import Encoder
 
 pytestmark = pytest.mark.usefixtures('quick_heads')
@@ -208,10 +209,34 @@ def test_fewer_bits_are_fitted_on_the_images_of_lbfgs(
   subject, _ = make_subject(Encoder())
   found = [*compression._bits(subject, splits_of(subject))]
   names = [f'6_numbers_of_{bits}_bits' for bits in (32, 8, 4, 2, 1)]
-  assert [n.name for n in found] == names and counts == [60] * 5
+  assert [n.name for n in found] == names
+  # The head of 32 bits is that of linear/lbfgs.
+  assert counts == [60] * 4
   assert all(n.value == 1.0 and n.images == 60 for n in found)
   assert all(n.protocol['train_images'] == 60 for n in found)
   assert found[0].curve['x'] == [6 * bits for bits in (32, 8, 4, 2, 1)]
+
+
+def test_one_head_has_one_accuracy_on_a_card(make_subject):
+  subject, lines = make_subject(Encoder(told=False))
+  whole = next(n for n in linear_suite.suite(subject) if n.name == 'lbfgs')
+  first = next(compression._bits(subject, splits_of(subject)))
+  assert 0 < whole.value < 1
+  np.testing.assert_array_equal(first.scores, whole.scores)
+  fits = [line for line in lines if 'Logistic' in line]
+  assert len(fits) == 1
+  assert first.protocol['solver'] == whole.protocol['solver']
+
+
+def test_heads_of_another_solver_are_not_taken_from_the_store(
+  make_subject, monkeypatch
+):
+  subject, lines = make_subject(Encoder())
+  for solver, fits in (('first', 1), ('first', 1), ('second', 2)):
+    monkeypatch.setattr(compression.linear, 'SOLVER', solver)
+    _, facts = fitted.lbfgs_head(subject, splits_of(subject))
+    assert facts['solver'] == solver
+    assert sum('Logistic' in line for line in lines) == fits
 
 
 def test_a_finetuned_network_has_no_pairs(make_subject):
