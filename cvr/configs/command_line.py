@@ -40,7 +40,8 @@ def changes(stored, cfg):
   What a call does, where and how often it writes may differ when it resumes.
   """
   harmless = ['data_dir', 'eval_split', 'eval_batch_size', 'cache_dataset']
-  harmless += ['eval_crop', 'checkpoint', 'deterministic', 'augment_on']
+  harmless += ['eval_crop', 'corrupt_scale']
+  harmless += ['checkpoint', 'deterministic', 'augment_on']
   harmless += [*of_one_call(), *sections()['Checkpoints and summaries']]
   different = {
     name: f'--{name}={show(value)}, was {show(stored[name])}'

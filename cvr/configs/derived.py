@@ -109,6 +109,13 @@ def corruptions(cfg):
   return _among('corrupt', cfg.corrupt, [*variants.ALEXNET_ERRORS])
 
 
+def corrupt_scale(cfg):
+  """The published set that corruptions have their parameters of."""
+  if cfg.corrupt_scale == 'auto':
+    return 'cifar10_c' if cfg.image_size <= 32 else 'imagenet_c'
+  return cfg.corrupt_scale
+
+
 def is_imagenet(cfg):
   """Whether the images are ImageNet's, which has published variants."""
   return cfg.dataset.partition(':')[0].startswith('imagenet2012')
@@ -119,6 +126,8 @@ def robustness_places(cfg):
   text = cfg.robustness_sets or ('all' if is_imagenet(cfg) else '')
   places = dict(word.partition('=')[::2] for word in words(text))
   names = _among('robustness_sets', ','.join(places), variants.SETS)
+  # Another pass over all of ImageNet-C is made only by name.
+  names = [n for n in names if n in places or n != variants.RECROPPED]
   return {name: places.get(name, '') for name in names}
 
 

@@ -79,7 +79,8 @@ class Settings:
   transfer_sets: str = opt('all', 'Which of the eleven, with commas; '
     'birdsnap=folder:PATH says where one lies.')
   robustness_sets: str = opt('', 'Which variants of ImageNet, likewise; '
-    'empty: all of them where --dataset is ImageNet.')
+    'empty: all of them where --dataset is ImageNet. imagenet_c_recropped, '
+    'ImageNet-C as robustness_metrics crops it, is not in all.')
   corrupt: str = opt('', 'Corruptions of the evaluation split that robustness '
     'is measured on, with commas, or all: the 15 of ImageNet-C at 5 '
     'severities.')
@@ -145,6 +146,10 @@ class Settings:
   eval_crop: str = opt('auto', 'The share of the shorter side that the central '
     'crop of the evaluation keeps. auto: all of it at 32 pixels or less, else '
     '0.875.', ('auto', '0.875', '1'), before='0.875')
+  corrupt_scale: str = opt('auto', 'The parameters of --corrupt: '
+    "ImageNet-C's, or CIFAR-10-C's, most of them milder, for 32 px. auto: the "
+    'latter up to 32 px.', ('auto', 'imagenet_c', 'cifar10_c'),
+    before='imagenet_c')
   bit_depth: str = opt('auto', 'Bits of a channel that images are decoded to. '
     'auto: 8, or what 16-bit PNG files hold: the smallest of 10, 12, 14 and 16 '
     'bits that 256 training images fit into, which is printed and stored. From '

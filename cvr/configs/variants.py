@@ -11,12 +11,16 @@ class RobustnessSet(NamedTuple):
   classes: int  # that occur in it; 0: as many as its list file says
 
 
+RECROPPED = 'imagenet_c_recropped'
 SETS = {
   'imagenet_a': RobustnessSet('imagenet_a', 'test', 200),
   'imagenet_r': RobustnessSet('imagenet_r', 'test', 200),
   'imagenet_v2': RobustnessSet('imagenet_v2/matched-frequency', 'test', 1000),
-  # A configuration '<corruption>_<severity>' for each of the 75.
+  # A configuration '<corruption>_<severity>' for each of the 75. Its images are
+  # central crops already. robustness_metrics, whose numbers the papers have,
+  # crops them again.
   'imagenet_c': RobustnessSet('imagenet2012_corrupted', 'validation', 1000),
+  RECROPPED: RobustnessSet('imagenet2012_corrupted', 'validation', 1000),
   'objectnet': RobustnessSet('', '', 0),
   'imagenet_vid': RobustnessSet('', '', 0),
   'youtube_bb': RobustnessSet('', '', 0),

@@ -30,6 +30,14 @@ class Look(NamedTuple):
   random: int = 0
   corruption: str = ''
   severity: int = 0
+  scale: str = ''  # of the corruption: one of corruptions.SCALES
+
+  def facts(self):
+    """What rows in a store depend on."""
+    values = self._asdict()
+    scale = values.pop('scale')
+    corrupted = {'scale': scale, 'corruptions': corruptions.VERSION}
+    return values | (corrupted if self.corruption else {})
 
 
 def central(cfg):
@@ -72,7 +80,11 @@ def eval_input(info, image_size, batch_size, look):
   def corrupted(batch):
     (images,) = batch['views']
     images = corruptions.corrupt(
-      look.corruption, look.severity, images, batch['index']
+      look.corruption,
+      look.severity,
+      images,
+      batch['index'],
+      scale=look.scale or 'imagenet_c',
     )
     return batch | {'views': (images,)}
 

@@ -95,7 +95,7 @@ class Subject(NamedTuple):
     """
     look = look or self.central
     facts = self.facts(
-      images=sources.fingerprint(info), look=look._asdict(), logits=logits
+      images=sources.fingerprint(info), look=look.facts(), logits=logits
     )
     names = ('representation', 'labels', 'ids')
     names += ('logits',) if logits else ()

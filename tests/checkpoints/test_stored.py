@@ -36,6 +36,22 @@ def test_an_old_run_is_evaluated_as_it_was(tmp_path):
       assert derived.eval_crop(cfg) == crop
 
 
+def test_corruptions_of_an_old_run_have_imagenet_cs_parameters(tmp_path):
+  values = config.to_dict(config.Config(image_size=32))
+  (tmp_path / 'ckpt-7.index').touch()
+  argv = ['run.py', '--mode=evaluate', f'--model_dir={tmp_path}']
+  for old, typed, scale in (
+    (False, (), 'cifar10_c'),
+    (True, (), 'imagenet_c'),
+    (True, ('--corrupt_scale=auto',), 'cifar10_c'),
+  ):
+    if old:
+      values.pop('corrupt_scale', None)
+    (tmp_path / 'config.json').write_text(json.dumps({'config': values}))
+    cfg = command_line.parse([*argv, *typed], stored.read_stored)
+    assert derived.corrupt_scale(cfg) == scale
+
+
 def test_an_old_run_resumes_with_the_crops_that_it_had(tmp_path):
   """Before --bbox_tries, sides of uniform crops were cut to the image."""
   old = config.to_dict(config.Config(bbox_sampling='uniform'))

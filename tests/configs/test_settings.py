@@ -97,6 +97,7 @@ OUR_DEFAULTS = {
   'plain_view': 'whole',
   'bbox_tries': 100,
   'eval_crop': 'auto',
+  'corrupt_scale': 'auto',
   'suite': 'all',
   'linear_passes': 4,
   'transfer_sets': 'all',

@@ -90,6 +90,7 @@ _SAME = {
   'sun397/standard-part1-120k': 'sun397',
   'imagenet_v2/matched-frequency': 'imagenet_v2',
   'imagenet2012_corrupted': 'imagenet_c',
+  'imagenet_c_recropped': 'imagenet_c',
 }
 
 
@@ -135,6 +136,10 @@ def _kind(row, dataset):
     return None  # The slides do not say; their values look like anchors'.
   # The papers' number is the mean over corruptions and severities.
   if dataset == 'imagenet_c' and not name.startswith('mean'):
+    return None
+  # It is of images that are cropped a second time, by robustness_metrics.
+  crop = (row.get('protocol') or {}).get('crop', '')
+  if dataset == 'imagenet_c' and str(crop).startswith('central, 1 '):
     return None
   return suite
 

@@ -1,15 +1,13 @@
 """Blurs, zooms and warps of batches of images, as ImageNet-C defines them.
 
-ImageNet-C's lengths are for images of 224 px. An image of another size gets the
-blur that it would show if it were enlarged to 224 px (nearest neighbour),
-blurred there, and averaged down again: see `spread`. Matrices and kernels are
-NumPy constants of the traced graph.
+Lengths are for images of one side: 224 px in ImageNet-C, 32 px in CIFAR-10-C.
+An image of another size gets the blur that it would show if it were enlarged to
+that side (nearest neighbour), blurred there, and averaged down again: see
+`spread`. Matrices and kernels are NumPy constants of the traced graph.
 """
 
 import numpy as np
 import tensorflow as tf
-
-SIDE = 224
 
 
 def to_planes(images):
@@ -50,7 +48,7 @@ def gaussian(sigma, truncate=4.0):
 
 
 def spread(first, count, scale):
-  """Taps at first, first + 1, ... of 224 px -> (first, [n, count]) at scale.
+  """Taps at first, first + 1, ... of a side -> (first, [n, count]) at scale.
 
   A tap falls between two pixels, and is split in proportion to their overlap
   with it: [n, count] @ taps are the taps of the smaller image.
@@ -58,15 +56,15 @@ def spread(first, count, scale):
   at = (first + np.arange(count)) * scale
   low = int(np.floor(at.min()))
   pixels = np.arange(low, int(np.ceil(at.max())) + 1)
-  # Wider shares above 224 px, where taps would leave gaps.
+  # Wider shares above that side, where taps would leave gaps.
   share = np.maximum(0, 1 - np.abs(pixels[:, None] - at) / max(1.0, scale))
   return low, share / share.sum(0)
 
 
-def gaussian_rows(size, sigma):
-  """[size, size]: a Gaussian of sigma at 224 px; edges repeat (nearest)."""
+def gaussian_rows(size, sigma, scale):
+  """[size, size]: a Gaussian of scale * sigma; edges repeat (nearest)."""
   taps = gaussian(sigma)
-  first, share = spread(-(len(taps) // 2), len(taps), size / SIDE)
+  first, share = spread(-(len(taps) // 2), len(taps), scale)
   rows = np.zeros([size, size])
   for offset, tap in enumerate(share @ taps, first):
     at = np.arange(size)
@@ -91,7 +89,7 @@ def disk(radius, soft):
   Smoothed by a Gaussian of deviation `soft`, cut to 3 x 3 taps up to radius 8
   and 5 x 5 above, with reflection at the border of the kernel.
   """
-  reach = max(8, radius)
+  reach = max(8, int(radius))
   at = np.arange(-reach, reach + 1)
   kernel = (at**2 + at[:, None] ** 2 <= radius**2).astype(np.float64)
   kernel /= kernel.sum()
@@ -101,7 +99,7 @@ def disk(radius, soft):
   padded = np.pad(kernel, half, mode='reflect')
   for axis in (0, 1):
     padded = np.apply_along_axis(np.convolve, axis, padded, taps, 'valid')
-  rim = max(0, reach - radius - half)
+  rim = max(0, reach - int(radius) - half)
   return padded[rim : len(at) - rim, rim : len(at) - rim]
 
 

@@ -1,19 +1,22 @@
 """The 15 corruptions of ImageNet-C, in TensorFlow, for images of any size.
 
 Hendrycks and Dietterich, "Benchmarking Neural Network Robustness to Common
-Corruptions and Perturbations", ICLR 2019. At 224 px they are ImageNet-C's with
-its parameters, with three exceptions, so that accuracies on them are similar
-to accuracies on ImageNet-C but not comparable:
-  frost adds procedural pictures to the image, not ImageNet-C's photographs;
+Corruptions and Perturbations", ICLR 2019. The scale 'imagenet_c' has the
+parameters of ImageNet-C, for images of 224 px, and 'cifar10_c' those of
+CIFAR-10-C, most of them milder, for 32 px. Accuracies are similar to those on
+the published sets but not comparable, for these exceptions:
+  frost adds procedural pictures to the image, not the published photographs;
   motion_blur and snow blur as the sources of ImageMagick's -motion-blur do,
   without that program;
-  elastic_transform moves by exact distances, not by multiples of 1/32 pixel.
+  elastic_transform moves by exact distances, not by multiples of 1/32 pixel;
+  nothing is stored as a JPEG of quality 85, as ImageNet-C is.
 Images have 8 bits before and after, as there. At another size H lengths are
-multiplied by H / 224: an image shows what it would show if it were enlarged to
-224 px, corrupted and averaged down. Noise per pixel is the same as at 224 px.
+multiplied by H / 224 (or H / 32): an image shows what it would show if it were
+enlarged to 224 px, corrupted and averaged down. Noise per pixel is the same.
 """
 
 import functools
+from typing import NamedTuple
 
 import numpy as np
 import tensorflow as tf
@@ -32,12 +35,19 @@ GROUPS = {
     'jpeg_compression',
   ),
 }
+# Of a level: more than what float32 may lower an integer by.
+_SLACK = 1e-4
 CORRUPTIONS = tuple(name for group in GROUPS.values() for name in group)
 
 
 def to_levels(x):
   """[0, 1] -> integers in [0, 255], as floats."""
   return tf.round(255 * tf.clip_by_value(x, 0.0, 1.0))
+
+
+def truncated(x):
+  """As to_levels, by cutting the fraction off, as NumPy's uint8 does."""
+  return tf.floor(255 * tf.clip_by_value(x, 0.0, 1.0) + _SLACK)
 
 
 def from_levels(levels):
@@ -48,7 +58,8 @@ def from_levels(levels):
 # Noise -----------------------------------------------------------------------
 
 
-def gaussian_noise(x, draw, scale):
+def gaussian_noise(x, draw, base, scale):
+  del base
   return x + scale * draw(randomness.normal, x.shape[1:])
 
 
@@ -80,8 +91,9 @@ def poisson_tables(rate):
   return np.array(keep, np.float32), np.array(other, np.int32)
 
 
-def shot_noise(x, draw, rate):
+def shot_noise(x, draw, base, rate):
   """Counts of photons, Poisson(rate x), over rate."""
+  del base
   keep, other = poisson_tables(rate)
   k = keep.shape[1]
   u = k * draw(randomness.uniform, x.shape[1:])
@@ -92,8 +104,9 @@ def shot_noise(x, draw, rate):
   return tf.where(kept, slot, rest) / rate
 
 
-def impulse_noise(x, draw, amount):
+def impulse_noise(x, draw, base, amount):
   """Salt and pepper, independent in each channel."""
+  del base
   u = draw(randomness.uniform, x.shape[1:])
   return tf.where(u < amount, tf.where(u < amount / 2, 0.0, 1.0), x)
 
@@ -101,22 +114,21 @@ def impulse_noise(x, draw, amount):
 # Blur ------------------------------------------------------------------------
 
 
-def defocus_blur(x, draw, radius, soft):
+def defocus_blur(x, draw, base, radius, soft):
   del draw
   kernel = blurs.disk(radius, soft)
   first = -(len(kernel) // 2)
-  _, share = blurs.spread(first, len(kernel), x.shape[1] / blurs.SIDE)
+  _, share = blurs.spread(first, len(kernel), x.shape[1] / base)
   return blurs.filtered(x, share @ kernel @ share.T)
 
 
-def glass_blur(x, draw, sigma, reach, times):
+def glass_blur(x, draw, base, sigma, reach, times):
   """Pixels copied from `reach` away, between two Gaussian blurs."""
   size = x.shape[1]
-  scale = size / blurs.SIDE
-  rows = blurs.gaussian_rows(size, sigma)
+  scale = size / base
+  rows = blurs.gaussian_rows(size, sigma, scale)
   x = blurs.from_planes(blurs.both_ways(rows, blurs.to_planes(x)))
-  # A thousandth, so that rounding does not lower integers.
-  x = tf.floor(255 * x + 1e-3) / 255
+  x = truncated(x) / 255
   pixels = tf.reshape(x, [-1, size * size, 3])
   for time in range(times):
     u = draw(randomness.uniform, [2, size, size], time) * (2 * reach)
@@ -131,14 +143,14 @@ def glass_blur(x, draw, sigma, reach, times):
   return blurs.from_planes(blurs.both_ways(rows, planes))
 
 
-def motion_blur(x, draw, radius, sigma):
-  taps = blurs.half_gaussian(radius, sigma, x.shape[1] / blurs.SIDE)
+def motion_blur(x, draw, base, radius, sigma):
+  taps = blurs.half_gaussian(radius, sigma, x.shape[1] / base)
   degrees = -45 + 90 * draw(randomness.uniform, [])
   return blurs.streaks(x, taps, degrees)
 
 
-def zoom_blur(x, draw, end, step):
-  del draw
+def zoom_blur(x, draw, base, end, step):
+  del draw, base
   factors = np.arange(1, end, step)
   zoomed = [blurs.clipped_zoom(x, factor) for factor in factors]
   return (x + tf.add_n(zoomed)) / (len(factors) + 1)
@@ -147,16 +159,16 @@ def zoom_blur(x, draw, end, step):
 # Brightness and digital ------------------------------------------------------
 
 
-def brightness(x, draw, shift):
+def brightness(x, draw, base, shift):
   """Raises the value of HSV; hue and saturation stay."""
-  del draw
+  del draw, base
   value = tf.reduce_max(x, -1, keepdims=True)
   raised = tf.minimum(value + shift, 1.0)
   return tf.where(value > 0, tf.math.divide_no_nan(x, value), 1.0) * raised
 
 
-def contrast(x, draw, factor):
-  del draw
+def contrast(x, draw, base, factor):
+  del draw, base
   # In integers: a sum of so many floats has an error of 0.01 levels.
   total = tf.reduce_sum(tf.cast(to_levels(x), tf.int32), [1, 2], keepdims=True)
   mean = tf.cast(total, tf.float32) / (255 * x.shape[1] * x.shape[2])
@@ -179,16 +191,17 @@ def _affine(moves, size):
   return was[..., 1], was[..., 0]
 
 
-def elastic_transform(x, draw, alpha, sigma, shift):
+def elastic_transform(x, draw, base, alpha, sigma, shift):
   """A random affine map, then a smooth random displacement."""
   size = x.shape[1]
-  scale = size / blurs.SIDE
+  scale = size / base
   moves = scale * shift * (2 * draw(randomness.uniform, [3, 2]) - 1)
   x = blurs.sampled(x, *_affine(moves, size), repeat_edge=False)
-  side = blurs.SIDE
-  rows = blurs.reflected_gaussian_rows(side, sigma)
-  rows = scale**0.5 * blurs.box_rows(side, size) @ rows
-  noise = alpha * (2 * draw(randomness.uniform, [2, side, side], 1) - 1)
+  if not alpha:
+    return x
+  rows = blurs.reflected_gaussian_rows(base, sigma)
+  rows = scale**0.5 * blurs.box_rows(base, size) @ rows
+  noise = alpha * (2 * draw(randomness.uniform, [2, base, base], 1) - 1)
   move = blurs.both_ways(rows, noise)
   at = tf.range(size, dtype=tf.float32)
   return blurs.sampled(
@@ -196,9 +209,9 @@ def elastic_transform(x, draw, alpha, sigma, shift):
   )
 
 
-def pixelate(x, draw, proportion):
+def pixelate(x, draw, base, proportion):
   """Shrunk and enlarged by Pillow's BOX filter, in 8 bits."""
-  del draw
+  del draw, base
   size = x.shape[1]
   down = blurs.box_rows(size, int(size * proportion)).astype(np.float32)
   up = blurs.box_rows(int(size * proportion), size)
@@ -209,9 +222,9 @@ def pixelate(x, draw, proportion):
   return blurs.from_planes(blurs.both_ways(up, planes)) / 255
 
 
-def jpeg_compression(x, draw, quality):
+def jpeg_compression(x, draw, base, quality):
   """By libjpeg, image by image on the host."""
-  del draw
+  del draw, base
 
   def compressed(image):
     data = tf.io.encode_jpeg(image, quality=quality)
@@ -240,8 +253,11 @@ _FUNCTIONS = {
   'pixelate': pixelate,
   'jpeg_compression': jpeg_compression,
 }
-# ImageNet-C's, for severities 1 to 5; lengths in pixels at 224 px.
-PARAMETERS = {
+# What programs that round have made; NumPy cuts off the fraction of the rest.
+_ROUNDED = ('motion_blur', 'pixelate', 'jpeg_compression')
+# For severities 1 to 5; lengths in pixels at 224 px, of make_imagenet_c.py in
+# hendrycks/robustness.
+IMAGENET_C = {
   'gaussian_noise': [(0.08,), (0.12,), (0.18,), (0.26,), (0.38,)],
   'shot_noise': [(60,), (25,), (12,), (5,), (3,)],
   'impulse_noise': [(0.03,), (0.06,), (0.09,), (0.17,), (0.27,)],
@@ -277,6 +293,64 @@ PARAMETERS = {
   'pixelate': [(0.6,), (0.5,), (0.4,), (0.3,), (0.25,)],
   'jpeg_compression': [(25,), (18,), (15,), (10,), (7,)],
 }
+# Lengths in pixels at 32 px, of make_cifar_c.py there.
+CIFAR10_C = {
+  'gaussian_noise': [(0.04,), (0.06,), (0.08,), (0.09,), (0.1,)],
+  'shot_noise': [(500,), (250,), (100,), (75,), (50,)],
+  'impulse_noise': [(0.01,), (0.02,), (0.03,), (0.05,), (0.07,)],
+  'defocus_blur': [(0.3, 0.4), (0.4, 0.5), (0.5, 0.6), (1, 0.2), (1.5, 0.1)],
+  'glass_blur': [
+    (0.05, 1, 1),
+    (0.25, 1, 1),
+    (0.4, 1, 1),
+    (0.25, 1, 2),
+    (0.4, 1, 2),
+  ],
+  'motion_blur': [(6, 1), (6, 1.5), (6, 2), (8, 2), (9, 2.5)],
+  'zoom_blur': [
+    (1.06, 0.01),
+    (1.11, 0.01),
+    (1.16, 0.01),
+    (1.21, 0.01),
+    (1.26, 0.01),
+  ],
+  'snow': [
+    (0.1, 0.2, 1, 0.6, 8, 3, 0.95),
+    (0.1, 0.2, 1, 0.5, 10, 4, 0.9),
+    (0.15, 0.3, 1.75, 0.55, 10, 4, 0.9),
+    (0.25, 0.3, 2.25, 0.6, 12, 6, 0.85),
+    (0.3, 0.3, 1.25, 0.65, 14, 12, 0.8),
+  ],
+  'frost': [(1, 0.2), (1, 0.3), (0.9, 0.4), (0.85, 0.4), (0.75, 0.45)],
+  'fog': [(0.2, 3), (0.5, 3), (0.75, 2.5), (1, 2), (1.5, 1.75)],
+  'brightness': [(0.05,), (0.1,), (0.15,), (0.2,), (0.3,)],
+  'contrast': [(0.75,), (0.5,), (0.4,), (0.3,), (0.15,)],
+  # Fractions of 32.
+  'elastic_transform': [
+    (0, 0, 2.56),
+    (1.6, 6.4, 2.24),
+    (2.56, 1.92, 1.92),
+    (3.2, 1.28, 1.6),
+    (3.2, 0.96, 0.96),
+  ],
+  'pixelate': [(0.95,), (0.9,), (0.85,), (0.75,), (0.65,)],
+  'jpeg_compression': [(80,), (65,), (58,), (50,), (40,)],
+}
+
+
+class Scale(NamedTuple):
+  """The parameters of a published set, and the side that lengths are for."""
+
+  parameters: dict
+  side: int
+
+
+SCALES = {
+  'imagenet_c': Scale(IMAGENET_C, 224),
+  'cifar10_c': Scale(CIFAR10_C, 32),
+}
+# To be raised when images in stores would come out differently.
+VERSION = 2
 
 
 def draws(name, severity, index, seed=0):
@@ -299,10 +373,10 @@ def draws(name, severity, index, seed=0):
   return draw
 
 
-def corrupt(name, severity, images, index, seed=0):
+def corrupt(name, severity, images, index, seed=0, scale='imagenet_c'):
   """images [b, H, H, 3] in [0, 1], index [b] in their split -> the same shape.
 
-  severity: 1 to 5. Results lie on the 256 levels of 8 bits.
+  severity: 1 to 5; scale: of SCALES. Results lie on the 256 levels of 8 bits.
   """
   if images.shape[1] is None or images.shape[1] != images.shape[2]:
     raise ValueError(
@@ -310,6 +384,7 @@ def corrupt(name, severity, images, index, seed=0):
       'square, and of a size that is known when the graph is traced'
     )
   draw = draws(name, severity, index, seed)
-  parameters = PARAMETERS[name][severity - 1]
+  parameters, side = SCALES[scale]
   x = from_levels(to_levels(images))
-  return from_levels(to_levels(_FUNCTIONS[name](x, draw, *parameters)))
+  x = _FUNCTIONS[name](x, draw, side, *parameters[name][severity - 1])
+  return from_levels(to_levels(x) if name in _ROUNDED else truncated(x))

@@ -1,10 +1,10 @@
 """Snow, frost and fog as ImageNet-C has them, on batches of images.
 
-Flakes, fog and ice are drawn at 224 px, or as fine as the image needs, and
-averaged down to its size. draw(fn, shape, stream) -> [b, *shape], independent
-for each image: see corruptions.draws. Two differ from ImageNet-C: frost adds
-procedural pictures, not its photographs; snow's motion blur follows the sources
-of ImageMagick, without that program.
+Flakes, fog and ice are drawn at `base` px (224 in ImageNet-C, 32 in CIFAR-10-C)
+or as fine as the image needs, and averaged down to its size. draw(fn, shape,
+stream) -> [b, *shape], independent for each image: see corruptions.draws. Two
+differ from ImageNet-C: frost adds procedural pictures, not its photographs;
+snow's motion blur follows the sources of ImageMagick, without that program.
 """
 
 import functools
@@ -18,20 +18,22 @@ from cvr.numerics import randomness
 # Five frosted panes, a part of which is added to an image.
 _PANES, _PANE_SIDE = 5, 512
 _ICE = (0.86, 0.94, 1.0)
+# Of the pictures of frost, by the side of the images: CIFAR-10-C's.
+_SHRUNK = {32: 0.2}
 
 
-def snow(x, draw, mean, spread, zoom, least, radius, sigma, keep):
+def snow(x, draw, base, mean, spread, zoom, least, radius, sigma, keep):
   """[b, H, H, 3]: flakes, blurred as they fall, over a whitened image."""
   size = x.shape[1]
-  side = int(np.ceil(blurs.SIDE / zoom))
+  side = int(np.ceil(base / zoom))
   flakes = mean + spread * draw(randomness.normal, [side, side, 1])
-  flakes = blurs.enlarged(flakes, zoom, blurs.SIDE)
+  flakes = blurs.enlarged(flakes, zoom, base)
   flakes = tf.where(flakes < least, 0.0, tf.clip_by_value(flakes, 0.0, 1.0))
   flakes = tf.floor(255 * flakes) / 255
-  down = blurs.box_rows(blurs.SIDE, size)
+  down = blurs.box_rows(base, size)
   flakes = blurs.both_ways(down, flakes[..., 0])[..., None]
   degrees = -135 + 90 * draw(randomness.uniform, [], 1)
-  taps = blurs.half_gaussian(radius, sigma, size / blurs.SIDE)
+  taps = blurs.half_gaussian(radius, sigma, size / base)
   flakes = tf.round(255 * blurs.streaks(flakes, taps, degrees)) / 255
   gray = tf.reduce_sum(x * [0.299, 0.587, 0.114], -1, keepdims=True)
   x = keep * x + (1 - keep) * tf.maximum(x, 1.5 * gray + 0.5)
@@ -63,14 +65,18 @@ def plasma(uniforms, decay):
   return field / tf.reduce_max(field, [1, 2], keepdims=True)
 
 
-def fog(x, draw, strength, decay):
-  """[b, H, H, 3]: the corner of a plasma fractal of 512 px, added."""
+def fog(x, draw, base, strength, decay):
+  """[b, H, H, 3]: the corner of a plasma fractal, added.
+
+  The fractal's side is the next power of two: 256 at 224 px, 32 at 32 px.
+  """
   size = x.shape[1]
-  # 224 of 512 px fill the image. For smaller images the finest levels, which
-  # averaging would remove, are not drawn.
-  side = 2 ** int(np.ceil(np.log2(512 * size / blurs.SIDE)))
+  whole = 2 ** int(np.ceil(np.log2(base)))
+  # For smaller images the finest levels, which averaging would remove, are not
+  # drawn.
+  side = 2 ** int(np.ceil(np.log2(whole * size / base)))
   field = plasma(draw(randomness.uniform, [side**2 - 1]), decay)
-  corner = side * blurs.SIDE // 512
+  corner = side * base // whole
   rows = blurs.box_rows(corner, size)
   field = blurs.both_ways(rows, field[:, :corner, :corner])
   brightest = tf.reduce_max(x, [1, 2, 3], keepdims=True)
@@ -113,10 +119,10 @@ def panes():
   return np.array(out)
 
 
-def frost(x, draw, keep, amount):
+def frost(x, draw, base, keep, amount):
   """[b, H, H, 3]: a random part of one of five panes, added to the image."""
   size = x.shape[1]
-  side = round(_PANE_SIDE * size / blurs.SIDE)
+  side = round(_PANE_SIDE * _SHRUNK.get(base, 1.0) * size / base)
   rows = blurs.box_rows(_PANE_SIDE, side)
   scaled = tf.constant(rows @ panes() @ rows.T, tf.float32)
   room = [_PANES, side - size, side - size]

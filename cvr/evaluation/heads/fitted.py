@@ -64,7 +64,7 @@ def sgd_head(subject, splits, name):
   looks = looks or [subject.central]
   key = sources.fingerprint(splits.train) | {
     'head': name,
-    'looks': [look._asdict() for look in looks],
+    'looks': [look.facts() for look in looks],
     'seed': cfg.seed,
   }
 
@@ -121,7 +121,7 @@ def regression_of(subject, info, rows, count, metric='top_1', look=None):
   seed = subject.cfg.seed
   rest, held = subsets.held_out(rows['labels'], count, seed)
   key = sources.fingerprint(info) | {
-    'look': (look or subject.central)._asdict(),
+    'look': (look or subject.central).facts(),
     'held_out': count,
     'seed': seed,
   }

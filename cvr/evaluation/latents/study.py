@@ -60,7 +60,8 @@ def study(cfg, strategy, state, folder, say):
   read = features.make_read(cfg, strategy, state)
 
   def rows_of(info, **corruption):
-    look = features.central(cfg)._replace(**corruption)
+    scale = derived.corrupt_scale(cfg)
+    look = features.central(cfg)._replace(scale=scale, **corruption)
     rows = features.read_all(read, info, look)
     return features.only_decoded(rows, f'{info.name}, {info.split}')
 

@@ -11,6 +11,7 @@ import numpy as np
 
 from cvr.configs import derived, variants
 from cvr.data import sources
+from cvr.evaluation.corruptions import corruptions
 from cvr.evaluation.heads import fitted, linear
 from cvr.evaluation.subject import Missing, accuracy, splits_of
 from cvr.evaluation.suites import robustness_sets
@@ -41,12 +42,24 @@ def _heads(subject, splits):
 def _corrupted(subject, info, heads, name):
   """Right or wrong under a corruption: {head: bool [severities, n]}, rows."""
   right = {head: [] for head in heads}
+  scale = derived.corrupt_scale(subject.cfg)
   for severity in variants.SEVERITIES:
-    look = subject.central._replace(corruption=name, severity=severity)
+    look = subject.central._replace(
+      corruption=name, severity=severity, scale=scale
+    )
     rows = subject.rows(info, look, logits=bool(subject.state.probe))
     for head, (predict, _) in heads.items():
       right[head].append(predict(rows, None) == rows['labels'])
   return {head: np.array(rows) for head, rows in right.items()}, rows
+
+
+def _corrupted_protocol(subject, own):
+  return subject.protocol(
+    **own,
+    severities='1 to 5, the mean',
+    corrupt_scale=derived.corrupt_scale(subject.cfg),
+    corruptions_version=corruptions.VERSION,
+  )
 
 
 def _corruptions(subject, splits, heads):
@@ -58,9 +71,7 @@ def _corruptions(subject, splits, heads):
     for head, by_severity in right.items():
       means[head].append(by_severity.mean(0))
       # One protocol for all corruptions of a head: the name tells which.
-      protocol = subject.protocol(
-        **heads[head][1], severities='1 to 5, the mean'
-      )
+      protocol = _corrupted_protocol(subject, heads[head][1])
       number = accuracy(
         'robustness', f'{name}/{head}', splits.test, rows, means[head][-1],
         protocol,
@@ -77,9 +88,7 @@ def _corruptions(subject, splits, heads):
       )
   for head, scores in means.items():
     if len(names) == len(variants.ALEXNET_ERRORS):
-      protocol = subject.protocol(
-        **heads[head][1], severities='1 to 5, the mean'
-      )
+      protocol = _corrupted_protocol(subject, heads[head][1])
       mean = np.mean(scores, 0)
       yield accuracy(
         'robustness', f'corrupted/{head}', splits.test, rows, mean, protocol
@@ -160,24 +169,26 @@ def _images(subject, name, place, split, splits, heads):
     yield accuracy('robustness', f'{name}/{head}', info, rows, right, protocol)
 
 
-def _published_corruptions(subject, place, splits, heads):
+def _published_corruptions(subject, name, place, splits, heads):
   """ImageNet-C as it is published: mean accuracy, and mCE against AlexNet."""
+  crop = 0.875 if name == variants.RECROPPED else 1.0
+  look = subject.central._replace(crop=crop)
   right, first_labels = {head: {} for head in heads}, None
   for key, (dataset, split) in robustness_sets.corrupted(place).items():
     info = subject.describe(dataset, split)
-    rows = subject.rows(info, logits=bool(subject.state.probe))
-    labels = _relabelled('imagenet_c', rows, info, splits)
+    rows = subject.rows(info, look, logits=bool(subject.state.probe))
+    labels = _relabelled(name, rows, info, splits)
     first_labels = rows['labels'] if first_labels is None else first_labels
     if not np.array_equal(rows['labels'], first_labels):
       raise sources.DataError(
-        f'imagenet_c: {dataset}, {split} has other images than the first of '
+        f'{name}: {dataset}, {split} has other images than the first of '
         'its 75 sets, or some of its images cannot be decoded.'
       )
     for head, (predict, _) in heads.items():
       right[head][key] = (predict(rows, None) == labels).astype(np.float32)
-  every = dataclasses.replace(info, name='imagenet_c', split='all 75')
+  every = dataclasses.replace(info, name=name, split='all 75')
   for head, by_set in right.items():
-    protocol = subject.protocol(**heads[head][1])
+    protocol = subject.protocol(look, **heads[head][1])
     mean = robustness_sets.mean_accuracy(by_set)
     yield accuracy(
       'robustness', f'mean_accuracy/{head}', every, rows, mean, protocol
@@ -198,8 +209,8 @@ def _published(subject, splits, heads):
           f'{name} is not in TFDS: put list.csv beside its images and say '
           f'where: --robustness_sets={name}=folder:PATH'
         )
-      if name == 'imagenet_c':
-        yield from _published_corruptions(subject, place, splits, heads)
+      if name in ('imagenet_c', variants.RECROPPED):
+        yield from _published_corruptions(subject, name, place, splits, heads)
       elif row.dataset:
         yield from _images(subject, name, place, row.split, splits, heads)
       else:

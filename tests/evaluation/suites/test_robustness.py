@@ -1,10 +1,12 @@
 """The suite `robustness` on known features."""
 
+import types
+
 import numpy as np
 import pytest
 
 from cvr.evaluation.subject import Missing
-from cvr.evaluation.suites import robustness
+from cvr.evaluation.suites import robustness, robustness_sets
 from known_features import Encoder, make_images
 from small_data import CLASSES, encoded, write
 
@@ -78,3 +80,48 @@ def test_nothing_asked_is_said(make_subject):
   subject, _ = make_subject(Encoder())
   (missing,) = robustness.suite(subject)
   assert '--corrupt=all' in missing.why
+
+
+def test_imagenet_c_is_cropped_again_by_name_alone(
+  make_subject, tmp_path, monkeypatch
+):
+  images = make_images(tmp_path / 'c', {'val': 4})
+  keys = robustness_sets._settings()
+  monkeypatch.setattr(
+    robustness_sets, 'corrupted', lambda _: dict.fromkeys(keys, (images, 'val'))
+  )
+  encoder = Encoder()
+  for name, crop in (('imagenet_c', 1.0), ('imagenet_c_recropped', 0.875)):
+    subject, _ = make_subject(
+      encoder, images=images, robustness_sets=f'{name}={images}',
+      train_split='val', eval_split='val', image_size=224,
+    )  # fmt: skip
+    encoder.seen.clear()
+    heads = {
+      'one': (lambda rows, mask: rows['labels'], {}),
+    }
+    splits = types.SimpleNamespace(
+      train=subject.describe(images, 'val'), classes=3
+    )
+    found = [*robustness._published(subject, splits, heads)]
+    assert [n.name for n in found] == ['mean_accuracy/one', 'mce/one']
+    assert {n.dataset for n in found} == {name}
+    assert {look.crop for _, look in encoder.seen} == {crop}
+    assert found[0].protocol['crop'].startswith(f'central, {crop:g} of')
+
+
+def test_the_scale_of_corruptions_goes_with_the_image_size(make_subject):
+  encoder = Encoder()
+  for size, typed, wanted in (
+    (16, 'auto', 'cifar10_c'),
+    (33, 'auto', 'imagenet_c'),
+    (16, 'imagenet_c', 'imagenet_c'),
+  ):
+    subject, _ = make_subject(
+      encoder, corrupt='fog', image_size=size, corrupt_scale=typed
+    )
+    found = [*robustness.suite(subject)]
+    assert {n.protocol['corrupt_scale'] for n in found} == {wanted}
+    looks = [look for _, look in encoder.seen if look.corruption]
+    assert {look.scale for look in looks} == {wanted}
+    encoder.seen.clear()
