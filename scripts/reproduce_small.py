@@ -122,7 +122,13 @@ def _by_image(key, plain, compressive):
   ]
   if len(pairs) < 2:
     return ''
-  return _interval(statistics.paired(*pairs), 100)
+  rows, scores = plain[0]
+  clusters = None
+  if rows[key].get('protocol', {}).get('interval_over'):
+    # All patches of a class are of one photograph.
+    images = '/'.join(rows[key][part] for part in ('dataset', 'split'))
+    clusters = scores[f'labels/{images}']
+  return _interval(statistics.paired(*pairs, clusters=clusters), 100)
 
 
 def comparison(plain, compressive):

@@ -35,3 +35,5 @@ class DatasetInfo:
   bits: int = 8  # Of a channel, to decode to; above 8 images are uint16.
   # Record -> (image's bytes, label), for a split that has shards.
   parse: Callable | None = dataclasses.field(default=None, repr=False)
+  # What all images of a class are parts of, such as 'photograph'; '': nothing.
+  cluster: str = dataclasses.field(default='', repr=False)

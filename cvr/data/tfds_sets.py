@@ -284,6 +284,7 @@ def describe(name, data_dir, split, download):
     )
   _check_files(name, builder.data_dir, shards)
   key, label, class_names = _image_and_label(name, info, split)
+  photos = builder.name == photo_patches.PhotoPatches.name
   parse = _make_parse(info.features, key, label)
   return DatasetInfo(
     name,
@@ -292,4 +293,5 @@ def describe(name, data_dir, split, download):
     class_names,
     shards=shards,
     parse=parse,
+    cluster='photograph' if photos else '',
   )

@@ -3,8 +3,12 @@
 Scores are one number per image, of which a card's value is the mean: often 1
 for right and 0 for wrong. With `labels` the mean is that of the classes' means,
 and images are resampled within their classes: each class is in every resample
-as often as in the test set.
+as often as in the test set. With `clusters`, such as the photographs that
+images are parts of, whole clusters are resampled and change their signs: images
+of one cluster are alike.
 """
+
+import functools
 
 import numpy as np
 
@@ -13,6 +17,10 @@ _TAILS = (0.025, 0.975)
 # Drawing the count of a value takes as long as drawing so many rows.
 _ROWS_A_VALUE = 16
 _AT_ONCE = 2**20
+# Signs of up to so many parts are all tried.
+_EXACT_PARTS = 16
+# With fewer random sums as far from 0 as this, a tail is not measured by them.
+_FEW = 100
 
 
 def _checked(scores):
@@ -53,34 +61,57 @@ def _resampled(group, random):
   return means
 
 
-def _percentiles(scores, labels, seed):
+def _cluster_sums(scores, labels, clusters):
+  """-> [G] sums of weighted scores, [G] weights: their ratio is the mean."""
+  weights = _weights(len(scores), labels)
+  which = np.unique(clusters, return_inverse=True)[1]
+  order = np.lexsort([scores, which])
+  sums = functools.partial(np.bincount, which[order])
+  return sums((weights * scores)[order]), sums(weights[order])
+
+
+def _resampled_clusters(scores, labels, clusters, random):
+  """-> [RESAMPLES] means of as many clusters, drawn with replacement."""
+  sums, weights = _cluster_sums(scores, labels, clusters)
+  n = len(sums)
+  counts = random.multinomial(n, np.full(n, 1 / n), RESAMPLES)
+  return counts @ sums / (counts @ weights)
+
+
+def _percentiles(scores, labels, seed, clusters=None):
   """[n] -> low, high: the 95% percentile bootstrap of the mean.
 
   (None, None) where all resamples have one mean, as with equal scores: no
   spread in a sample does not mean certainty.
   """
   random = np.random.default_rng(seed)
-  groups = _groups(scores, labels)
-  means = sum(_resampled(group, random) for group in groups) / len(groups)
+  if clusters is None:
+    groups = _groups(scores, labels)
+    means = sum(_resampled(group, random) for group in groups) / len(groups)
+  else:
+    means = _resampled_clusters(scores, labels, clusters, random)
   low, high = np.quantile(means, _TAILS)
   # Sums of the same numbers in another order differ in their last digits.
   return (float(low), float(high)) if high - low > 1e-12 else (None, None)
 
 
-def interval(scores, labels=None, seed=0):
+def interval(scores, labels=None, seed=0, clusters=None):
   """[n] -> {'value', 'low', 'high', 'images'}: a mean and its 95% interval.
 
-  The bootstrap's percentiles. Where all scores are equal, resamples do not
-  differ: then it is Clopper and Pearson's exact interval if all are right or
-  all wrong, and None for other scores and for means of classes.
+  The bootstrap's percentiles, over images or, with clusters [n], over these.
+  Where all scores are equal, resamples do not differ: then it is Clopper and
+  Pearson's exact interval if all are right or all wrong (of as many trials as
+  there are images, or clusters), and None for other scores and for means of
+  classes.
   """
   scores = _checked(scores)
   value, n = mean(scores, labels), len(scores)
   low = high = None
   if np.ptp(scores) > 0:
-    low, high = _percentiles(scores, labels, seed)
+    low, high = _percentiles(scores, labels, seed, clusters)
   elif labels is None and scores[0] in (0, 1):
-    edge = _TAILS[0] ** (1 / n)
+    trials = n if clusters is None else len(np.unique(clusters))
+    edge = _TAILS[0] ** (1 / trials)
     low, high = (edge, 1.0) if scores[0] else (0.0, 1 - edge)
   return {'value': value, 'low': low, 'high': high, 'images': n}
 
@@ -115,31 +146,80 @@ def mcnemar(only_a, only_b):
   return float(min(1, 2 * terms.sum()))
 
 
-def sign_flips(parts, seed=0):
-  """[n] that add up to a difference -> two-sided p-value, (1 + k) / (1 + N).
+def _all_signs(sizes, reached):
+  """[n] -> the share of the 2^n choices of signs whose sum is that far."""
+  sums = np.zeros(1)
+  for size in sizes:
+    sums = np.concatenate([sums - size, sums + size])
+  return float(np.mean(np.abs(sums) >= reached))
 
-  Under the null hypothesis both signs of a part are equally likely; k of N
-  random choices of signs give a sum at least as far from 0 as that of parts.
+
+def _tilt(sizes, counts, reached):
+  """t with sum of sizes * tanh(t * size) = reached, below their sum."""
+  low, high = 0.0, 1 / sizes.min()
+  while np.sum(counts * sizes * np.tanh(high * sizes)) < reached:
+    low, high = high, 2 * high
+  for _ in range(60):
+    middle = (low + high) / 2
+    below = np.sum(counts * sizes * np.tanh(middle * sizes)) < reached
+    low, high = (middle, high) if below else (low, middle)
+  return high
+
+
+def _far_tail(sizes, counts, reached, random):
+  """P(|sum of signed parts| >= reached), however small it is.
+
+  Importance sampling: positive signs are drawn so much more often that the
+  mean sum is `reached` (an exponential tilt), and each draw is weighted by how
+  much less likely it is with fair signs. Without bias at any number of draws.
+  """
+  tilt = _tilt(sizes, counts, reached)
+  x = tilt * sizes
+  sums = np.zeros(RESAMPLES)
+  for size, count, p in zip(
+    sizes, counts, 1 / (1 + np.exp(-2 * x)), strict=True
+  ):
+    sums += size * (2 * random.binomial(count, p, RESAMPLES) - count)
+  # log cosh, without overflow.
+  log_mean = np.sum(counts * (x + np.log1p(np.exp(-2 * x)) - np.log(2)))
+  far = sums >= reached
+  return float(2 * np.mean(np.exp(log_mean - tilt * sums) * far))
+
+
+def sign_flips(parts, seed=0):
+  """[n] that add up to a difference -> two-sided p-value.
+
+  Under the null hypothesis both signs of a part are equally likely: the share
+  of choices of signs whose sum is at least as far from 0 as that of parts. Of
+  few parts all choices; of many (1 + k) / (1 + N) with k of N random ones, and
+  where k is small by importance sampling, so that there is no smallest value.
   """
   parts = _checked(parts)
+  parts = parts[parts != 0]
+  # Rounding: the same sum in another order of terms counts as equal.
+  reached = np.abs(parts.sum()) - 1e-9 * np.abs(parts).sum()
   sizes, counts = np.unique(np.abs(parts), return_counts=True)
+  if len(parts) <= _EXACT_PARTS:
+    return _all_signs(np.repeat(sizes, counts), reached)
   random, sums = np.random.default_rng(seed), np.zeros(RESAMPLES)
   # Counts of kept signs by size, rather than [RESAMPLES, n] signs.
   for size, count in zip(sizes, counts, strict=True):
     kept = random.binomial(count, 0.5, RESAMPLES)
     sums += size * (2 * kept - count)
-  # Rounding: the same sum in another order of terms counts as equal.
-  reached = np.abs(parts.sum()) - 1e-9 * np.abs(parts).sum()
-  far = np.sum(np.abs(sums) >= reached)
-  return float((1 + far) / (1 + RESAMPLES))
+  far = int(np.sum(np.abs(sums) >= reached))
+  if far >= _FEW:
+    return (1 + far) / (1 + RESAMPLES)
+  return _far_tail(sizes, counts, reached, random)
 
 
-def paired(a, b, labels=None, seed=0):
+def paired(a, b, labels=None, seed=0, clusters=None):
   """Scores [n] of A and B, image by image -> a dict: how far B is above A.
 
   low, high: the bootstrap of the images' differences. p_value: McNemar's exact
   test where scores are 0 or 1, and sign flips for others and for means of
-  classes. only_a, only_b: how many images A's score, or B's, is higher on.
+  classes. With clusters [n] both are over these: a cluster's differences change
+  their sign together. only_a, only_b: how many images A's score, or B's, is
+  higher on.
   """
   a, b = _checked(a), _checked(b)
   if a.shape != b.shape:
@@ -149,19 +229,23 @@ def paired(a, b, labels=None, seed=0):
   # the interval.
   side = -1 if mean(apart, labels) < 0 else 1
   difference = side * mean(side * apart, labels)
-  low, high = _percentiles(side * apart, labels, seed)[::side]
+  low, high = _percentiles(side * apart, labels, seed, clusters)[::side]
   only_a, only_b = int(np.sum(apart < 0)), int(np.sum(apart > 0))
-  exact = labels is None and np.isin([a, b], (0, 1)).all()
+  exact = labels is clusters is None and np.isin([a, b], (0, 1)).all()
   if exact:
-    p_value = mcnemar(only_a, only_b)
+    p_value, test = mcnemar(only_a, only_b), 'exact McNemar'
+  elif clusters is None:
+    parts, test = apart * _weights(len(a), labels), 'sign flips'
+    p_value = sign_flips(parts, seed)
   else:
-    p_value = sign_flips(apart * _weights(len(a), labels), seed)
+    parts, _ = _cluster_sums(apart, labels, clusters)
+    p_value, test = sign_flips(parts, seed), 'sign flips of clusters'
   return {
     'difference': difference,
     'low': None if low is None else side * low,
     'high': None if high is None else side * high,
     'p_value': p_value,
-    'test': 'exact McNemar' if exact else 'sign flips',
+    'test': test,
     'images': len(a),
     'only_a': only_a,
     'only_b': only_b,

@@ -179,9 +179,16 @@ def title(info, look):
 
 
 def accuracy(suite, name, info, rows, scores, protocol, metric='top_1'):
-  """The Number that is the mean of per-image scores of a split."""
+  """The Number that is the mean of per-image scores of a split.
+
+  Where all images of a class are of one cluster, such as a photograph, the
+  interval is over these.
+  """
   labels = rows['labels']
   per_class = labels if metric == 'mean_per_class' else None
+  clusters = labels if info.cluster else None
+  if info.cluster:
+    protocol = protocol | {'interval_over': f'{info.cluster}s'}
   return Number(
     suite,
     name,
@@ -189,7 +196,7 @@ def accuracy(suite, name, info, rows, scores, protocol, metric='top_1'):
     info.split,
     metric,
     protocol=protocol,
-    **statistics.interval(scores, per_class),
+    **statistics.interval(scores, per_class, clusters=clusters),
     scores=scores,
     labels=labels,
     ids=rows['ids'],

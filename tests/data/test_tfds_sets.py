@@ -94,6 +94,7 @@ def test_unknown_size_counts_as_large(tmp_path, monkeypatch):
 
 def test_photo_patches_end_to_end(data_dir, caplog):
   info = describe('photo_patches', data_dir)
+  assert info.cluster == 'photograph'
   assert info.num_examples == 1024 and len(info.class_names) == 16
   test = describe('photo_patches', data_dir, 'validation')
   assert test.num_examples == 256 and test.split == 'test'

@@ -186,8 +186,126 @@ def test_sign_flips_are_those_of_all_signs(parts):
     assert abs(statistics.sign_flips(some, seed=2) - wanted) <= off
 
 
+def by_convolution(sizes):
+  """P(|sum of signed integers| >= their sum minus k) for all k, exactly."""
+  chances = np.ones(1)
+  for size in sizes:
+    step = np.zeros(2 * size + 1)
+    step[[0, -1]] = 0.5
+    chances = np.convolve(chances, step)
+  return chances
+
+
+@pytest.mark.parametrize('n', [17, 40, 200, 900])
+@pytest.mark.parametrize('share', [0.05, 0.2, 0.5, 0.95])
+def test_tails_of_many_signs_are_exact(n, share):
+  """Of integers, whose sum has a distribution that convolution gives."""
+  sizes = random(n).integers(1, 7, n)
+  total = int(sizes.sum())
+  chances = by_convolution(sizes)
+  # As many negative parts as leave about this share of the largest sum.
+  kept = np.cumsum(sizes) <= (1 - share) / 2 * total
+  parts = np.where(kept, -sizes, sizes)
+  reached = abs(int(parts.sum()))
+  sums = np.arange(-total, total + 1)
+  wanted = chances[np.abs(sums) >= reached].sum()
+  # Convolution itself rounds below this.
+  if wanted > 1e-250:
+    # 10,000 draws: 100 of them at the border between the two ways, at least.
+    for some in (parts, -parts, 0.1 * parts):
+      value = statistics.sign_flips(some, seed=1)
+      assert value == pytest.approx(wanted, rel=0.4 if wanted > 5e-3 else 0.12)
+
+
+def test_few_parts_are_tried_with_all_signs():
+  for n in (1, 5, 12, 16):
+    parts = random(n).normal(size=n) + 0.4
+    assert statistics.sign_flips(parts) == pytest.approx(enumerated(parts))
+  parts = np.append(random(3).normal(size=9), np.zeros(500))
+  wanted = enumerated(parts[:9])
+  assert statistics.sign_flips(parts) == pytest.approx(wanted)
+
+
 def test_a_p_value_is_never_0():
-  assert statistics.sign_flips(np.ones(50)) == 1 / (1 + statistics.RESAMPLES)
+  found = statistics.sign_flips(np.ones(50))
+  assert found == pytest.approx(2.0**-49, rel=0.1)
+  assert statistics.sign_flips(np.zeros(50)) == 1
+
+
+def test_holm_can_reject_among_thousands():
+  """A difference in 200 images of one direction, in one row of 5,000."""
+  a, labels = np.zeros(400), np.arange(400) % 4
+  b = np.where(np.arange(400) % 2, 1.0, 0.0)
+  p_value = statistics.paired(a, b, labels)['p_value']
+  assert statistics.holm([p_value, *[1.0] * 4999])[0] < 1e-6
+
+
+# Clusters --------------------------------------------------------------------
+
+
+def photographs(effect, seed, count=16, each=50):
+  """Right and wrong of `each` patches of photographs that differ: [n] twice."""
+  shares = np.clip(0.7 + effect * random(seed).normal(size=count), 0, 1)
+  clusters = np.repeat(np.arange(count), each)
+  scores = random(seed + 1000).random(len(clusters)) < shares[clusters]
+  return scores.astype(float), clusters
+
+
+def test_coverage_over_photographs():
+  """Over images the interval of a mean over photographs is far too short."""
+  covered = {'images': 0, 'photographs': 0}
+  for seed in range(400):
+    scores, clusters = photographs(0.12, seed)
+    for kind, of in (('images', None), ('photographs', clusters)):
+      found = statistics.interval(scores, seed=seed, clusters=of)
+      covered[kind] += found['low'] <= 0.7 <= found['high']
+  # The percentile bootstrap of 16 clusters covers somewhat less than 95%.
+  assert covered['photographs'] / 400 > 0.95 - 0.035 - five_sigma(0.95, 400)
+  assert covered['images'] / 400 < 0.75
+
+
+def test_clusters_of_a_mean_per_class():
+  scores, clusters = photographs(0.2, 3)
+  plain = statistics.interval(scores, clusters=clusters)
+  per_class = statistics.interval(scores, clusters, clusters=clusters)
+  # As many images in every class: the two means are one.
+  assert per_class == pytest.approx(plain)
+  means = scores.reshape(16, 50).mean(1)
+  sd = means.std() / 4
+  assert plain['high'] - plain['low'] == pytest.approx(3.92 * sd, rel=0.1)
+
+
+def test_images_that_are_there_twice_promise_nothing_more_as_clusters():
+  once = right(300, 500)
+  one = statistics.interval(once)
+  twice = np.concatenate([once, once])
+  two = statistics.interval(twice, clusters=np.tile(np.arange(500), 2))
+  assert two['high'] - two['low'] == pytest.approx(
+    one['high'] - one['low'], rel=0.04
+  )
+
+
+def test_all_right_in_few_photographs():
+  exact = stats.binomtest(16, 16).proportion_ci(method='exact')
+  clusters = np.repeat(np.arange(16), 50)
+  found = statistics.interval(np.ones(800), clusters=clusters)
+  assert found['low'] == pytest.approx(exact.low) and found['high'] == 1
+
+
+def test_pairs_over_photographs():
+  a, clusters = photographs(0.1, 5)
+  b, _ = photographs(0.1, 6)
+  found = statistics.paired(a, b, clusters=clusters)
+  assert found['test'] == 'sign flips of clusters'
+  sums = (b - a).reshape(16, 50).sum(1)
+  assert found['p_value'] == pytest.approx(enumerated(sums))
+  other = statistics.paired(b, a, clusters=clusters)
+  assert (other['low'], other['high']) == (-found['high'], -found['low'])
+  assert other['p_value'] == found['p_value']
+  order = random(8).permutation(800)
+  shuffled = statistics.paired(a[order], b[order], clusters=clusters[order])
+  assert shuffled == pytest.approx(found)
+  assert found['images'] == 800
 
 
 def test_a_pair_by_hand():

@@ -7,6 +7,7 @@ import pytest
 
 from cvr.configs import config
 from cvr.data import sources
+from cvr.evaluation.subject import accuracy
 from cvr.evaluation.suites import knn
 from known_features import Encoder
 from small_data import encoded, write
@@ -73,3 +74,20 @@ def test_numbers_that_would_mean_nothing_are_refused(make_subject, tmp_path):
   subject, _ = make_subject(Encoder(), images=f'folder:{tmp_path}/loose')
   with pytest.raises(config.ConfigError, match='validation|val has no labels'):
     list(knn.suite(subject))
+
+
+def test_intervals_of_patches_are_over_their_photographs():
+  labels = np.repeat(np.arange(16), 30)
+  right = np.isin(labels, np.arange(10)).astype(np.float32)
+  rows = {'labels': labels, 'ids': np.arange(480).astype(str)}
+  made = {}
+  for cluster in ('', 'photograph'):
+    info = sources.DatasetInfo('a', 'test', 480, ('x',), cluster=cluster)
+    made[cluster] = accuracy('linear', 'b', info, rows, right, {})
+  images, photographs = made.values()
+  assert images.value == photographs.value == pytest.approx(10 / 16)
+  assert images.protocol == {}
+  assert photographs.protocol == {'interval_over': 'photographs'}
+  # 10 of 16, not 300 of 480.
+  wide, narrow = (row.high - row.low for row in (photographs, images))
+  assert wide / narrow == pytest.approx(30**0.5, rel=0.1)

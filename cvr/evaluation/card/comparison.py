@@ -49,8 +49,30 @@ def _order(ids_a, ids_b):
   return (np.argsort(ids_a), np.argsort(ids_b)), ''
 
 
+def _labels(row_a, scores_a, row_b, scores_b):
+  """-> {'labels', 'clusters': (A's, B's) or None}, or (None, why not).
+
+  labels: where the metric is a mean per class. clusters: where intervals are
+  over clusters, which hold all images of a class.
+  """
+  per_class = row_a['metric'] == 'mean_per_class'
+  clustered = any(
+    (row.get('protocol') or {}).get('interval_over') for row in (row_a, row_b)
+  )
+  if not (per_class or clustered):
+    return {'labels': None, 'clusters': None}, ''
+  name = f'labels/{row_a["dataset"]}/{row_a["split"]}'
+  labels, other = scores_a.get(name), scores_b.get(name)
+  if labels is None or other is None:
+    return None, 'a card has no labels of its images'
+  return {
+    'labels': (labels, other) if per_class else None,
+    'clusters': (labels, other) if clustered else None,
+  }, ''
+
+
 def _aligned(row_a, scores_a, row_b, scores_b):
-  """-> {'a', 'b', 'labels'} [n], image by image, or (None, why not)."""
+  """-> {'a', 'b', 'labels', 'clusters'} [n], or (None, why not)."""
   name = schema.key(row_a)
   if name not in scores_a or name not in scores_b:
     return None, 'no score per image'
@@ -61,19 +83,24 @@ def _aligned(row_a, scores_a, row_b, scores_b):
   a, b = scores_a[name], scores_b[name]
   if a.shape != rows[0].shape or b.shape != rows[1].shape:
     return None, 'scores and ids are not as many'
-  labels = None
-  if row_a['metric'] == 'mean_per_class':
-    labels, other = (s.get(f'labels/{images}') for s in (scores_a, scores_b))
-    if labels is None or other is None:
-      return None, 'a card has no labels of its images'
-    labels = labels[rows[0]]
-    if not np.array_equal(labels, other[rows[1]]):
+  scores = {'a': a[rows[0]], 'b': b[rows[1]]}
+  labels, why = _labels(row_a, scores_a, row_b, scores_b)
+  if labels is None:
+    return None, why
+  for use, both in labels.items():
+    scores[use] = both and both[0][rows[0]]
+    if both and not np.array_equal(scores[use], both[1][rows[1]]):
       return None, 'the same images have other labels'
-  scores = {'a': a[rows[0]], 'b': b[rows[1]], 'labels': labels}
+  return _checked(scores, row_a, row_b)
+
+
+def _checked(scores, row_a, row_b):
+  """-> (scores, ''), or (None, why they are not those of the rows)."""
   for side, row in (('a', row_a), ('b', row_b)):
     if not np.isfinite(scores[side]).all():
       return None, 'a score is no number'
-    if abs(statistics.mean(scores[side], labels) - row['value']) > _ROUNDING:
+    value = statistics.mean(scores[side], scores['labels'])
+    if abs(value - row['value']) > _ROUNDING:
       return None, f'the value of {side.upper()} is no mean of its scores'
   return scores, ''
 
@@ -213,7 +240,8 @@ def markdown(result):
   lines += [*map(_sentence, shares), ''] if shares else []
   if tested:
     lines += [
-      'Intervals and p-values are over images, and hold for these two'
+      'Intervals and p-values are over images, or over clusters of them where'
+      ' the test says so, and hold for these two'
       ' checkpoints. They say nothing about other seeds of training: for a'
       ' method against another, train several seeds of both.',
       '',

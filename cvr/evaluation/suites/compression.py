@@ -269,16 +269,17 @@ def suite(subject):
     yield Missing('compression', '', 'this model was finetuned')
     return
   pairs = _pairs(subject, info)
-  images = len(pairs['z'])
+  images = len(pairs['z'])  # Pairs of views; some rows use fewer.
   views = f'{show(cfg.batch_image_augmentation_type)}, two views'
 
   def number(name, metric, own, value, low=None, high=None, curve=None, **_):
     # Pairs of views do not depend on the seed.
     own = {'crop': views, 'seed': 0} | own
     protocol = subject.protocol() | own
+    used = own.get('pairs', images)
     return Number(
       'compression', name, info.name, info.split, metric,
-      float(value), protocol, low, high, images, curve,
+      float(value), protocol, low, high, used, curve,
     )  # fmt: skip
 
   yield from _informations(number, cfg, pairs)

@@ -58,6 +58,20 @@ def test_every_number_of_both(cards):
       assert row['notes'] == ['no p-value: no score per image']
 
 
+def test_a_difference_over_clusters(cards):
+  a, b = cards
+  rows = [{**row, 'protocol': {'interval_over': 'photographs'}}
+          for row in a[0]['numbers']]  # fmt: skip
+  found = compare((a[0] | {'numbers': rows}, a[1]), b)
+  row = only(found, 'linear', 'online', 'imagenet2012')
+  name = 'linear/online/imagenet2012/test'
+  labels = a[1]['labels/imagenet2012/test']
+  wanted = statistics.paired(a[1][name], b[1][name], clusters=labels)
+  assert {part: row[part] for part in wanted} == wanted
+  assert row['test'] == 'sign flips of clusters'
+  assert 'interval over differs: photographs in A' in row['notes'][0]
+
+
 def test_a_difference_by_hand():
   """70% and 80% of 100 images; B alone is right on 15, A alone on 5."""
   a, b = (sample_card.make(images=100) for _ in range(2))

@@ -195,6 +195,22 @@ def test_pairs_of_one_image_are_left_out_and_may_be_all():
   assert [type(n).__name__ for n in none] == ['Missing'] * 2
 
 
+def test_rows_say_how_many_pairs_they_are_of(make_subject, monkeypatch):
+  """Pairs of one image have no ratio, and InfoNCE is of half of the pairs."""
+  pixels = np.ones(N)
+  pixels[:2] = 0
+  pairs = make_pairs(COSINES, pixels)
+  monkeypatch.setattr(compression, '_pairs', lambda *_: pairs)
+  monkeypatch.setattr(compression, '_bits', lambda *_: ())
+  subject, _ = make_subject(Encoder(), train_mode='pretrain')
+  found = named(compression.suite(subject))
+  assert found['residual_information/projections'].images == N
+  assert found['relevant_information'].images == N // 2
+  for row in found.values():
+    if row.name.startswith('lipschitz'):
+      assert row.images == N - 2 == row.protocol['pairs']
+
+
 def test_fewer_bits_are_fitted_on_the_images_of_lbfgs(
   make_subject, monkeypatch
 ):
