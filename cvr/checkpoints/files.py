@@ -68,10 +68,17 @@ def verify(path):
     reader.get_tensor(name)
 
 
+def plain(text, most=200):
+  """Text of a foreign file for a terminal: no control characters, bounded."""
+  text = str(text)
+  text = text if len(text) <= most else f'{text[: most - 3]}...'
+  return ''.join(c if c.isprintable() else '?' for c in text)
+
+
 def first_line(error):
   """The error in one line, without the operation that raised it."""
   line = re.sub(r'^{{.*?}} ', '', str(error).partition('\n')[0])
-  return line[:200]
+  return plain(line)
 
 
 def out_of_reach(error):

@@ -6,10 +6,13 @@ import numpy as np
 import tensorflow as tf
 
 from cvr.checkpoints import pretrained
+from cvr.checkpoints.files import plain
 from cvr.configs import config
 from cvr.configs.settings import show
 
 _VALUE = '/.ATTRIBUTES/VARIABLE_VALUE'
+# Lines on the parts of a checkpoint; ours have fewer than 20.
+_PARTS = 100
 
 
 def _parts(path):
@@ -29,28 +32,25 @@ def _parts(path):
   return parts
 
 
-def _plain(texts):
-  """Without control characters, which a terminal would obey."""
-  return [''.join(c if c.isprintable() else '?' for c in t) for t in texts]
-
-
 def _training(record):
   """The lines about how it was trained, from config.json."""
   try:
-    classes, argv = _plain(record['class_names']), _plain(record['argv'])
-    (git,) = _plain([record['git'] or 'no git'])
-    (version,) = _plain([record['versions']['tensorflow']])
-    settings = _plain(
-      f'--{name}={show(value)}'
+    classes = record['class_names']
+    argv = plain(' '.join(record['argv']), 2000)
+    git = plain(record['git'] or 'no git')
+    version = plain(record['versions']['tensorflow'])
+    settings = [
+      plain(f'--{name}={show(value)}')
       for name, value in record['config'].items()
       if value != config.FIELDS[name].default
-    )
+    ]
+    shown = ', '.join(plain(name, 50) for name in classes[:5])
   except (LookupError, TypeError):
     return ['training      config.json beside it is not what a run writes']
-  shown = ', '.join(classes[:5]) + (', ...' if len(classes) > 5 else '')
+  shown += ', ...' if len(classes) > 5 else ''
   return [
     f'classes       {len(classes)}: {shown}',
-    f'command       {" ".join(argv)}',
+    f'command       {argv}',
     f'code          {git}, TensorFlow {version}',
     *textwrap.wrap(
       f'settings      {" ".join(settings)}',
@@ -78,7 +78,11 @@ def describe(path):
   lines.append(f'probe         {checkpoint.num_classes or "no"} classes')
   lines += _training(checkpoint.record) if checkpoint.record else []
   lines.append('')
-  for part, (tensors, numbers) in sorted(_parts(checkpoint.path).items()):
-    (part,) = _plain([part])
-    lines.append(f'{part:32} {tensors:5d} tensors {numbers:14,d} numbers')
+  parts = sorted(_parts(checkpoint.path).items())
+  for part, (tensors, numbers) in parts[:_PARTS]:
+    lines.append(
+      f'{plain(part):32} {tensors:5d} tensors {numbers:14,d} numbers'
+    )
+  if len(parts) > _PARTS:
+    lines.append(f'... and {len(parts) - _PARTS:,} more parts')
   return '\n'.join(lines)

@@ -5,10 +5,12 @@ there a run rewrites an object at intervals, as a sign that it is alive.
 """
 
 import contextlib
+import errno
 import fcntl
 import json
 import os
 import socket
+import stat
 import sys
 import threading
 import time
@@ -16,7 +18,7 @@ import uuid
 
 import tensorflow as tf
 
-from cvr.checkpoints.files import CheckpointError
+from cvr.checkpoints.files import CheckpointError, plain
 
 # In a bucket, the seconds between two signs of life, without one until a run
 # counts as dead, and between two readings of another run's.
@@ -36,22 +38,46 @@ def locked(directory, say=print):
     yield
 
 
+def _opened(path):
+  """The lock as a file, made if it is missing, its content as it was."""
+  try:
+    # A link would lead to a file of somebody else, which then is overwritten.
+    handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o666)
+  except OSError as error:
+    if error.errno not in (errno.ELOOP, errno.EISDIR):
+      raise
+    kind = 'a folder' if error.errno == errno.EISDIR else 'a symbolic link'
+    raise _no_lock(path, kind) from None
+  if not stat.S_ISREG(os.fstat(handle).st_mode):
+    os.close(handle)
+    raise _no_lock(path, 'a device or a pipe')
+  return open(handle, 'r+', errors='replace')
+
+
+def _no_lock(path, kind):
+  return CheckpointError(
+    f'{path} is {kind}, not the file that a run writes there. Remove it, or '
+    'name another --model_dir.'
+  )
+
+
 @contextlib.contextmanager
 def _flocked(path):
-  with open(path, 'a+') as file:
+  with _opened(path) as file:
     try:
       fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
-      file.seek(0)
       raise CheckpointError(
-        f'{os.path.dirname(path)} is in use by {file.read().strip()}. Wait for '
-        'it, or name another --model_dir.'
+        f'{os.path.dirname(path)} is in use by {plain(file.read(200).strip())}.'
+        ' Wait for it, or name another --model_dir.'
       ) from None
-    except OSError:  # A file system without locks.
+    except OSError:
+      # A file system without locks: nobody will read who has it.
       pass
-    file.truncate(0)
-    file.write(f'{_who()}\n')
-    file.flush()
+    else:
+      file.truncate(0)
+      file.write(f'{_who()}\n')
+      file.flush()
     yield
 
 
@@ -60,7 +86,8 @@ def _holder(path):
   try:
     with tf.io.gfile.GFile(path) as file:
       sign = json.load(file)
-    return {name: sign[name] for name in ('run', 'who', 'beat')}
+    sign = {name: sign[name] for name in ('run', 'who', 'beat')}
+    return sign | {'who': plain(sign['who'])}
   except (tf.errors.NotFoundError, ValueError, LookupError, TypeError):
     return {'run': None, 'who': 'nobody', 'beat': 0}
 

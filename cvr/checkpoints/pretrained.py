@@ -135,7 +135,7 @@ def identify(path):
     record = _record(prefix)
   except released_layout.Mismatch as error:
     raise CheckpointError(
-      f'{prefix} has the released layout, but {error}.'
+      f'{prefix} has the released layout, but {files.plain(error, 500)}.'
     ) from error
   except files.DAMAGE as error:
     raise files.damaged(prefix, error) from error

@@ -34,9 +34,16 @@ def recognised(path):
 
 
 def _count(shapes, pattern):
-  """How many items are numbered where the pattern has its group."""
+  """How many items are numbered where the pattern has its group.
+
+  Numbers without a gap: no file can ask for more items than it has tensors.
+  """
   matches = (re.match(pattern, name) for name in shapes)
-  return 1 + max((int(match[1]) for match in matches if match), default=-1)
+  numbers = {match[1]: match[0] for match in matches if match}
+  gap = {*numbers} - {str(i) for i in range(len(numbers))}
+  if gap:
+    raise Mismatch(f'{numbers[min(gap)]}... has no number before it')
+  return len(numbers)
 
 
 def _shape(shapes, name):

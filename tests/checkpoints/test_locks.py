@@ -1,5 +1,6 @@
 """One run at a time: locks of files, signs of life in buckets."""
 
+import fcntl
 import os
 
 import pytest
@@ -43,6 +44,75 @@ def test_the_second_is_refused_and_the_next_is_not(tmp_path, kind, waits):
   waits.meanwhile = lambda: None
   with KINDS[kind](path):
     pass
+
+
+@pytest.mark.parametrize('there', [True, False])
+def test_a_link_is_not_followed(tmp_path, there):
+  """Or whoever may write to a shared folder would empty a file of another."""
+  target = tmp_path / 'thesis.tex'
+  if there:
+    target.write_text('years of work')
+  (tmp_path / 'run').mkdir()
+  (tmp_path / 'run' / '.lock').symlink_to(target)
+  with pytest.raises(CheckpointError) as error:
+    with locks.locked(str(tmp_path / 'run')):
+      pass
+  assert 'run/.lock is a symbolic link' in str(error.value)
+  assert target.exists() == there
+  assert not there or target.read_text() == 'years of work'
+
+
+@pytest.mark.parametrize(
+  'make, kind', [(os.mkfifo, 'a device or a pipe'), (os.mkdir, 'a folder')]
+)
+def test_a_lock_that_is_no_file_is_refused(tmp_path, make, kind):
+  make(tmp_path / '.lock')
+  with pytest.raises(CheckpointError, match=f'.lock is {kind}'):
+    with locks.locked(str(tmp_path)):
+      pass
+
+
+def test_nothing_is_written_before_the_lock_is_held(tmp_path, monkeypatch):
+  path, before = tmp_path / '.lock', []
+  path.write_text('pid 7 on far\n')
+  flock = fcntl.flock
+
+  def looked(*arguments):
+    before.append(path.read_text())
+    flock(*arguments)
+
+  monkeypatch.setattr(locks.fcntl, 'flock', looked)
+  with locks.locked(str(tmp_path)):
+    assert path.read_text().startswith(f'pid {os.getpid()} on ')
+  assert before == ['pid 7 on far\n']
+
+  def no_locks(*_):
+    raise OSError(95, 'Operation not supported')
+
+  path.write_text('pid 7 on far\n')
+  monkeypatch.setattr(locks.fcntl, 'flock', no_locks)
+  with locks.locked(str(tmp_path)):
+    assert path.read_text() == 'pid 7 on far\n'
+
+
+@pytest.mark.parametrize('kind', KINDS)
+def test_the_name_in_a_lock_is_bounded_and_plain(tmp_path, kind, waits):
+  path = tmp_path / '.lock'
+  name = 'pid 1 \x1b[2J\u202e' + 9999 * 'x'
+  if kind == 'file':
+    path.write_text(name)
+    handle = os.open(path, os.O_RDWR)
+    fcntl.flock(handle, fcntl.LOCK_EX)
+  else:
+    locks._sign(str(path), 'other', name, 7)
+    waits.meanwhile = lambda: locks._sign(str(path), 'other', name, 8)
+  with pytest.raises(CheckpointError, match='in use by pid 1') as error:
+    with KINDS[kind](str(path)):
+      pass
+  if kind == 'file':
+    os.close(handle)
+  message = str(error.value)
+  assert message.isprintable() and len(message) < 300 + len(str(tmp_path))
 
 
 def test_where_a_directory_lies_decides(tmp_path, monkeypatch):

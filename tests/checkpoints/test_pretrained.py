@@ -13,7 +13,7 @@ import tensorflow as tf
 import data_util
 import released_names
 import run
-from cvr.checkpoints import files, pretrained
+from cvr.checkpoints import files, inspection, pretrained
 from cvr.checkpoints.files import CheckpointError
 from cvr.numerics import replicas
 from released_files import (
@@ -400,6 +400,16 @@ def test_inspect_says_what_a_checkpoint_is(tmp_path, capsys):
     'model/_target_resnet',
   ):
     assert text in out
+
+
+def test_inspect_shows_no_control_characters_and_an_end(tmp_path):
+  """Names of tensors are a stranger's: a terminal would obey them."""
+  parts = {f'part{i}': tf.Variable(0.0) for i in range(150)}
+  parts['a\x1b[2J\n' + 5000 * 'z'] = tf.Variable(0.0)
+  prefix = tf.train.Checkpoint(**parts).write(str(tmp_path / 'ckpt-1'))
+  lines = inspection.describe(prefix).splitlines()
+  assert all(line.isprintable() and len(line) < 300 for line in lines)
+  assert lines[-1] == '... and 51 more parts' and len(lines) < 110
 
 
 @pytest.mark.parametrize(

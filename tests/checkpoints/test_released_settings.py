@@ -1,3 +1,5 @@
+import tracemalloc
+
 import pytest
 
 import released_names
@@ -81,3 +83,21 @@ def test_selective_kernels_follow_from_their_squeeze(monkeypatch, ratio):
   monkeypatch.setattr(released_settings, 'step', lambda path: 7)
   settings = released_settings.infer('anywhere').settings
   assert (settings['sk_ratio'], settings['stem']) == (ratio, 'imagenet')
+
+
+@pytest.mark.parametrize('number', ['30000000', '9' * 5000])
+@pytest.mark.parametrize(
+  'part', ['_projection_head/linear_layers', '_resnet/block_groups/2/layers']
+)
+def test_a_number_in_a_name_asks_for_no_memory(monkeypatch, part, number):
+  """Tensors are counted: a hostile index would ask for as many layers."""
+  shapes = released_names.tensors('simclr')
+  shapes[f'model/{part}/{number}/dense/kernel'] = (1, 1)
+  monkeypatch.setattr(released_settings, 'shapes_in', lambda path: shapes)
+  tracemalloc.start()
+  try:
+    with pytest.raises(Mismatch, match=f'{part}/{number}/.* no number before'):
+      released_settings.infer('anywhere')
+    assert tracemalloc.get_traced_memory()[1] < 2**24
+  finally:
+    tracemalloc.stop()

@@ -7,10 +7,13 @@ import os
 import numpy as np
 import tensorflow as tf
 
-from cvr.checkpoints.files import write_atomically
+from cvr.checkpoints.files import plain, write_atomically
 from cvr.evaluation import store
 from cvr.evaluation.card import page, plots, schema
 from cvr.evaluation.card.schema import CardError
+
+# The longest text of a card that is shown; descriptions are shorter.
+_TEXT = 1000
 
 
 def _plain(value):
@@ -69,21 +72,36 @@ def set_aside(folder, name):
   return kept
 
 
+def _shown(value):
+  """A value of a foreign card whose texts a terminal may get."""
+  if isinstance(value, str):
+    return plain(value, _TEXT)
+  if isinstance(value, list):
+    return [_shown(part) for part in value]
+  if isinstance(value, dict):
+    return {plain(k, _TEXT): _shown(part) for k, part in value.items()}
+  return value
+
+
 def read(path):
-  """A card.json, or its folder -> the card, {key: array of scores}."""
+  """A card.json, or its folder -> the card, {key: array of scores}.
+
+  A card may come from anybody: its texts are bounded and without control
+  characters.
+  """
   if not path.endswith('.json'):
     path = os.path.join(path, 'card.json')
   wanted = 'name a card.json that --mode=evaluate has written'
   try:
     with tf.io.gfile.GFile(path, 'rb') as file:
-      card = json.loads(file.read())
+      card = _shown(json.loads(file.read()))
   except tf.errors.OpError as error:
     raise CardError(f'{path} cannot be read: {wanted}.') from error
-  except ValueError as error:
+  except (ValueError, RecursionError) as error:
     raise CardError(f'{path} is no JSON ({error}): {wanted}.') from error
   problem = schema.problem(card)
   if problem:
-    raise CardError(f'{path} is no card ({problem}): {wanted}.')
+    raise CardError(f'{path} is no card ({plain(problem)}): {wanted}.')
   return card, _read_scores(_rows_of(path))
 
 
@@ -93,7 +111,8 @@ def _read_scores(path):
   try:
     with tf.io.gfile.GFile(path, 'rb') as file:
       with np.load(io.BytesIO(file.read())) as stored:
-        return dict(stored)
+        # The keys are names of the card, four of them joined.
+        return {plain(k, 4 * _TEXT): array for k, array in stored.items()}
   except store.DAMAGE as error:
     raise CardError(
       f'{path} is damaged ({error}): evaluate its checkpoint again, or remove'

@@ -8,6 +8,7 @@ image, under key(row) and 'ids/<dataset>/<split>'; comparing means per class
 needs 'labels/<dataset>/<split>' too.
 """
 
+import collections
 import math
 
 import numpy as np
@@ -47,7 +48,7 @@ def problem(card):
   if of_rows:
     return of_rows
   keys = [f'{row["metric"]} of {key(row)}' for row in card['numbers']]
-  twice = [name for name in keys if keys.count(name) > 1]
+  twice = [name for name, n in collections.Counter(keys).items() if n > 1]
   return f'{twice[0]} is there twice' if twice else ''
 
 

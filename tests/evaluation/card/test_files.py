@@ -8,7 +8,7 @@ import pytest
 import tensorflow as tf
 
 import sample_card
-from cvr.evaluation.card import files, schema
+from cvr.evaluation.card import comparison, files, schema
 
 
 def same(one, other):
@@ -199,3 +199,55 @@ def test_a_card_that_is_set_aside_keeps_its_own_scores(tmp_path, no_plots):
   # Without scores, as of a card that was cut off.
   (tmp_path / 'card_rows.npz').unlink()
   assert files.read(files.set_aside(folder, 'def'))[1] == {}
+
+
+def texts(value):
+  """All of the texts in a value of JSON, names of parts too."""
+  if isinstance(value, str):
+    return [value]
+  if isinstance(value, dict):
+    return [t for pair in value.items() for part in pair for t in texts(part)]
+  return [t for v in value for t in texts(v)] if isinstance(value, list) else []
+
+
+def test_texts_of_a_foreign_card_are_bounded_and_plain(
+  tmp_path, no_plots, capsys
+):
+  """In every place that has one: a terminal would obey their characters."""
+  evil = '\x1b]0;evil\x07\u202e\n## Not of this page ' + 10**5 * 'x'
+  for side in 'ab':
+    made, scores = sample_card.make(images=50)
+    made['numbers'] = made['numbers'][:2]
+    row = made['numbers'][0]
+    scores = {schema.key(row): np.ones(50)}
+    row |= {'dataset': f'{evil}{side}', 'name': evil}
+    row['protocol'] = {evil: [evil, {evil: f'{evil}{side}'}]}
+    made['checkpoint'] |= {'method': evil, 'hash': f'{evil}{side}'}
+    made['checkpoint']['settings'] = {'ceb_beta': side + evil, 'seed': evil}
+    made['missing'] = [{'suite': evil, 'name': evil, 'why': evil}]
+    files.write(str(tmp_path / side), made, scores)
+    card, _ = files.read(str(tmp_path / side))
+    assert len(texts(card)) > 30
+    assert all(t.isprintable() and len(t) < 1100 for t in texts(card))
+  cards = [str(tmp_path / side) for side in 'ab']
+  comparison.report([*cards, cards[0]], '', print)
+  lines = capsys.readouterr().out.splitlines()
+  assert all(line.isprintable() for line in lines)
+  assert not any(line.startswith('## Not') for line in lines)
+  assert sum(map(len, lines)) < 50_000
+
+
+def test_scores_are_found_under_a_name_that_was_made_plain(tmp_path, no_plots):
+  made, _ = sample_card.make(images=50)
+  made['numbers'] = [made['numbers'][0] | {'dataset': 'folder:a\tb'}]
+  files.write(
+    str(tmp_path), made, {schema.key(made['numbers'][0]): np.arange(50)}
+  )
+  card, scores = files.read(str(tmp_path))
+  assert scores[schema.key(card['numbers'][0])].tolist() == list(range(50))
+
+
+def test_json_that_is_nested_too_deeply_is_no_card(tmp_path):
+  (tmp_path / 'card.json').write_text('[' * 100_000 + ']' * 100_000)
+  with pytest.raises(schema.CardError, match='no JSON'):
+    files.read(str(tmp_path))
