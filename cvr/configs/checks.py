@@ -24,6 +24,8 @@ _MATTERS_WITH = {
   'local_crops': ('train_mode', ('pretrain',)),
   'local_size': ('local_crops', _CROPS),
   'local_area': ('local_crops', _CROPS),
+  'num_proj_layers': ('proj_head_mode', ('nonlinear',)),
+  'proj_head_output_bn': ('proj_head_mode', ('linear', 'nonlinear')),
   'proj_head_hidden': ('proj_head_mode', ('nonlinear',)),
   'kappa_e': ('ceb_distribution', ('vmf',)),
   'kappa_b': ('ceb_distribution', ('vmf',)),
@@ -31,13 +33,32 @@ _MATTERS_WITH = {
   'sigma_e': ('ceb_distribution', ('gaussian',)),
   'sigma_b': ('ceb_distribution', ('gaussian',)),
   'gaussian_scale': ('ceb_distribution', ('gaussian',)),
+  'ft_with_full_aug': ('train_mode', ('finetune',)),
+  'fine_tune_after_block': ('train_mode', ('finetune',)),
+  'lineareval_while_pretraining': ('train_mode', ('pretrain',)),
+  'health_pairs': ('train_mode', ('pretrain',)),
   'stop_on_collapse': ('train_mode', ('pretrain',)),
+  'momentum': ('optimizer', ('lars', 'momentum')),
   'lars_eta': ('optimizer', ('lars',)),
   'lars_clip': ('optimizer', ('lars',)),
   'lars_classic': ('optimizer', ('lars',)),
   'lars_nesterov': ('optimizer', ('lars',)),
   'momentum_nesterov': ('optimizer', ('momentum',)),
   'final_learning_rate': ('learning_rate_schedule', ('cosine',)),
+}
+
+# A flag -> (another one, the values of that with which the first has none).
+_IDLE_WITH = {
+  **dict.fromkeys(
+    ('blur_probability', 'solarize_probability', 'color_jitter_probability',
+     'grayscale_probability', 'bbox_sampling', 'area_range_lower_bound',
+     'area_range_upper_bound', 'clip_by_value_after_grayscale'),
+    ('no_augmentation', (True,))),
+  'teacher_temperature_start': ('teacher_temperature_warmup_epochs', (0,)),
+  'queue_start': ('queue_size', (0,)),
+  'reinit_logits_layer': ('checkpoint', ('',)),
+  'warmup_learning_rate': ('warmup_epochs', (0,)),
+  'health_pairs': ('train_summary_steps', (0,)),
 }
 # fmt: on
 
@@ -304,6 +325,11 @@ def _idle(cfg):
     for name, (other, values) in _MATTERS_WITH.items()
     if getattr(cfg, other) not in values
   }
+  idle |= {
+    name: other
+    for name, (other, values) in _IDLE_WITH.items()
+    if getattr(cfg, other) in values
+  }
   own = methods.KINDS[cfg.pretrain_loss].uses
   idle |= {
     name: 'pretrain_loss' for name in methods.OWN_FLAGS if name not in own
@@ -329,7 +355,7 @@ def warnings(cfg, total=None, warmup=0):
   """
   lines = []
   for name, other in _idle(cfg).items():
-    value, given = getattr(cfg, name), getattr(cfg, other)
+    value, given = getattr(cfg, name), show(getattr(cfg, other))
     field = FIELDS[name]
     # What a stored run has from before the flag was not asked for either.
     if value not in (field.default, field.metadata['before']):

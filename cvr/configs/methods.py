@@ -27,7 +27,10 @@ _BYOL = (*_MOMENTUM, 'use_projector')
 SWITCHES = (*_BYOL, 'use_target_projector', 'stochastic_projector')
 
 _TEACHER = ('ema_alpha', 'ema_schedule')
-_CEB = ('ceb_beta', 'ceb_distribution')
+_CEB = (
+  *('ceb_beta', 'beta_schedule', 'ceb_sampling', 'ceb_distribution'),
+  *('kappa_e', 'kappa_b', 'gaussian_scale', 'sigma_e', 'sigma_b'),
+)
 _DINO = (
   *_TEACHER,
   'temperature',
@@ -73,14 +76,18 @@ KINDS = {
     'BYOL',
     'distillation',
     switches=_BYOL,
-    uses=('byol_loss_weight', *_TEACHER),
+    uses=('byol_loss_weight', 'projector_mid_bn', *_TEACHER),
     small=_SMALL_TEACHER,
   ),
   'byol_ceb': Kind(
     'C-BYOL',
     'distillation',
     switches=SWITCHES,
-    uses=('byol_loss_weight', 'backward_view', *_TEACHER, *_CEB),
+    uses=(
+      *('byol_loss_weight', 'backward_view', 'projector_mid_bn'),
+      *_TEACHER,
+      *_CEB,
+    ),
     small=_SMALL_TEACHER
     | _SMALL_CEB
     | {'kappa_e': 16384.0, 'byol_loss_weight': 5.0},
@@ -127,7 +134,10 @@ KINDS = {
     'SimSiam',
     'distillation',
     switches=('use_projector',),
-    uses=('predictor_hidden_dim', 'constant_predictor_rate'),
+    uses=(
+      *('predictor_hidden_dim', 'constant_predictor_rate'),
+      'projector_mid_bn',
+    ),
     small={'predictor_hidden_dim': 512},
   ),
   'vicreg': Kind(
@@ -156,7 +166,11 @@ KINDS = {
     'entropy_reconstruction',
     switches=_BYOL,
     compares=True,
-    uses=('er_estimator', 'er_entropy_of', *_ER, *_TEACHER),
+    uses=(
+      *('er_estimator', 'er_entropy_of', 'projector_mid_bn'),
+      *_ER,
+      *_TEACHER,
+    ),
     small=_SMALL_TEACHER | {'er_estimator': 'joe', 'ema_alpha': 0.8},
   ),
   'er_dino': Kind(
@@ -194,7 +208,7 @@ KINDS = {
     'StochCon with Gaussians',
     'stochcon',
     compares=True,
-    uses=(*_LATENT, 'latent_variance', 'latent_scale'),
+    uses=(*_LATENT, 'latent_variance', 'latent_scale', 'latent_std'),
   ),
 }
 # The flags that are read by some methods alone.

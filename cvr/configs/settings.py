@@ -397,7 +397,8 @@ class Settings:
   rename_supervised_head: bool = opt(False, 'Accepted, without effect: '
     'another label set just works.')
   use_binary_cross_entropy: bool = opt(False, 'A sigmoid for each class '
-    'instead of a softmax: for multi-label data.')
+    'instead of a softmax: every class against the rest, on the one label of '
+    'an image.')
 
   # Optimisation
   train_batch_size: int = opt(512, 'Examples of a step, over all replicas. '

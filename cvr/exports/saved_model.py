@@ -4,7 +4,29 @@ import os
 
 import tensorflow as tf
 
-_ANY_IMAGES = tf.TensorSpec([None, None, None, 3], tf.float32, 'images')
+_DTYPES = (tf.float32, tf.uint8)
+# Rounding of whoever made the images; a pixel of a byte is 4e-3.
+_ROUNDING = 1e-3
+
+
+def _any_images(dtype):
+  return tf.TensorSpec([None, None, None, 3], dtype, 'images')
+
+
+def _unit_range(images):
+  """Bytes -> float32 in [0, 1]; floats that are not fail where they are used.
+
+  The check reads the images once, which is nothing beside a convolution. XLA
+  leaves it out.
+  """
+  if images.dtype == tf.uint8:
+    return tf.cast(images, tf.float32) / 255.0
+  # Not of the largest value: a NaN has to fail, too.
+  inside = (images > -_ROUNDING) & (images < 1 + _ROUNDING)
+  message = 'images must be RGB in [0, 1] as float32, or bytes as uint8'
+  check = tf.debugging.Assert(tf.reduce_all(inside), [message])
+  with tf.control_dependencies([check] if check is not None else []):
+    return tf.identity(images)
 
 
 def write(folder, model):
@@ -20,14 +42,27 @@ def write(folder, model):
     v for layer in layers for v in layer.trainable_variables
   ]
   module.regularization_losses = []
-  call = tf.function(model.network_of(model.state))
+  network = model.network_of(model.state)
+
+  @tf.function
+  def call(images, trainable=False):
+    return network(_unit_range(images), trainable)
+
   module.__call__ = call
-  for arguments in ({}, {'trainable': False}, {'trainable': True}):
-    call.get_concrete_function(_ANY_IMAGES, **arguments)
+  for dtype in _DTYPES:
+    for arguments in ({}, {'trainable': False}, {'trainable': True}):
+      call.get_concrete_function(_any_images(dtype), **arguments)
 
-  @tf.function(input_signature=[_ANY_IMAGES])
-  def serve(images):
-    return call(images, trainable=False)
+  def server(dtype):
+    @tf.function(input_signature=[_any_images(dtype)])
+    def serve(images):
+      return call(images, trainable=False)
 
-  tf.saved_model.save(module, path, {'serving_default': serve})
+    return serve
+
+  signatures = {
+    'serving_default': server(tf.float32),
+    'serving_uint8': server(tf.uint8),
+  }
+  tf.saved_model.save(module, path, signatures)
   return path, tf.saved_model.load(path)

@@ -12,7 +12,8 @@ it without TensorFlow is its row in cvr/configs/methods.py. The train step
     embeddings have 'index', int64 [b], too: which examples they are of
   begin(): makes copies of trained layers, at the start and of loaded ones
   trained() -> the layers that get gradients
-  held(step) -> those of them that do not move yet
+  held(step) -> those of them that do not move yet: they have gradients, which
+    count in grad_norm and --clip_norm, but values and momentum are put back
   steady() -> those of them whose learning rate stays at its peak
   after_update(step, carry): moves what has no gradients (EMA twins, queues,
     centres), once per step, after the optimizer

@@ -14,6 +14,8 @@ from cvr.configs.config import Config, ConfigError
 from small_data import take_local_crops
 from typed import ROOT, evaluating, parse, refusal, warnings
 
+FINETUNE = f'--train_mode=finetune --checkpoint={ROOT}'
+
 WRONG = [
   # What absl finds, or lets pass.
   ('--bz=16', ['--bz', '--help']),
@@ -257,11 +259,39 @@ def test_check_replicas_names_both_numbers():
     ('--local_size=48', '--local_crops=0'),
     ('--bbox_tries=7', '--bbox_sampling=logarithmic'),
     ('--queue_size=512 --pretrain_loss=byol', '--pretrain_loss=byol'),
+    ('--kappa_e=64', '--pretrain_loss=contrastive'),
+    ('--kappa_b=64 --pretrain_loss=byol', '--pretrain_loss=byol'),
+    ('--sigma_e=2', '--pretrain_loss=contrastive'),
+    ('--sigma_b=2', '--pretrain_loss=contrastive'),
+    ('--gaussian_scale=learned', '--pretrain_loss=contrastive'),
+    ('--beta_schedule=cosine', '--pretrain_loss=contrastive'),
+    ('--noceb_sampling --pretrain_loss=byol', '--pretrain_loss=byol'),
+    ('--noprojector_mid_bn', '--pretrain_loss=contrastive'),
+    ('--noprojector_mid_bn --pretrain_loss=moco --queue_size=512', 'moco'),
+    ('--latent_std=2', '--pretrain_loss=contrastive'),
+    ('--latent_std=2 --pretrain_loss=stochcon_gaussian', 'variance=opposing'),
+    ('--momentum=0.5 --optimizer=adamw', '--optimizer=adamw'),
+    ('--num_proj_layers=3 --proj_head_mode=linear', 'proj_head_mode=linear'),
+    ('--proj_head_output_bn --proj_head_mode=none', 'proj_head_mode=none'),
+    ('--fine_tune_after_block=2', '--train_mode=pretrain'),
+    ('--ft_with_full_aug', '--train_mode=pretrain'),
+    (f'{FINETUNE} --nolineareval_while_pretraining', 'train_mode=finetune'),
+    (f'{FINETUNE} --health_pairs=8', '--train_mode=finetune'),
+    ('--health_pairs=8 --train_summary_steps=0', '--train_summary_steps=0'),
+    ('--noreinit_logits_layer', '--checkpoint='),
+    ('--warmup_learning_rate=0.1 --warmup_epochs=0', '--warmup_epochs=0.0'),
+    ('--bbox_sampling=uniform --no_augmentation', '--no_augmentation=true'),
+    ('--blur_probability=1,1 --no_augmentation', '--no_augmentation=true'),
+    ('--queue_start=2 --pretrain_loss=swav', '--queue_size=0'),
+    (
+      '--teacher_temperature_start=0.1 --pretrain_loss=dino',
+      '--teacher_temperature_warmup_epochs=0.0',
+    ),
     ('--num_heads=2 --pretrain_loss=swav', '--pretrain_loss=swav'),
     ('--queue_start=2 --pretrain_loss=deepcluster', 'deepcluster'),
     ('--local_area=0.1,0.2', '--local_crops=0'),
     (
-      f'--train_mode=finetune --checkpoint={ROOT} --local_crops=6',
+      f'{FINETUNE} --local_crops=6',
       '--train_mode=finetune',
     ),
   ],

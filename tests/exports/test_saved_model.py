@@ -74,3 +74,49 @@ def test_it_learns_in_a_process_without_our_code(written, tmp_path):
     rtol=1e-4,
     atol=1e-5,
   )
+
+
+@pytest.fixture(scope='module')
+def loaded(written):
+  path = written('saved_model', 'plain').folder / 'saved_model'
+  return tf.saved_model.load(str(path))
+
+
+@pytest.mark.parametrize('trainable', [None, False, True])
+def test_bytes_are_images_of_255_steps(loaded, trainable):
+  images = np.random.default_rng(0).integers(0, 256, (2, 40, 32, 3), np.uint8)
+  images[0, 0, 0], images[0, 0, 1] = 0, 255
+  arguments = {} if trainable is None else {'trainable': trainable}
+  of_bytes = loaded(tf.constant(images), **arguments)
+  of_floats = loaded(tf.constant(images / np.float32(255)), **arguments)
+  assert of_bytes.keys() == of_floats.keys()
+  # Batch statistics of two images enlarge what rounding leaves.
+  rtol, atol = (1e-2, 1e-3) if trainable else (1e-4, 1e-5)
+  for name, value in of_bytes.items():
+    np.testing.assert_allclose(value, of_floats[name], rtol, atol, err_msg=name)
+  served = loaded.signatures['serving_uint8'](tf.constant(images))
+  still = loaded(tf.constant(images))
+  np.testing.assert_allclose(
+    served['final_avg_pool'], still['final_avg_pool'], rtol=1e-5, atol=1e-6
+  )
+
+
+@pytest.mark.parametrize('value', [-0.01, 1.01, 255.0, np.nan, np.inf])
+@pytest.mark.parametrize('how', ['call', 'train', 'serve'])
+def test_floats_that_are_no_images_are_refused(loaded, value, how):
+  images = pictures(2, 32).copy()
+  images[1, 5, 7, 2] = value
+  images = tf.constant(images)
+  calls = {
+    'call': loaded,
+    'train': lambda images: loaded(images, trainable=True),
+    'serve': loaded.signatures['serving_default'],
+  }
+  with pytest.raises(tf.errors.InvalidArgumentError, match=r'in \[0, 1\]'):
+    calls[how](images)
+
+
+def test_black_white_and_rounding_pass(loaded):
+  for value in (0.0, 1.0, -1e-6, 1.000001):
+    h = loaded(tf.fill([1, 32, 32, 3], value))['final_avg_pool']
+    assert np.isfinite(h).all()
