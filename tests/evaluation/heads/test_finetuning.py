@@ -1,5 +1,7 @@
 """Trials of a whole network: grids, settings, and the choice among them."""
 
+import types
+
 import numpy as np
 import pytest
 
@@ -111,3 +113,35 @@ def test_of_a_grid_the_best_on_held_out_images_is_chosen(monkeypatch):
   # What is trained on the same images is tested by the way.
   finetuning.chosen(None, grid[:1] * 2, task._replace(refitted='few'))
   assert asked[3:] == [('few', {'held': 'images', 'test': 'test'})] * 2
+
+
+@pytest.mark.parametrize('refitted', ['few', 'all'])
+def test_the_test_split_chooses_no_trial(monkeypatch, refitted):
+  """The trial that is best on test images is the worst on held-out ones."""
+  grid = [Trial(4, rate) for rate in (0.1, 0.2, 0.3)]
+  labels = np.array([0, 1, 1, 0])
+  right = {0.1: (2, 2), 0.2: (4, 0), 0.3: (0, 4)}  # held-out, test
+
+  def outcome(subject, trial, fitted, others):
+    made = {}
+    for name, split in others.items():
+      count = right[trial.rate][split == 'test']
+      made[name] = np.where(np.arange(4) < count, labels, 1 - labels)
+      made[f'{name}_labels'], made[f'{name}_ids'] = labels, np.arange(4)
+    return made
+
+  class Few:
+    """A split of four images, equal to its name."""
+
+    num_examples = 4
+
+  few = Few()
+  monkeypatch.setattr(finetuning, 'outcome', outcome)
+  subject = types.SimpleNamespace(
+    strategy=types.SimpleNamespace(num_replicas_in_sync=1)
+  )
+  task = Task(few, 'images', few if refitted == 'few' else 'all', 'test')
+  _, hits, facts = finetuning.tested(subject, grid, task)
+  assert facts['chosen']['rate'] == 0.2
+  assert facts['validation_accuracy'] == [0.5, 1.0, 0.0]
+  assert not hits.any()

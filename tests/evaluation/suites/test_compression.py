@@ -259,3 +259,21 @@ def test_a_finetuned_network_has_no_pairs(make_subject):
   subject, _ = make_subject(Encoder())
   (missing,) = compression.suite(subject)
   assert 'finetuned' in missing.why
+
+
+def test_no_half_chooses_its_own_concentration():
+  """Halves that want different ones: agreeing pairs, and hard ones."""
+  cosines = np.stack([np.linspace(0.3, 0.6, N // 2)] * 2, 1)
+  cosines[:, 1] -= 0.5
+  pairs = make_pairs(cosines.ravel(), [1])
+  z = pairs['z'] / 3
+  kappas = [2.0**k for k in range(-1, 9)]
+  first, second = (
+    max(kappas, key=lambda kappa, half=half: infonce(half, kappa))
+    for half in (z[::2], z[1::2])
+  )
+  assert first != second
+  found = named(compression._informations(number, Config(), pairs))
+  found = found['relevant_information']
+  assert found.own['concentration'] == first
+  assert found.value == pytest.approx(infonce(z[1::2], first), rel=1e-9)

@@ -156,3 +156,29 @@ def test_lbfgs_says_how_many_images_it_is_of(make_subject, monkeypatch):
   assert by_name['sgd_byol']['train_images'] == 120
   assert by_name['lbfgs']['train_images'] == by_name['lbfgs']['images'] == 50
   assert by_name['lbfgs']['held_out'] == 5
+
+
+@pytest.mark.usefixtures('quick_heads')
+def test_top_5_of_nine_classes(make_subject, monkeypatch, tmp_path):
+  """The label's place among the logits decides, here place 0 to 8."""
+  names = tuple(f'class{i}' for i in range(9))
+  images = make_images(tmp_path / 'nine', {'train': 6, 'val': 9}, names)
+
+  class Ranked(Encoder):
+    def __call__(self, info, look):
+      n = 0
+      for rows in super().__call__(info, look):
+        labels = rows['labels']
+        rows['logits'] = np.zeros([len(labels), 9], np.float32)
+        for row, label in zip(rows['logits'], labels, strict=True):
+          others = [c for c in range(9) if c != label]
+          order = [*others[: n % 9], label, *others[n % 9 :]]
+          row[order] = np.arange(9, 0, -1)
+          n += 1
+        yield rows
+
+  subject, _ = make_subject(Ranked(dim=12), images=images)
+  subject.state.probe.dense.units = 9
+  online, online_5 = itertools.islice(linear.suite(subject), 2)
+  assert online.value == pytest.approx(1 / 9)
+  assert online_5.value == pytest.approx(5 / 9)

@@ -5,7 +5,8 @@ import types
 import numpy as np
 import pytest
 
-from cvr.evaluation.subject import Missing
+from cvr.evaluation.heads import fitted
+from cvr.evaluation.subject import Missing, splits_of
 from cvr.evaluation.suites import robustness, robustness_sets
 from known_features import Encoder, make_images
 from small_data import CLASSES, encoded, write
@@ -125,3 +126,31 @@ def test_the_scale_of_corruptions_goes_with_the_image_size(make_subject):
     looks = [look for _, look in encoder.seen if look.corruption]
     assert {look.scale for look in looks} == {wanted}
     encoder.seen.clear()
+
+
+def test_the_frozen_head_chooses_among_the_classes_that_occur(
+  make_subject, tmp_path
+):
+  class Misled(Encoder):
+    """The variant's images look most like class 1, which it has none of."""
+
+    def __call__(self, info, look):
+      for rows in super().__call__(info, look):
+        if info.split == 'test':  # Its classes are 0 and 2 of the head's.
+          rows['representation'] *= 0
+          at = np.arange(len(rows['labels']))
+          rows['representation'][at, 2 * rows['labels']] = 20
+          rows['representation'][:, 1] = 30
+        yield rows
+
+  few = make_images(tmp_path / 'few', {'test': 5}, CLASSES[::2])
+  subject, _ = make_subject(Misled(), robustness_sets=f'imagenet_a={few}')
+  found = {n.name: n for n in robustness.suite(subject)}
+  # Among 0 and 2 alone the features tell all of them.
+  assert found['imagenet_a/sgd_byol'].value == 1.0
+  head, facts = fitted.sgd_head(subject, splits_of(subject), 'sgd_byol')
+  rows = np.zeros([2, 6], np.float32)
+  rows[[0, 1], [0, 2]] = 20
+  rows[:, 1] = 30
+  logits = rows @ head.kernel + head.bias
+  assert logits.argmax(1).tolist() == [1, 1]  # Without a mask all are wrong.

@@ -50,3 +50,25 @@ def test_imagenet_has_subsets_of_its_own(make_subject, monkeypatch):
   shared[0] = 10009
   with pytest.raises(sources.DataError, match='--eval_split=validation'):
     semi.few_and_held(subject, splits, 0.01)
+
+
+def test_trials_are_chosen_on_images_of_neither_labels_nor_test(
+  make_subject, monkeypatch
+):
+  tasks = []
+
+  def tested(subject, grid, task):
+    tasks.append(task)
+    raise sources.DataError('enough')
+
+  monkeypatch.setattr(finetuning, 'SEMI', {0.1: {'paper': ['grid']}})
+  monkeypatch.setattr(finetuning, 'tested', tested)
+  subject, _ = make_subject(Encoder())
+  splits = splits_of(subject)
+  list(semi.suite(subject))
+  (task,) = tasks
+  held = {*task.held.paths}
+  assert held and held <= {*splits.train.paths}
+  assert not held & {*task.fitted.paths} and not held & {*task.test.paths}
+  assert task.refitted is task.fitted
+  assert {*task.test.paths} == {*splits.test.paths}
