@@ -139,3 +139,27 @@ def test_two_replicas_adapt_like_one(two_replicas, policy):
   np.testing.assert_allclose(
     alone, [[3 - scale * 1.3, 4 - scale * 0.4]], rtol=1e-6
   )
+
+
+@pytest.mark.parametrize(
+  'classic, nesterov', list(itertools.product([True, False], repeat=2))
+)
+def test_a_trust_ratio_above_the_rate_is_clipped_to_sgd(classic, nesterov):
+  """LARC: then a layer's step is that of SGD with momentum and decay."""
+  rng = np.random.default_rng(3)
+  w = rng.normal(size=(3, 2))
+  kernel, rate = tf.Variable(w, dtype=tf.float32), 0.05
+  optimizer = LARS(
+    rate, weight_decay=DECAY, decayed=[kernel], momentum=MOMENTUM,
+    eta=5.0, classic=classic, nesterov=nesterov, clip=True,
+  )  # fmt: skip
+  velocity = np.zeros_like(w)
+  for _ in range(3):
+    gradient = rng.normal(size=w.shape)
+    optimizer.apply_gradients([(tf.constant(gradient, tf.float32), kernel)])
+    g = gradient + DECAY * w
+    assert 5 * np.linalg.norm(w) / np.linalg.norm(g) > rate
+    # The rate is constant: inside of the momentum or outside is the same.
+    velocity = MOMENTUM * velocity + g
+    w = w - rate * (MOMENTUM * velocity + g if nesterov else velocity)
+  np.testing.assert_allclose(kernel.numpy(), w, rtol=1e-5)

@@ -473,3 +473,26 @@ def test_nothing_is_deleted_before_the_new_one_was_read_back(
 def test_a_store_that_is_busy_says_nothing_of_what_it_holds(text, silent):
   error = tf.errors.FailedPreconditionError(None, None, text)
   assert files.out_of_reach(error) == silent
+
+
+def test_data_index_and_folder_are_flushed_before_and_after_renaming(
+  tmp_path, monkeypatch
+):
+  """By what the system is asked for: a patched os.fsync."""
+  flushed = []
+
+  def fsync(handle):
+    path = os.readlink(f'/proc/self/fd/{handle}')
+    there = sorted(name for name in os.listdir(tmp_path) if '.index' in name)
+    flushed.append((os.path.relpath(path, tmp_path), there))
+
+  monkeypatch.setattr(os, 'fsync', fsync)
+  saved_run(tmp_path, (5,))
+  data, index = 'ckpt-5.data-00000-of-00001', 'ckpt-5.index'
+  before = [path for path, there in flushed if not there]
+  after = [path for path, there in flushed if there == [index]]
+  # Their content first, under the temporary name; then the names themselves.
+  folder = 'ckpt-5_temp'
+  assert {*before} == {f'{folder}/{data}', f'{folder}/{index}', folder}
+  assert {*after} == {data, index, '.'}
+  assert len(flushed) == 6

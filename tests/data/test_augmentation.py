@@ -432,3 +432,16 @@ def test_batches_have_static_shapes_and_travel_as_bytes(pictures):
   assert 'draws' not in done
   kept = spec(dataclasses.replace(recipe, clip_after_resize=False))
   assert {view.dtype for view in kept['views']} == {tf.float32}
+
+
+@pytest.mark.parametrize('mode', ['pretrain', 'finetune'])
+def test_without_random_crops_nothing_is_flipped(mode):
+  """The views are the bytes that came, normalised, in every draw."""
+  recipe = recipe_of(no_augmentation=True, train_mode=mode)
+  views = 2 if mode == 'pretrain' else 1
+  batch = make_batch((32,) * views, batch=64)
+  made = augmentation.per_batch(recipe, batch)['views']
+  for view, before in zip(made, batch['views'], strict=True):
+    pixels = before.numpy() / 255
+    mean, std = np.array([0.485, 0.456, 0.406]), np.array([0.229, 0.224, 0.225])
+    np.testing.assert_allclose(view, (pixels - mean) / std, atol=1e-4)

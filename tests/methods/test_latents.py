@@ -309,3 +309,23 @@ def test_logits_of_a_representation_have_both_signs():
   latent = bernoulli(16)
   ones = np.mean(latent.code(latent.parameters(h, True)), 0)
   assert np.all((ones > 0.2) & (ones < 0.8))
+
+
+@pytest.mark.parametrize('relaxed', [True, False])
+def test_the_threshold_of_top_k_has_no_gradient(relaxed):
+  """Straight through it: a bit's slope is of its own logit alone."""
+  rng, temperature = np.random.default_rng(2), 0.7
+  h = tf.constant(rng.normal(size=[1, 6]), tf.float32)
+  noise = rng.random((1, 6)).astype(np.float32)
+  latent = bernoulli(6, top_k=2, relaxed=relaxed)
+  latent.projector = lambda h, training: h
+  with tf.GradientTape() as tape:
+    tape.watch(h)
+    z = latent.sample(latent.parameters(h), noise, temperature)
+  slopes = tape.jacobian(z, h).numpy()[0, :, 0]
+  noisy = h.numpy()[0] + np.log(noise[0]) - np.log1p(-noise[0])
+  noisy -= np.sort(noisy)[-3:-1].mean()
+  soft = sigmoid(noisy / temperature)
+  np.testing.assert_allclose(
+    slopes, np.diag(soft * (1 - soft) / temperature), atol=1e-6
+  )

@@ -351,3 +351,25 @@ def test_the_probe_reads_the_chosen_layer_without_gradient(selector, width):
       features = output_of(method, batch).features
     assert features.shape == (rows, width)
     assert all(g is None for g in tape.gradient(features, variables))
+
+
+def test_the_views_of_c_simclr_have_noise_of_their_own(glance):
+  """Two views that are one image: what differs is noise."""
+  method = make(tiny('contrastive_ceb', ceb_beta=0.0, kappa_e=8.0))
+  rows = tf.math.l2_normalize(tf.random.normal([64, 8]), -1)
+  embeddings = {'projection': (rows, rows), 'probed': (rows, rows)}
+  metrics = method.objective(embeddings, tf.constant(2, tf.int64)).metrics
+  first, second = float(metrics['i_xzx_y']), float(metrics['i_yzy_x'])
+  # The divergence of e from b, of 64 samples each, which are not the same.
+  assert abs(first - second) > 1e-3
+  noises = [method.sample(rows, tf.constant(2, tf.int64), s) for s in (1, 2)]
+  assert np.linalg.norm(noises[0] - noises[1], axis=1).min() > 1e-3
+
+
+def test_the_views_of_c_byol_have_noise_of_their_own(glance):
+  method = make(tiny('byol_ceb', kappa_e=8.0))
+  view = make_batch(np.random.default_rng(0))['views'][0]
+  made = method.encode((view, view), tf.constant(2, tf.int64))
+  np.testing.assert_allclose(made['mu'][0], made['mu'][1], atol=1e-5)
+  distance = np.linalg.norm(made['z'][0] - made['z'][1], axis=1)
+  assert distance.min() > 1e-3

@@ -517,3 +517,20 @@ def test_gaussian_samples_carry_gradients_to_mean_and_scale():
   to_mu, to_sigma = tape.gradient(total, [mu, sigma])
   np.testing.assert_allclose(to_mu, weight)
   np.testing.assert_allclose(to_sigma, np.sum(weight * noise, 0))
+
+
+def test_gaussian_scores_equal_scipy_up_to_a_constant_of_the_row():
+  """Means of very different lengths: |mean|^2 decides among them."""
+  rng = np.random.default_rng(11)
+  z = rng.normal(size=(4, 3))
+  means = rng.normal(size=(6, 3)) * np.array([0.1, 1, 2, 4, 8, 16])[:, None]
+  for sigma in (1.5, np.array([0.5, 1.0, 3.0])):
+    log_p = np.array([
+      [scipy.stats.norm.logpdf(row, mean, sigma).sum() for mean in means]
+      for row in z
+    ])  # fmt: skip
+    found = distributions.gaussian_scores(*map(tf.constant, (z, means)), sigma)
+    constant = found.numpy() - log_p
+    np.testing.assert_allclose(
+      constant, np.broadcast_to(constant[0, 0], constant.shape), atol=1e-9
+    )

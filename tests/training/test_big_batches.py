@@ -254,3 +254,55 @@ def test_fp16_scales_its_loss_and_skips_what_overflows():
   assert any(moved) and np.isfinite(float(metrics['grad_norm']))
   # Reported as it is, not as scaled.
   assert float(metrics['grad_norm']) < 1e3
+
+
+@pytest.mark.parametrize('chunks', [1, 2, 4])
+def test_what_a_loss_pulls_at_directly_counts_once(chunks):
+  """A penalty, a probe and a deviation beside the rows, by calculus.
+
+  loss = mean_ij (x_i . w)(x_j . w) s^2 + mean_i stop(x_i . w) p + 3 |w|^2 / 2
+  """
+  rng = np.random.default_rng(chunks)
+  x = rng.normal(size=(8, 3))
+  w, s, p = rng.normal(size=3), 1.7, -0.6
+  variables = [tf.Variable(v, dtype=tf.float64) for v in (w, s, p)]
+
+  def encode(i, part):
+    del i
+    return {'rows': tf.linalg.matvec(part['x'], variables[0])}
+
+  def loss(embeddings, batch):
+    del batch
+    w, s, p = variables
+    rows = embeddings['rows']
+    total = tf.reduce_mean(rows[:, None] * rows) * s**2
+    total += tf.reduce_mean(tf.stop_gradient(rows)) * p
+    return total + 1.5 * tf.reduce_sum(w**2), {}, {}
+
+  made = big_batches.cached(
+    encode, loss, {'x': tf.constant(x)}, variables, chunks
+  )
+  mean = x.mean(0)
+  expected = [2 * (mean @ w) * mean * s**2 + 3 * w, 2 * (mean @ w) ** 2 * s,
+              mean @ w]  # fmt: skip
+  for found, value in zip(made.gradients, expected, strict=True):
+    np.testing.assert_allclose(found, value, rtol=1e-9)
+
+
+def test_a_cached_step_trains_probe_penalty_and_learned_deviations(glance):
+  """Each is moved by the loss alone, not through an embedding."""
+  cfg = tiny(
+    'contrastive_ceb', 'gaussian', gaussian_scale='learned', sigma_b=2.0,
+    grad_cache_chunk=4, weight_decay=0.5,
+  )  # fmt: skip
+  state = make_state(plan_of(cfg, 10, examples=BATCH))
+  watched = [
+    *state.method.ceb.trainable_variables,
+    *state.probe.trainable_variables,
+  ]
+  assert len(watched) == 4
+  before = [v.numpy() for v in watched]
+  step = make_train_step(state, lambda step: 0.1)
+  tf.function(step, autograph=False)(make_batch(np.random.default_rng(1)))
+  for v, value in zip(watched, before, strict=True):
+    assert np.abs(v.numpy() - value).max() > 1e-5, v.name

@@ -437,3 +437,13 @@ def test_nothing_of_a_step_waits_for_the_clocks(monkeypatch, compiled):
   for kind in ('IteratorGetNext', 'PrintV2', 'StatefulPartitionedCall'):
     (node,) = (n.name for n in body if n.op == kind)
     assert not ancestors(node, body) & {'Timestamp', 'Assert'}
+
+
+@pytest.mark.parametrize('name', ['total_loss', 'weight_norm'])
+@pytest.mark.parametrize('value', [math.nan, math.inf, -math.inf])
+def test_weights_that_are_no_numbers_end_a_run_too(name, value):
+  """What a bad gradient did shows in them before it does in a loss."""
+  metrics = {'total_loss': 1.0, 'weight_norm': 2.0}
+  loop._check_finite(7, metrics)
+  with pytest.raises(loop.NonFinite, match=f'{name} is {value} at step 7'):
+    loop._check_finite(7, metrics | {name: value})
