@@ -77,3 +77,15 @@ def test_an_old_run_without_augmentation_keeps_its_centres(tmp_path):
 def test_nothing_is_read_where_there_is_no_model(tmp_path):
   assert stored.read_stored(str(tmp_path)) is None
   assert stored.read_stored(str(tmp_path / 'missing')) is None
+
+
+def test_a_local_folder_without_checkpoints_is_listed_without_tensorflow(
+  tmp_path,
+):
+  code = (
+    'import sys\n'
+    'from cvr.checkpoints.stored import read_stored\n'
+    'assert read_stored(sys.argv[1]) is None\n'
+    "assert 'tensorflow' not in sys.modules\n"
+  )
+  subprocess.check_output([sys.executable, '-c', code, str(tmp_path)])

@@ -534,3 +534,15 @@ def test_gaussian_scores_equal_scipy_up_to_a_constant_of_the_row():
     np.testing.assert_allclose(
       constant, np.broadcast_to(constant[0, 0], constant.shape), atol=1e-9
     )
+
+
+@pytest.mark.parametrize('kappa', [0.7, 10.0, 300.0])
+def test_vmf_scores_equal_scipy_up_to_a_constant(kappa):
+  rng = np.random.default_rng(12)
+  z, means = random_unit(rng, 4, 3), random_unit(rng, 5, 3)
+  log_p = np.array([
+    scipy.stats.vonmises_fisher(mean, kappa).logpdf(z) for mean in means
+  ]).T  # fmt: skip
+  found = distributions.vmf_scores(*map(tf.constant, (z, means)), kappa)
+  constant = found.numpy() - log_p
+  np.testing.assert_allclose(constant, constant[0, 0], atol=1e-9)

@@ -1,6 +1,7 @@
 """What replicas say to each other, over two logical CPUs."""
 
 import json
+import types
 
 import numpy as np
 import pytest
@@ -168,3 +169,27 @@ def test_elsewhere_one_process_runs_alone(env):
 )
 def test_short_names_of_nodes(short, names):
   assert replicas._expanded(short) == names
+
+
+@pytest.mark.parametrize('task, chief', [
+  (None, True), (('worker', 0), True), (('worker', 1), False),
+])  # fmt: skip
+def test_workers_are_counted_and_the_first_is_the_chief(task, chief):
+  spec = tf.train.ClusterSpec({'worker': ['a:1', 'b:1', 'c:1']})
+  resolver = task and tf.distribute.cluster_resolver.SimpleClusterResolver(
+    spec, task_type=task[0], task_id=task[1]
+  )
+  strategy = types.SimpleNamespace(cluster_resolver=resolver)
+  assert replicas.num_workers(strategy) == (3 if task else 1)
+  assert replicas.is_chief(strategy) == chief
+
+
+def test_a_worker_is_no_chief_where_there_is_one():
+  spec = tf.train.ClusterSpec({'chief': ['a:1'], 'worker': ['b:1']})
+  for task, chief in (('chief', True), ('worker', False)):
+    resolver = tf.distribute.cluster_resolver.SimpleClusterResolver(
+      spec, task_type=task, task_id=0
+    )
+    strategy = types.SimpleNamespace(cluster_resolver=resolver)
+    assert replicas.num_workers(strategy) == 2
+    assert replicas.is_chief(strategy) == chief
