@@ -12,7 +12,6 @@ import hashlib
 import json
 import os
 import pathlib
-import random
 import shutil
 import signal
 import subprocess
@@ -96,14 +95,21 @@ def sample(every, count, seed):
   """A change at each of so many places; the first ones of a larger sample.
 
   Not of all changes: a sum can become ten things, a comparison with None one.
+  By hashes, so that a change of one module moves no other module's places.
   """
-  random_numbers, by_place = random.Random(seed), {}
+
+  def rank(*names):
+    return hashlib.sha256(json.dumps([seed, *names]).encode()).digest()
+
+  by_place = {}
   for mutant in every:
     place = tuple(mutant[name] for name in ('module', 'line', 'column'))
     by_place.setdefault(place, []).append(mutant)
-  places = sorted(by_place)
-  random_numbers.shuffle(places)
-  return [random_numbers.choice(by_place[place]) for place in places[:count]]
+  places = sorted(by_place, key=lambda place: rank(*place))
+  return [
+    min(by_place[place], key=lambda m, at=place: rank(*at, m['operator']))
+    for place in places[:count]
+  ]
 
 
 def copy_tree():
