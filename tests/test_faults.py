@@ -535,8 +535,8 @@ def test_labels_out_of_range_stop_a_run(
   few_patches(monkeypatch, 1)
   describe = sources.describe
 
-  def mislabelled(name, data_dir, wanted, **more):
-    info = describe(name, data_dir, wanted, **more)
+  def mislabelled(name, data_dir, wanted, *more, **named):
+    info = describe(name, data_dir, wanted, *more, **named)
     if wanted != split:
       return info
 
@@ -651,12 +651,13 @@ def follow(tmp_path, monkeypatch):
   def read(*args):
     values = parts[0].values() | parts[1].values()
     top = {f'eval/label_top_{k}_accuracy': 0.0 for k in (1, 5)}
-    return top | {'values': values}
+    return top | {'eval/bad_images': 0.0, 'values': values}
 
-  monkeypatch.setattr(sources, 'describe', lambda *args: None)
+  monkeypatch.setattr(sources, 'describe', lambda *args, **more: None)
   monkeypatch.setattr(online, 'make_evaluator', lambda *args: read)
   cfg = types.SimpleNamespace(model_dir=str(tmp_path / 'run'))
   cfg.dataset = cfg.data_dir = cfg.eval_split = ''
+  cfg.bit_depth = '8'
 
   def begin(total, wait):
     results = Results()

@@ -294,11 +294,11 @@ def test_variable_groups(policy):
     head(h)
   parts = (net, mlp, plain, probe, prototypes)
   groups = model.variable_groups(*parts)
-  # 20 convolutions (one per block twice, a stem, three shortcuts) and two
+  # 21 convolutions (one per block twice, a stem, four shortcuts) and two
   # kernels in each of 8 squeeze-excites; 2 in each head, 1 in the probe and
   # in the prototypes.
-  assert len(groups.kernels) == 20 + 16 + 2 + 2 + 1 + 1
-  assert len(groups.norms) == 2 * 20 + 2 + 1
+  assert len(groups.kernels) == 21 + 16 + 2 + 2 + 1 + 1
+  assert len(groups.norms) == 2 * 21 + 2 + 1
   assert len(groups.biases) == 16 + 1 + 1
   assert all(v.shape.rank > 1 for v in groups.kernels)
   actual = [*groups.kernels, *groups.norms, *groups.biases]

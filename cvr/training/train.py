@@ -93,7 +93,8 @@ def describe(cfg, say=print):
     derived.bits(cfg),
   )
   if cfg.bit_depth == 'auto':
-    bits, line = batches.depth_of(info)
+    with sources.explained(info):
+      bits, line = batches.depth_of(info)
     info = dataclasses.replace(info, bits=bits)
     if line:
       say(line)
