@@ -31,7 +31,7 @@ _FLAGS = (
   *('--mode=evaluate', '--suite=linear,knn,robustness,compression'),
   *('--corrupt=all', '--use_tpu=false'),
 )
-_SPLIT = 'photo_patches/32px/test'
+_SPLIT = 'photo_patches/32px:2.0.0/test'
 # What is compared: the key of a card's number -> its name for readers.
 NUMBERS = {
   f'linear/online/{_SPLIT}': 'linear, online probe (A), %',

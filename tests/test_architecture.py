@@ -83,3 +83,11 @@ def test_no_module_is_longer_than_a_few_screens():
   for name in TREES.keys() - tables:
     lines = (ROOT / (name.replace('.', '/') + '.py')).read_text().splitlines()
     assert len(lines) <= 450, f'{name} has {len(lines)} lines'
+
+
+def test_no_merge_is_left_half_done():
+  pages = [*ROOT.glob('*.md'), *ROOT.glob('docs/*.md')]
+  assert pages
+  for page in pages:
+    for line in page.read_text().splitlines():
+      assert not line.startswith(('<<<<<<< ', '>>>>>>> ')), page

@@ -489,7 +489,7 @@ def test_another_optimizer_is_refused_by_its_flag(
 
 
 def few_patches(monkeypatch, count):
-  for split in ('train', 'test'):
+  for split in photo_patches.PER_CLASS:
     monkeypatch.setitem(photo_patches.PER_CLASS, split, count)
 
 

@@ -26,6 +26,7 @@ from cvr.configs.settings import (
   refuse,
   sections,
   show,
+  with_version,
 )
 
 
@@ -236,15 +237,16 @@ def parse(argv, load_stored=None):
   """
   if any(re.fullmatch(r'--?(h|help\w*)', word) for word in argv[1:]):
     raise Help(help_text())
-  typed = typed_flags(argv)
-  given = _preset(typed) | typed
+  typed = with_version(typed_flags(argv))
+  preset = with_version(_preset(typed))
+  given = preset | typed
   for flag in ('model_dir', 'checkpoint'):
     check_place(flag, given.get(flag, ''))
   source, whole, older = None, False, {}
   if load_stored:
     source, whole, older = _find_stored(given, load_stored)
   stored = _taken_over(typed, given, source, whole) if source else {}
-  cfg = from_dict(_preset(typed) | stored | older | typed)
+  cfg = from_dict(preset | stored | older | typed)
   check_surroundings(cfg)
   return cfg
 

@@ -16,6 +16,11 @@ SUITES = (
   *('linear', 'knn', 'semi', 'transfer', 'robustness', 'compression'),
   'transfer_finetune')
 
+# Names of the built-in data set, and its newest version, which such a name gets
+# when it is typed. Runs from before there was a second one stored it without.
+BUILT_IN = ('photo_patches', 'photo_patches/32px', 'photo_patches/64px')
+NEWEST = '2.0.0'
+
 # The first flag of each section of the help -> its title. The settings of the
 # first two sections belong to one call of the program, the others to the run.
 SECTIONS = {
@@ -503,11 +508,21 @@ def of_one_call():
 
 def of_older_code(values):
   """What a stored run had, of the settings that are younger than it."""
-  return {
+  older = {
     name: field.metadata['before']
     for name, field in FIELDS.items()
     if field.metadata['before'] is not None and name not in values
   }
+  # Stored without a version it is the first one.
+  dataset = values.get('dataset', '')
+  return older | ({'dataset': dataset} if dataset in BUILT_IN else {})
+
+
+def with_version(values):
+  """The same, with the newest version of the built-in data set."""
+  name = values.get('dataset')
+  newest = {'dataset': f'{name}:{NEWEST}'} if name in BUILT_IN else {}
+  return values | newest
 
 
 def of_the_run(values):

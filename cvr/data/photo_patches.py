@@ -1,9 +1,13 @@
 """A built-in data set that needs no network: patches of real photographs.
 
 The photographs are part of scikit-image's wheel; the class of a patch is its
-photograph. Train patches come from the left three quarters of each, test
-patches from the right quarter, so that no pixel is in both. TFDS knows it as
-`photo_patches/32px` and `photo_patches/64px`.
+photograph. Train patches come from the left half of each, validation patches
+from the quarter beside it, test patches from the right quarter, so that no
+pixel is in two splits. TFDS knows it as `photo_patches/32px` and
+`photo_patches/64px`.
+
+Version 1.0.0, which older runs were trained on, has no validation split: train
+patches come from the left three quarters. The test patches are the same.
 """
 
 import importlib.util
@@ -32,7 +36,13 @@ PHOTOGRAPHS = {
   'rocket': 'rocket.jpg',
   'text': 'text.png',
 }
-PER_CLASS = {'train': 512, 'test': 128}
+# Split -> its patches of a photograph. The order is part of the seed.
+PER_CLASS = {'train': 512, 'test': 128, 'validation': 128}
+# Version -> split -> the part of a photograph's width that it covers.
+REGIONS = {
+  '1.0.0': {'train': (0, 0.75), 'test': (0.75, 1)},
+  '2.0.0': {'train': (0, 0.5), 'test': (0.75, 1), 'validation': (0.5, 0.75)},
+}
 
 
 def read_photograph(name):
@@ -48,10 +58,11 @@ def read_photograph(name):
   return tf.io.decode_image(data, channels=3, expand_animations=False).numpy()
 
 
-def region(photograph, split):
+def region(photograph, split, version='2.0.0'):
   """The part of a photograph [H, W, 3] that the patches of a split cover."""
-  border = photograph.shape[1] * 3 // 4
-  return photograph[:, :border] if split == 'train' else photograph[:, border:]
+  width = photograph.shape[1]
+  left, right = (int(end * width) for end in REGIONS[version][split])
+  return photograph[:, left:right]
 
 
 def patch_boxes(height, width, count, sides, rng):
@@ -64,11 +75,10 @@ def patch_boxes(height, width, count, sides, rng):
   return np.stack([top, left, side], -1)
 
 
-def cut_patches(photograph, split, size, sides, seed):
-  """Yields PER_CLASS[split] patches uint8 [size, size, 3]."""
+def cut_patches(part, split, size, sides, seed):
+  """part: `region` -> yields PER_CLASS[split] patches uint8 [size, size, 3]."""
   from PIL import Image  # Comes with scikit-image, which is optional.
 
-  part = region(photograph, split)
   rng = np.random.default_rng([seed, list(PER_CLASS).index(split)])
   boxes = patch_boxes(*part.shape[:2], PER_CLASS[split], sides, rng)
   for top, left, side in boxes:
@@ -90,7 +100,11 @@ class PatchConfig(tfds.core.BuilderConfig):
 class PhotoPatches(tfds.core.GeneratorBasedBuilder):
   """Patches of the photographs in scikit-image's wheel."""
 
+  # A name without a version means the first one, as runs have stored it; the
+  # command line adds the newest (cvr/configs/settings.py). TFDS prepares the
+  # canonical version and the newest one, nothing older.
   VERSION = tfds.core.Version('1.0.0')
+  SUPPORTED_VERSIONS = [tfds.core.Version('2.0.0')]
   BUILDER_CONFIGS = [PatchConfig(32, (48, 96)), PatchConfig(64, (64, 128))]
 
   def _info(self):
@@ -108,14 +122,13 @@ class PhotoPatches(tfds.core.GeneratorBasedBuilder):
     )
 
   def _split_generators(self, dl_manager):
-    return {split: self._generate_examples(split) for split in PER_CLASS}
+    splits = REGIONS[str(self.version)]
+    return {split: self._generate_examples(split) for split in splits}
 
   def _generate_examples(self, split):
     config = self.builder_config
     for label, name in enumerate(PHOTOGRAPHS):
-      photograph = read_photograph(name)
-      patches = cut_patches(
-        photograph, split, config.size, config.sides, seed=label
-      )
+      part = region(read_photograph(name), split, str(self.version))
+      patches = cut_patches(part, split, config.size, config.sides, seed=label)
       for i, image in enumerate(patches):
         yield f'{name}_{i:04}', {'image': image, 'label': label}

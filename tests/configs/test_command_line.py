@@ -269,3 +269,23 @@ def test_a_resumed_older_run_may_be_typed_another_shortcut(tmp_path):
   settings = config.stored_settings(f'{tmp_path}/config.json', stored.read_json)
   _, serious = command_line.changes(settings, cfg)
   assert serious == ['--shortcut=published, was torchvision']
+
+
+def test_built_in_photographs_are_of_the_newest_version_where_typed(tmp_path):
+  newest = 'photo_patches/32px:2.0.0'
+  assert parse('--preset=quickstart').dataset == newest
+  assert parse('--dataset=photo_patches/32px').dataset == newest
+  first = 'photo_patches/32px:1.0.0'
+  assert parse(f'--dataset={first}').dataset == first
+  assert parse('--dataset=cifar10').dataset == 'cifar10'
+
+
+def test_an_older_run_keeps_its_version_of_the_photographs(tmp_path):
+  """It was stored without one, when there was only the first."""
+  where = older_run(tmp_path, dataset='photo_patches/32px')
+  for line in ('--mode=eval', '--preset=quickstart --mode=train'):
+    cfg = parse(f'{where} {line}', stored.read_stored)
+    assert cfg.dataset == 'photo_patches/32px'
+  older_run(tmp_path, dataset='photo_patches/32px:2.0.0')
+  cfg = parse(f'{where} --mode=eval', stored.read_stored)
+  assert cfg.dataset == 'photo_patches/32px:2.0.0'

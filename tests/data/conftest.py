@@ -12,5 +12,6 @@ def data_dir(tmp_path_factory):
   with pytest.MonkeyPatch.context() as patch:
     for split, count in photo_patches.PER_CLASS.items():
       patch.setitem(photo_patches.PER_CLASS, split, count // 8)
-    sources.describe('photo_patches', folder)
+    for version in photo_patches.REGIONS:
+      sources.describe(f'photo_patches:{version}', folder)
   return folder

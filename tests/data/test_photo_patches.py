@@ -12,9 +12,11 @@ from cvr.data import photo_patches
 
 def test_sixteen_balanced_classes(data_dir):
   """data_dir has an eighth of the patches."""
-  assert photo_patches.PER_CLASS == {'train': 512, 'test': 128}
-  builder = tfds.builder('photo_patches/32px', data_dir=data_dir)
-  for split, per_class in (('train', 64), ('test', 16)):
+  counts = {'train': 512, 'validation': 128, 'test': 128}
+  assert photo_patches.PER_CLASS == counts
+  builder = tfds.builder('photo_patches/32px:2.0.0', data_dir=data_dir)
+  assert {*builder.info.splits} == {*counts}
+  for split, per_class in (('train', 64), ('validation', 16), ('test', 16)):
     examples = list(tfds.as_numpy(builder.as_dataset(split=split)))
     labels = [example['label'] for example in examples]
     assert np.bincount(labels).tolist() == [per_class] * 16
@@ -25,7 +27,9 @@ def test_sixteen_balanced_classes(data_dir):
 def test_names_are_sorted_and_not_one_image_repeats(tmp_path):
   names = list(photo_patches.PHOTOGRAPHS)
   assert names == sorted(names) and len(names) == 16
-  builder = photo_patches.PhotoPatches(config='32px', data_dir=tmp_path)
+  builder = photo_patches.PhotoPatches(
+    config='32px', version='2.0.0', data_dir=tmp_path
+  )
   examples = {
     key: example
     for split in photo_patches.PER_CLASS
@@ -34,7 +38,7 @@ def test_names_are_sorted_and_not_one_image_repeats(tmp_path):
       for key, example in builder._generate_examples(split)
     )
   }
-  assert len(examples) == 10_240
+  assert len(examples) == 12_288
   labels = [(split, e['label']) for (split, _), e in examples.items()]
   assert collections.Counter(labels) == {
     (split, label): count
@@ -43,17 +47,30 @@ def test_names_are_sorted_and_not_one_image_repeats(tmp_path):
   }
   images = {example['image'].tobytes() for example in examples.values()}
   # A few repeat: the corners of the retina's photograph are black.
-  assert len(images) > 10_200
+  assert len(images) > 12_200
 
 
-def test_regions_share_no_pixel():
+@pytest.mark.parametrize('version', ['1.0.0', '2.0.0'])
+def test_every_pixel_is_in_one_split(version):
   for name in photo_patches.PHOTOGRAPHS:
     photograph = photo_patches.read_photograph(name)
-    marked = np.zeros(photograph.shape, np.uint8)
-    photo_patches.region(marked, 'train')[:] += 1
-    photo_patches.region(marked, 'test')[:] += 2
-    border = photograph.shape[1] * 3 // 4
-    assert (marked[:, :border] == 1).all() and (marked[:, border:] == 2).all()
+    times = np.zeros(photograph.shape[:2], int)
+    for split in photo_patches.REGIONS[version]:
+      photo_patches.region(times, split, version)[:] += 1
+    assert (times == 1).all()
+
+
+def test_the_quarters_of_a_photograph():
+  columns = np.arange(402)[None]
+  train, validation, test = (
+    photo_patches.region(columns, split)[0]
+    for split in ('train', 'validation', 'test')
+  )
+  assert (train[0], train[-1]) == (0, 200)
+  assert (validation[0], validation[-1]) == (201, 300)
+  assert (test[0], test[-1]) == (301, 401)
+  (old,) = photo_patches.region(columns, 'train', '1.0.0')
+  assert (old[0], old[-1]) == (0, 300)
 
 
 @pytest.mark.parametrize('height,width', [(200, 300), (172, 60), (300, 30)])
@@ -69,14 +86,35 @@ def test_boxes_lie_inside(height, width):
   assert (top + side).max() == height and (left + side).max() == width
 
 
-def test_deterministic():
+@pytest.mark.parametrize(
+  'version, splits, digest',
+  [
+    # As runs of this version had them.
+    ('1.0.0', ('train', 'test'), '0f934f7784ca3b2c'),
+    ('2.0.0', ('train', 'test', 'validation'), '665c78031a716abc'),
+  ],
+)
+def test_deterministic(version, splits, digest):
   photograph = photo_patches.read_photograph('astronaut')
-  digest = hashlib.sha256()
-  for split in ('train', 'test'):
-    patches = photo_patches.cut_patches(photograph, split, 32, (48, 96), 0)
+  found = hashlib.sha256()
+  for split in splits:
+    part = photo_patches.region(photograph, split, version)
+    patches = photo_patches.cut_patches(part, split, 32, (48, 96), 0)
     for _ in range(5):
-      digest.update(next(patches).tobytes())
-  assert digest.hexdigest()[:16] == '0f934f7784ca3b2c'
+      found.update(next(patches).tobytes())
+  assert found.hexdigest()[:16] == digest
+
+
+def test_both_versions_have_the_same_test_patches():
+  of = {
+    version: photo_patches.PhotoPatches(config='32px', version=version)
+    for version in photo_patches.REGIONS
+  }
+  old, new = (
+    [example['image'].tobytes() for _, example in pairs]
+    for pairs in (builder._generate_examples('test') for builder in of.values())
+  )
+  assert len(old) == 2048 and old == new
 
 
 def test_without_scikit_image_it_says_what_to_install(monkeypatch):

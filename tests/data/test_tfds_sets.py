@@ -82,12 +82,16 @@ def test_without_a_network_nobody_waits(tmp_path, monkeypatch):
   assert prepared == ['cifar10', 'cifar10']
 
 
+def few_patches(monkeypatch, count):
+  for split in photo_patches.PER_CLASS:
+    monkeypatch.setitem(photo_patches.PER_CLASS, split, count)
+
+
 def test_unknown_size_counts_as_large(tmp_path, monkeypatch):
   monkeypatch.setattr(tfds_sets, '_download_bytes', lambda builder: None)
   with pytest.raises(DataError, match='of unknown size. Add --download'):
     describe('photo_patches', str(tmp_path))
-  monkeypatch.setitem(photo_patches.PER_CLASS, 'train', 1)
-  monkeypatch.setitem(photo_patches.PER_CLASS, 'test', 1)
+  few_patches(monkeypatch, 1)
   info = describe('photo_patches', str(tmp_path), download=True)
   assert info.num_examples == 16
 
@@ -96,9 +100,9 @@ def test_photo_patches_end_to_end(data_dir, caplog):
   info = describe('photo_patches', data_dir)
   assert info.cluster == 'photograph'
   assert info.num_examples == 1024 and len(info.class_names) == 16
-  test = describe('photo_patches', data_dir, 'validation')
-  assert test.num_examples == 256 and test.split == 'test'
-  assert 'using its test split' in caplog.text
+  held_out = describe('photo_patches:2.0.0', data_dir, 'validation')
+  assert held_out.num_examples == 256 and held_out.split == 'validation'
+  assert 'using its test split' not in caplog.text
   slices = ('train[:10%]', 'train[10%:]')
   parts = [describe('photo_patches', data_dir, s) for s in slices]
   assert [part.num_examples for part in parts] == [102, 922]
@@ -106,9 +110,14 @@ def test_photo_patches_end_to_end(data_dir, caplog):
     describe('photo_patches', data_dir, 'holdout')
 
 
+def test_validation_means_test_where_there_is_no_other(data_dir, caplog):
+  test = describe('photo_patches', data_dir, 'validation')
+  assert test.num_examples == 256 and test.split == 'test'
+  assert 'using its test split' in caplog.text
+
+
 def test_two_prepare_at_once(tmp_path, monkeypatch):
-  monkeypatch.setitem(photo_patches.PER_CLASS, 'train', 2)
-  monkeypatch.setitem(photo_patches.PER_CLASS, 'test', 2)
+  few_patches(monkeypatch, 2)
   sizes = []
 
   def prepare():
@@ -124,8 +133,7 @@ def test_two_prepare_at_once(tmp_path, monkeypatch):
 
 
 def test_prepared_files_that_are_gone(tmp_path, monkeypatch):
-  monkeypatch.setitem(photo_patches.PER_CLASS, 'train', 1)
-  monkeypatch.setitem(photo_patches.PER_CLASS, 'test', 1)
+  few_patches(monkeypatch, 1)
   info = describe('photo_patches', str(tmp_path))
   os.remove(info.shards[0].path)
   with pytest.raises(DataError, match='is missing'):

@@ -61,8 +61,8 @@ def make_card(right, nats):
   numbers, scores = [], {}
   for name in reproduce.NUMBERS:
     suite, rest = name.split('/', 1)
-    name = rest.removesuffix('/photo_patches/32px/test')
-    row = {'suite': suite, 'name': name, 'dataset': 'photo_patches/32px'}
+    name = rest.removesuffix('/photo_patches/32px:2.0.0/test')
+    row = {'suite': suite, 'name': name, 'dataset': 'photo_patches/32px:2.0.0'}
     row |= {'split': 'test', 'low': None, 'high': None, 'images': len(right)}
     metric = 'nats' if suite == 'compression' else 'top_1'
     value = float(np.mean(right)) if metric == 'top_1' else nats
