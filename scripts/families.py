@@ -33,7 +33,7 @@ BASE = {
   'train_batch_size': BATCH,
   'train_steps': STEPS,
   'warmup_epochs': 1.0,
-  'learning_rate': 1.0,
+  'learning_rate': 0.5,  # By scripts/choose_small.py.
   'proj_head_hidden_dim': 512,
   'proj_out_dim': 128,
   'checkpoint_steps': 80,

@@ -13,38 +13,50 @@ from cvr.configs import command_line
 from cvr.startup import quiet_start
 
 
-def measure(model_dir, ends=(0, -1)):
-  """-> (classes, steps there are, top-1 at those that `ends` points at)."""
+def opened(model_dir):
+  """A run's folder -> (its configuration, splits, plan, state to load into)."""
   quiet_start()
   import tensorflow as tf
 
   # Several models in one process are traced anew, which it warns of.
   tf.get_logger().setLevel('ERROR')
 
-  from cvr.checkpoints import files, saving
   from cvr.configs.plan import make_plan
   from cvr.data import sources
-  from cvr.evaluation import features, online
   from cvr.training import start
   from cvr.training.step import make_state
+
+  argv = ['run.py', '--mode=eval', f'--model_dir={model_dir}']
+  cfg = command_line.parse(argv, read_stored)
+  infos = [
+    sources.describe(cfg.dataset, cfg.data_dir, split)
+    for split in (cfg.train_split, cfg.eval_split)
+  ]
+  start.set_precision(cfg)
+  plan = make_plan(
+    cfg, infos[0].num_examples, len(infos[0].class_names), replicas=1
+  )
+  return cfg, infos, plan, make_state(plan)
+
+
+def measure(model_dir, ends=(0, -1)):
+  """-> (classes, steps there are, top-1 at those that `ends` points at)."""
+  quiet_start()
+  from cvr.checkpoints import files, saving
 
   steps = files.steps(model_dir)
   if not steps or (0 in ends and steps[0] != 0):
     sys.exit(f'{model_dir} holds no checkpoint of the untrained encoder')
-  argv = ['run.py', '--mode=eval', f'--model_dir={model_dir}']
-  cfg = command_line.parse(argv, read_stored)
-  train_info = sources.describe(cfg.dataset, cfg.data_dir, cfg.train_split)
-  eval_info = sources.describe(cfg.dataset, cfg.data_dir, cfg.eval_split)
-  start.set_precision(cfg)
-  plan = make_plan(
-    cfg, train_info.num_examples, len(train_info.class_names), replicas=1
-  )
-  state = make_state(plan)
+  cfg, infos, plan, state = opened(model_dir)
+  import tensorflow as tf
+
+  from cvr.evaluation import features, online
+
   context = tf.distribute.InputContext()
   sizes = cfg.image_size, cfg.eval_batch_size
   splits = [
     features.eval_input(info, *sizes, features.central(cfg))(context)
-    for info in (train_info, eval_info)
+    for info in infos
   ]
   accuracies = []
   for step in [steps[end] for end in ends]:
@@ -58,7 +70,7 @@ def measure(model_dir, ends=(0, -1)):
       for split in splits
     ]
     accuracies.append(online.logistic_probe(*rows))
-  return len(eval_info.class_names), steps, accuracies
+  return len(infos[1].class_names), steps, accuracies
 
 
 def main(model_dir):

@@ -316,7 +316,7 @@ PRESETS = {
       'dataset': 'photo_patches/32px', 'eval_split': 'test', 'image_size': 32,
       'stem': 'small', 'resnet_depth': 18, 'shortcut': 'torchvision',
       'train_batch_size': 256,
-      'train_steps': 250, 'warmup_epochs': 1.0, 'learning_rate': 1.0,
+      'train_steps': 250, 'warmup_epochs': 1.0, 'learning_rate': 0.5,
       'kappa_e': 1024.0, 'ceb_beta': 0.1, 'beta_schedule': 'linear_warmup',
       'proj_head_hidden_dim': 512, 'proj_out_dim': 128,
       'checkpoint_steps': 1000, 'use_tpu': False}),

@@ -50,7 +50,7 @@ def test_the_best_rate_then_every_beta_with_it(runs, capsys, tmp_path):
   assert table.strip() in capsys.readouterr().out
   assert '| 0.5 | 0.3 | 80.0 |' in table
   choose_small.main()  # Nothing is trained again.
-  assert len(runs) == 7
+  assert len(runs) == 5
 
 
 def test_no_run_sees_test_patches(runs):
@@ -59,3 +59,10 @@ def test_no_run_sees_test_patches(runs):
     cfg = config.Config(**choose_small.families.BASE | settings)
     assert (cfg.eval_split, cfg.train_split) == ('validation', 'train')
     assert checks.warnings(cfg) == []
+
+
+def test_the_largest_beta_within_one_standard_error():
+  """At 80% of 400 images that is 2 points."""
+  found = {0.03: 0.80, 0.1: 0.781, 0.3: 0.779, 1.0: 0.5}
+  assert choose_small.largest(found, 400) == 0.1
+  assert choose_small.largest(found, 300) == 0.3
