@@ -141,7 +141,10 @@ def distorted_boxes(shape, tries, corner, area_lower, area_upper, covered):
 
 
 def resize(image, size):
-  """Image of any dtype -> float32 [size, size, 3], about [0, 1], bicubic."""
+  """[..., H, W, 3] of any dtype -> float32 [..., size, size, 3], bicubic.
+
+  About in [0, 1]: bicubic overshoots at edges.
+  """
   image = tf.image.convert_image_dtype(image, tf.float32)
   return tf.image.resize(image, [size, size], method='bicubic')
 
@@ -161,12 +164,15 @@ def to_bytes(levels):
 
 
 def eval_image(image, size, crop_proportion=0.875):
-  """Centre square of crop_proportion of the shorter side, resized."""
-  shape = tf.shape(image)[:2]
+  """Centre square of crop_proportion of the shorter side, resized.
+
+  image: [H, W, 3], or a batch of them.
+  """
+  shape = tf.shape(image)[-3:-1]
   side = tf.cast(tf.reduce_min(shape), tf.float32) * crop_proportion
   side = tf.maximum(tf.cast(tf.round(side), tf.int32), 1)
   top, left = tf.unstack((shape - side + 1) // 2)
-  crop = tf.slice(image, [top, left, 0], [side, side, 3])
+  crop = image[..., top : top + side, left : left + side, :]
   return clip(resize(crop, size))
 
 

@@ -118,6 +118,13 @@ def test_eval_image_is_the_centre_square():
   np.testing.assert_allclose(whole, make_image(32, 32) / 255.0, atol=1e-6)
 
 
+def test_eval_image_takes_a_batch():
+  images = np.stack([make_image(41, 64, seed=i) for i in range(2)])
+  shown = data_util.eval_image(images, 32)
+  for image, alone in zip(images, shown, strict=True):
+    np.testing.assert_array_equal(alone, data_util.eval_image(image, 32))
+
+
 def test_planes_are_the_images_mirrored_where_chosen():
   images = np.stack([make_image(seed=i) for i in range(3)])
   mirrored = np.array([False, True, False])
