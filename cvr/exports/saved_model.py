@@ -4,29 +4,13 @@ import os
 
 import tensorflow as tf
 
+from cvr.exports.images import unit_range
+
 _DTYPES = (tf.float32, tf.uint8)
-# Rounding of whoever made the images; a pixel of a byte is 4e-3.
-_ROUNDING = 1e-3
 
 
 def _any_images(dtype):
   return tf.TensorSpec([None, None, None, 3], dtype, 'images')
-
-
-def _unit_range(images):
-  """Bytes -> float32 in [0, 1]; floats that are not fail where they are used.
-
-  The check reads the images once, which is nothing beside a convolution. XLA
-  leaves it out.
-  """
-  if images.dtype == tf.uint8:
-    return tf.cast(images, tf.float32) / 255.0
-  # Not of the largest value: a NaN has to fail, too.
-  inside = (images > -_ROUNDING) & (images < 1 + _ROUNDING)
-  message = 'images must be RGB in [0, 1] as float32, or bytes as uint8'
-  check = tf.debugging.Assert(tf.reduce_all(inside), [message])
-  with tf.control_dependencies([check] if check is not None else []):
-    return tf.identity(images)
 
 
 def write(folder, model):
@@ -46,7 +30,7 @@ def write(folder, model):
 
   @tf.function
   def call(images, trainable=False):
-    return network(_unit_range(images), trainable)
+    return network(unit_range(images), trainable)
 
   module.__call__ = call
   for dtype in _DTYPES:
