@@ -165,7 +165,7 @@ def latest_or_prefix(path):
     return prefix(path, available[-1])
   if not tf.io.gfile.exists(path + '.index'):
     raise CheckpointError(
-      f'--checkpoint={path}: there is no {path}.index. Name a model_dir of a '
-      'training run, or a prefix such as .../ckpt-1000.'
+      f'--checkpoint={path}: there is no such folder, and no {path}.index. '
+      'Name a model_dir of a training run, or a prefix such as .../ckpt-1000.'
     )
   return path
