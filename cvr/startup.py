@@ -1,11 +1,35 @@
-"""Imports TensorFlow without its noise, before anything else imports it."""
+"""What comes before TensorFlow and the front are imported."""
 
+import importlib.util
 import logging
 import os
 import sys
 import tempfile
 
 import absl.logging
+
+# The modules beside this package, whose names others may have as well.
+FRONT = ('data_util', 'lars_optimizer', 'model', 'objectives', 'resnet')
+
+
+def _found(name):
+  """The file that `import name` gives, or None."""
+  if name in sys.modules:
+    return getattr(sys.modules[name], '__file__', None)
+  spec = importlib.util.find_spec(name)
+  return spec and spec.origin
+
+
+def check_front():
+  """Raises an ImportError if a file of somebody else's hides one of FRONT."""
+  here = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+  for name in FRONT:
+    ours, found = os.path.join(here, f'{name}.py'), _found(name)
+    if found and os.path.realpath(found) != os.path.realpath(ours):
+      raise ImportError(
+        f'{found} hides the {name}.py that cvr needs: rename it, or start '
+        'Python in another folder.'
+      )
 
 
 def quiet_start():

@@ -19,7 +19,7 @@ from cvr.methods import skeletons
 from cvr.training.step import State
 from small_data import plan_of
 
-DOCS = pathlib.Path(__file__).parents[1] / 'docs' / 'export.md'
+DOCS = pathlib.Path(__file__).parents[1] / 'docs'
 
 
 SIZE = 33  # Odd after the stem: every padding shows.
@@ -115,11 +115,10 @@ def pictures(rows=5, size=SIZE, seed=1):
   return rng.random((rows, size, size, 3), np.float32)
 
 
-def blocks(heading):
-  """The Python of one chapter of docs/export.md."""
-  chapter = (
-    DOCS.read_text().partition(f'## {heading}\n')[2].partition('\n## ')[0]
-  )
+def blocks(heading, page='export.md'):
+  """The Python of one chapter of a page of docs/."""
+  text = (DOCS / page).read_text()
+  chapter = text.partition(f'## {heading}\n')[2].partition('\n## ')[0]
   return re.findall(r'```python\n(.*?)```', chapter, re.DOTALL)
 
 

@@ -3,6 +3,8 @@
 import ast
 import pathlib
 
+from cvr import startup
+
 ROOT = pathlib.Path(__file__).parents[1]
 FRONT = {'model', 'resnet', 'objectives', 'data_util', 'lars_optimizer'}
 TREES = {
@@ -38,6 +40,7 @@ def modules_that(find, *wanted):
 def test_the_front_is_the_design_card():
   top = {path.stem for path in ROOT.glob('*.py')}
   assert top == FRONT | {'run', 'setup'}
+  assert {*startup.FRONT} == FRONT
 
 
 def test_the_front_is_installed():

@@ -1,11 +1,16 @@
 """A trained model, rebuilt to be read: evaluated, exported, embedded with."""
 
 import dataclasses
+import types
+from typing import NamedTuple
 
-from cvr.checkpoints import pretrained
-from cvr.configs import config
+import tensorflow as tf
+
+from cvr.checkpoints import files, pretrained
+from cvr.configs import checks, config, derived
 from cvr.configs.plan import make_plan
 from cvr.data import sources
+from cvr.methods import skeletons
 from cvr.training.step import make_state
 
 
@@ -73,3 +78,41 @@ def load(cfg, strategy, checkpoint, say):
     )
   )
   return state
+
+
+class Backbone(NamedTuple):
+  """An encoder without its heads, and which images it expects."""
+
+  network: object  # images -> representations
+  mean_std: bool  # whether these are normalised
+  image_size: int
+  crop: float  # the share of the shorter side that evaluation keeps
+  class_names: tuple  # of the run; () where the checkpoint does not tell
+
+
+def load_backbone(path):
+  """What a path holds, as --checkpoint has it -> Backbone.
+
+  Devices, precision, seeds and logs stay as they are: the process is not ours.
+  """
+  checks.check_place('checkpoint', path)
+  checkpoint = pretrained.identify(path)
+  if not checkpoint.settings:
+    raise files.CheckpointError(
+      f'{checkpoint.path} says nothing of its network. Put the config.json of '
+      'its run beside it.'
+    )
+  settings = {'pretrain_loss': checkpoint.methods[0]} | checkpoint.settings
+  cfg = config.from_dict(settings)
+  plan = make_plan(cfg, None, checkpoint.num_classes, replicas=1)
+  network, _ = skeletons.make_body(plan)
+  network(tf.zeros([1, cfg.image_size, cfg.image_size, 3]))  # Its variables.
+  owner = types.SimpleNamespace(encoder=network)
+  pretrained.load(checkpoint.path, ['encoder'], owner)
+  return Backbone(
+    network,
+    plan.recipe.mean_std,
+    cfg.image_size,
+    derived.eval_crop(cfg),
+    tuple(checkpoint.record.get('class_names') or ()),
+  )
