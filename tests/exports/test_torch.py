@@ -100,18 +100,24 @@ def test_the_documented_lines_and_what_their_max_pool_is_for(
   """At full size: timm.create_model('resnet50') and 224 px."""
   folder = tmp_path / 'exports'
   folder.mkdir()
-  settings = dict(depth=50, width=1, image_size=224, classes=0)
-  model, _ = exported(monkeypatch, folder, **settings)
+  exact, _ = exported(monkeypatch, folder, depth=50, width=1, image_size=224)
   monkeypatch.chdir(tmp_path)
-  (code,) = exported_models.blocks('PyTorch')
-  scope = {}
-  exec(code, scope)
+  load, finetune = exported_models.blocks('PyTorch', 'python.md')
   mean, std = data_util.IMAGENET_MEAN, data_util.IMAGENET_STD
-  ours = exported_models.expected(model, tf.constant(pictures(2, 224)))
-  ours = ours['final_avg_pool']
-  assert_close(through(scope['model'], pictures(2, 224), mean, std), ours)
+  images = pictures(2, 224)
+  ours = exported_models.expected(exact, tf.constant(images))['final_avg_pool']
+  images = (images - np.float32(mean)) / np.float32(std)
+  scope = {'images': torch.from_numpy(images).permute(0, 3, 1, 2)}
+  exec(load, scope)
+  assert_close(scope['features'].detach().numpy(), ours)
   # Left as it was, it is another network.
   scope['model'].maxpool = torch.nn.MaxPool2d(3, 2, padding=1)
-  theirs = through(scope['model'], pictures(2, 224), mean, std)
-  apart = np.linalg.norm(theirs - ours) / np.linalg.norm(ours)
-  assert apart > 0.01
+  theirs = scope['model'](scope['images']).detach().numpy()
+  assert np.linalg.norm(theirs - ours) / np.linalg.norm(ours) > 0.01
+  before = {k: v.clone() for k, v in scope['model'].state_dict().items()}
+  scope['labels'] = torch.tensor([3, 9])
+  exec(finetune, scope)
+  assert torch.isfinite(scope['loss'])
+  after = scope['model'].state_dict()
+  # Every weight, and every statistic of a norm.
+  assert all((after[k] != v).any() for k, v in before.items())
