@@ -214,7 +214,7 @@ def test_unlabelled_images_train_without_a_probe(tmp_path, capsys, glance):
     (tmp_path / 'flat' / f'{i}.png').write_bytes(data.numpy())
   argv = flags(tmp_path / 'flat', tmp_path / 'run', '--train_steps=2')
   assert run.main(argv) == 0
-  assert 'probe acc' not in capsys.readouterr().out
+  assert '  probe ' not in capsys.readouterr().out
   assert files.steps(tmp_path / 'run') == [0, 2]
 
 

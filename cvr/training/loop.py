@@ -12,6 +12,8 @@ from typing import NamedTuple
 
 import tensorflow as tf
 
+from cvr.training.progress import Pace
+
 # Seconds between two looks at the host: stop signals, the progress line.
 _LOOK_SECONDS = 8.0
 
@@ -205,7 +207,7 @@ class _Fit:
   def __init__(self, span, hooks):
     self.span, self.hooks = span, hooks
     self.step = span.start
-    self.chunk, self.pace = 1, None  # steps of the next one, seconds of a step
+    self.chunk, self.pace = 1, Pace()  # steps of the next one, steps a second
     self.means = _Means()
     self.epochs = self._epochs()
 
@@ -255,16 +257,21 @@ class _Fit:
     self.means.add(metrics | {'seconds': seconds, 'waited': waited}, n)
     # The first chunk compiles; its time says nothing about the next ones.
     if self.step - n > self.span.start:
-      self.pace = seconds
       self.chunk = max(1, min(int(_LOOK_SECONDS / seconds), 2 * self.chunk))
-    self._show(metrics | _share(waited, seconds), seconds)
+    self.pace.reach(self.step)
+    self._show(metrics | _share(waited, seconds))
     return bool(asked)
 
-  def _show(self, metrics, seconds):
-    total = self.span.total
-    eta = None if self.pace is None else (total - self.step) * self.pace
-    rate = self.span.batch / seconds
-    self.hooks.monitor.progress(self.step, total, metrics, rate, eta)
+  def _show(self, metrics):
+    span, rate = self.span, self.pace.rate
+    ends = self.step, span.total
+    self.hooks.monitor.progress(
+      *ends,
+      metrics,
+      rate and rate * span.batch,
+      self.pace.left(span.total - self.step),
+      [n * span.batch / span.epoch for n in ends] if span.epoch else None,
+    )
 
   def summarise(self):
     """Writes the means since the last summary, where one is due, and what the

@@ -2,12 +2,11 @@
 
 import json
 import os
-import sys
-import time
 
 import tensorflow as tf
 
 from cvr.checkpoints import files
+from cvr.training import progress
 
 # Published tags for the numbers of a summary; the rest is train/<name>.
 _TAGS = {
@@ -16,28 +15,13 @@ _TAGS = {
 }
 
 
-def duration(seconds):
-  """Seconds as people say them: 42s, 3m10s, 5h02m, 2d03h."""
-  seconds = int(seconds)
-  for size, unit, small, name in (
-    (86400, 'd', 3600, 'h'),
-    (3600, 'h', 60, 'm'),
-    (60, 'm', 1, 's'),
-  ):
-    if seconds >= size:
-      return f'{seconds // size}{unit}{seconds % size // small:02d}{name}'
-  return f'{seconds}s'
-
-
 class Monitor:
   """Writes and shows metrics; does nothing on workers that are not chief."""
 
-  def __init__(self, model_dir, chief=True, stream=None):
+  def __init__(self, model_dir, chief=True, stream=None, title=''):
     self.chief = chief
-    self.stream = stream = stream or sys.stdout
     self.model_dir = model_dir
-    self._terminal = stream.isatty()
-    self._last_line = float('-inf')
+    self._line, self._title = progress.Line(stream), title
     self._writer = None
     if chief:
       tf.io.gfile.makedirs(model_dir)
@@ -45,8 +29,7 @@ class Monitor:
   def say(self, text):
     """A line of its own, ended even where a progress line stands."""
     if self.chief:
-      clear = '\r\033[K' if self._terminal else ''
-      print(clear + text, file=self.stream, flush=True)
+      self._line.say(text)
 
   def summary(self, step, metrics):
     """The means since the last summary: TensorBoard and metrics.jsonl."""
@@ -62,27 +45,29 @@ class Monitor:
     with tf.io.gfile.GFile(self._path('metrics.jsonl'), 'a') as file:
       file.write(json.dumps(row) + '\n')
 
-  def progress(self, step, total, metrics, rate, eta):
-    """step, loss, probe accuracy, images/s, time waited for them, ETA.
+  def progress(self, step, total, metrics, rate=None, eta=None, epochs=None):
+    """Step, epoch, loss, probe accuracy, images/s, time waited for them, ETA.
 
-    One line, rewritten; a plain line a minute where the output is a file. No
-    rates and no eta (None) after the first chunk, which compiles.
+    rate: images a second; eta: seconds. epochs: how many are done, how many
+    there will be.
     """
-    line = f'step {step}/{total}  loss {metrics["total_loss"]:.4f}'
+    if not self.chief:
+      return
+    # By the order in which they matter where there is not room for all.
+    parts = [(0, f'step {step:,}/{total:,}')]
+    if epochs:
+      done, of = (f'{n:.1f}'.removesuffix('.0') for n in epochs)
+      parts.append((5, f'epoch {done}/{of}'))
+    parts.append((2, f'loss {metrics["total_loss"]:.4f}'))
     if 'supervised_acc' in metrics:
-      line += f'  probe acc {100 * metrics["supervised_acc"]:.1f}%'
+      parts.append((3, f'probe {100 * metrics["supervised_acc"]:.1f}%'))
+    if rate is not None:
+      parts.append((4, f'{rate:,.0f} img/s'))
+    if 'input_wait' in metrics:
+      parts.append((6, f'input {100 * metrics["input_wait"]:.0f}%'))
     if eta is not None:
-      line += f'  {rate:,.0f} images/s'
-      if 'input_wait' in metrics:
-        line += f'  input {100 * metrics["input_wait"]:.0f}%'
-      line += f'  ETA {duration(eta)}'
-    done = step >= total
-    if self.chief and self._terminal:
-      end = '\n' if done else ''
-      print('\r\033[K' + line, end=end, file=self.stream, flush=True)
-    elif done or time.monotonic() - self._last_line >= 60:
-      self._last_line = time.monotonic()
-      self.say(line)
+      parts.append((1, f'ETA {progress.duration(eta)}'))
+    self._line.show(parts, self._title, last=step >= total)
 
   def write_json(self, name, content):
     """Writes a small file, of which readers see the old or the new one."""

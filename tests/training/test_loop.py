@@ -24,7 +24,7 @@ class Trainer:
     self.waiting = waiting
     self.now, self.saving = 0.0, {}
     self.chunks, self.saves, self.summaries, self.lines = [], [], [], []
-    self.needed, self.shown, self.said = [], [], []
+    self.needed, self.shown, self.said, self.epochs = [], [], [], []
 
   def loop(self, iterator, n):
     losses = []
@@ -45,8 +45,9 @@ class Trainer:
   def summary(self, step, metrics):
     self.summaries.append((step, metrics))
 
-  def progress(self, step, total, metrics, rate, eta):
+  def progress(self, step, total, metrics, rate, eta, epochs):
     self.shown.append(metrics)
+    self.epochs.append(epochs)
     self.lines.append((step, total, metrics['total_loss'], rate, eta))
 
   def say(self, line):
@@ -192,10 +193,34 @@ def test_rate_and_time_left(fit):
   fit(trainer, 20)
   for step, total, _, rate, eta in trainer.lines:
     assert total == 20
-    assert rate == pytest.approx(8 / 0.5)
     # The first chunk compiles: its pace promises nothing.
-    left = None if step == 1 else pytest.approx((20 - step) * 0.5)
-    assert eta == left
+    known = step > 1
+    assert rate == (pytest.approx(8 / 0.5) if known else None)
+    assert eta == (pytest.approx((20 - step) * 0.5) if known else None)
+
+
+def test_the_time_left_has_room_for_checkpoints(fit):
+  """A step takes 0.5 s, and every tenth another 5 s to be saved."""
+  trainer = Trainer(pace=0.5)
+
+  def slowly():
+    trainer.now += 5
+
+  trainer.saving = dict.fromkeys(range(10, 1000, 10), slowly)
+  fit(trainer, 200, (0, 10))
+  at = {step: (rate, eta) for step, *_, rate, eta in trainer.lines}
+  assert at[100][0] == pytest.approx(8, rel=0.1)
+  assert at[100][1] == pytest.approx(100, rel=0.1)
+
+
+def test_epochs_are_told_where_they_are_known(fit):
+  trainer = Trainer()
+  fit(trainer, 12, epochs=(20, None))
+  assert trainer.epochs[-1] == [4.8, 4.8]
+  assert trainer.epochs[0] == [0.4, 4.8]
+  trainer = Trainer()
+  fit(trainer, 12)
+  assert trainer.epochs[-1] is None
 
 
 @pytest.mark.parametrize('waiting, share', [(0.0, 0.0), (0.2, 0.4), (0.6, 1.0)])

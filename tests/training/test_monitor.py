@@ -8,7 +8,7 @@ import os
 import pytest
 import tensorflow as tf
 
-from cvr.training import monitor
+from cvr.training import progress
 from cvr.training.monitor import Monitor
 
 
@@ -21,27 +21,8 @@ class Terminal(io.StringIO):
 def clock(monkeypatch):
   """A list of one number: the seconds that the monitor believes in."""
   now = [0.0]
-  monkeypatch.setattr(monitor.time, 'monotonic', lambda: now[0])
+  monkeypatch.setattr(progress.time, 'monotonic', lambda: now[0])
   return now
-
-
-@pytest.mark.parametrize(
-  'seconds, said',
-  [
-    (0, '0s'),
-    (59.9, '59s'),
-    (60, '1m00s'),
-    (190, '3m10s'),
-    (3599, '59m59s'),
-    (3600, '1h00m'),
-    (5 * 3600 + 2 * 60 + 59, '5h02m'),
-    (86399, '23h59m'),
-    (2 * 86400 + 3 * 3600 + 1800, '2d03h'),
-    (100 * 86400, '100d00h'),
-  ],
-)
-def test_duration(seconds, said):
-  assert monitor.duration(seconds) == said
 
 
 def test_a_log_gets_one_plain_line_a_minute(tmp_path, clock):
@@ -56,7 +37,7 @@ def test_a_log_gets_one_plain_line_a_minute(tmp_path, clock):
     log.progress(step, 100, metrics, 1234.5, 190)
     clock[0] += 10
   assert stream.getvalue() == ''.join(
-    f'step {step}/100  loss 1.2346  probe acc 45.7%  1,234 images/s  '
+    f'step {step}/100  loss 1.2346  probe 45.7%  1,234 img/s  '
     'input 3%  ETA 3m10s\n'
     for step in (1, 7, 13)
   )
@@ -64,8 +45,7 @@ def test_a_log_gets_one_plain_line_a_minute(tmp_path, clock):
   log.progress(100, 100, metrics, 1234.5, 0)  # the last one is always told
   assert stream.getvalue().count('\n') == 4
   assert stream.getvalue().endswith(
-    'step 100/100  loss 1.2346  probe acc 45.7%  1,234 images/s  '
-    'input 3%  ETA 0s\n'
+    'step 100/100  loss 1.2346  probe 45.7%  1,234 img/s  input 3%  ETA 0s\n'
   )
 
 
@@ -78,10 +58,50 @@ def test_a_terminal_has_one_line_that_is_rewritten(tmp_path, clock):
   screen.progress(2, 2, {'total_loss': 1.0} | waiting, 10, 0)
   clear = '\r\033[K'
   assert stream.getvalue() == (
-    f'{clear}step 1/2  loss 2.0000  10 images/s  input 50%  ETA 5s'
+    f'{clear}step 1/2  loss 2.0000  10 img/s  input 50%  ETA 5s'
     f'{clear}a note\n'
-    f'{clear}step 2/2  loss 1.0000  10 images/s  input 50%  ETA 0s\n'
+    f'{clear}step 2/2  loss 1.0000  10 img/s  input 50%  ETA 0s\n'
   )
+
+
+# The longest line that a run on ImageNet has.
+LONG = {
+  'step': 1_251_234,
+  'total': 1_252_000,
+  'metrics': {
+    'total_loss': 12.34567,
+    'supervised_acc': 0.7123,
+    'input_wait': 1.0,
+  },
+  'rate': 12_345.6,
+  'eta': 10 * 86400 + 3 * 3600,
+  'epochs': (3999.4, 4000.0),
+}
+
+
+@pytest.mark.parametrize(
+  'columns, line',
+  [
+    (160, 'step 1,251,234/1,252,000  epoch 3999.4/4000  loss 12.3457  '
+     'probe 71.2%  12,346 img/s  input 100%  ETA 10d03h'),
+    (80, 'step 1,251,234/1,252,000  loss 12.3457  probe 71.2%  '
+     '12,346 img/s  ETA 10d03h'),
+    (60, 'step 1,251,234/1,252,000  loss 12.3457  ETA 10d03h'),
+    (40, 'step 1,251,234/1,252,000  ETA 10d03h'),
+  ],
+)  # fmt: skip
+def test_a_progress_line_never_wraps(tmp_path, monkeypatch, columns, line):
+  monkeypatch.setattr(progress, 'width', lambda stream: columns)
+  screen = Monitor(str(tmp_path), stream=(stream := Terminal()))
+  screen.progress(**LONG)
+  assert stream.getvalue() == f'\r\033[K{line}'
+  assert len(line) < columns
+
+
+def test_the_line_of_one_of_many_runs_says_which(tmp_path):
+  screen = Monitor(str(tmp_path), stream=(stream := Terminal()), title='3 of 9')
+  screen.progress(1, 2, {'total_loss': 2.0})
+  assert stream.getvalue() == '\r\033[K3 of 9  step 1/2  loss 2.0000'
 
 
 def events(folder):
