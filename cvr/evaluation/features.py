@@ -14,6 +14,7 @@ from cvr.configs import config, derived
 from cvr.data import batches, sources
 from cvr.evaluation.corruptions import corruptions
 from cvr.numerics import randomness
+from cvr.training import progress
 
 _SHARD = 20_000  # Examples in a file of features.
 
@@ -43,6 +44,14 @@ class Look(NamedTuple):
 def central(cfg):
   """-> the Look of the evaluation."""
   return Look(derived.eval_crop(cfg))
+
+
+def title(info, look):
+  """A split and the Look at it, for messages."""
+  name = f'{info.name}, {info.split}'
+  if look.corruption:
+    return f'{name}: {look.corruption} {look.severity}'
+  return f'{name}: random crops, {look.random}' if look.random else name
 
 
 # What to do where a network gives features that are not finite.
@@ -145,10 +154,13 @@ def make_read(cfg, strategy, state):
   def read(info, look=None):
     look = look or central(cfg)
     source = eval_input(info, cfg.image_size, cfg.eval_batch_size, look)
-    with sources.explained(info):
+    job = progress.Job(title(info, look), info.num_examples, 'images')
+    with sources.explained(info), job:
       for batch in strategy.distribute_datasets_from_function(source):
         rows = {name: numbers(value) for name, value in embed(batch).items()}
-        yield _in_order(info, rows)
+        rows = _in_order(info, rows)
+        yield rows
+        job.advance(len(rows['labels']))
 
   return read
 

@@ -10,6 +10,8 @@ from cvr.checkpoints import files, pretrained
 from cvr.configs import config, derived
 from cvr.data import sources
 from cvr.evaluation import features
+from cvr.numerics import replicas
+from cvr.training import progress
 
 _POLL_SECONDS = 5.0
 
@@ -32,6 +34,7 @@ def make_eval_step(method, probe, mean_std):
 
 def make_evaluator(cfg, strategy, state, info):
   """-> evaluate() -> metrics of the whole split; compiled once."""
+  chief = replicas.is_chief(strategy)
   recipe = derived.augmentation(cfg)
   step = make_eval_step(state.method, state.probe, recipe.mean_std)
 
@@ -45,9 +48,14 @@ def make_evaluator(cfg, strategy, state, info):
     source = features.eval_input(
       info, cfg.image_size, cfg.eval_batch_size, features.central(cfg)
     )
-    with sources.explained(info):
+    job = progress.Job(
+      f'{info.name}, {info.split}', info.num_examples, 'images', chief
+    )
+    with sources.explained(info), job:
       for batch in strategy.distribute_datasets_from_function(source):
-        sums += run(batch).numpy()
+        new = run(batch).numpy()
+        sums += new
+        job.advance(int(new[:2].sum()))
     images, bad, top_1, top_5 = sums
     if images + bad != info.num_examples or not images:
       raise sources.DataError(

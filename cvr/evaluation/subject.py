@@ -103,18 +103,20 @@ class Subject(NamedTuple):
     good = rows['labels'] >= 0  # What cannot be decoded has the label -1.
     if not good.any():
       raise sources.DataError(
-        f'{title(info, look)}: no image that can be decoded has a label.'
+        f'{features.title(info, look)}: no image that can be decoded has a '
+        'label.'
       )
     rows = {k: v[good] for k, v in rows.items()} if not good.all() else rows
     if not np.isfinite(rows['representation']).all():
-      raise features.not_finite(title(info, look))
+      raise features.not_finite(features.title(info, look))
     return rows
 
   def _read_rows(self, info, look, names):
     """Yields {name: rows} of a split, in pieces."""
     # Corruptions take 75 passes. Logits in float16 could change their maximum.
     half = ('representation',) if look.corruption else ()
-    self.say(f'Features of {info.num_examples:,} images of {title(info, look)}')
+    name = features.title(info, look)
+    self.say(f'Features of {info.num_examples:,} images of {name}')
     done, bad = 0, []
     for piece in self.read(info, look):
       done += len(piece['labels'])
@@ -168,14 +170,6 @@ class Subject(NamedTuple):
     if probe.dense.units != len(names) or (own and tuple(own) != tuple(names)):
       return 'the probe of the checkpoint has other classes'
     return ''
-
-
-def title(info, look):
-  """A split and the Look at it, for messages."""
-  name = f'{info.name}, {info.split}'
-  if look.corruption:
-    return f'{name}: {look.corruption} {look.severity}'
-  return f'{name}: random crops, {look.random}' if look.random else name
 
 
 def accuracy(suite, name, info, rows, scores, protocol, metric='top_1'):

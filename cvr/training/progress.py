@@ -43,7 +43,7 @@ def fitted(parts, columns, title=''):
   """(rank, text) in their order -> one line of fewer than `columns`.
 
   Parts of a low rank are taken first, one that does not fit is left out. The
-  title stands in front of them, cut to the room that is left.
+  title stands in front of them; its end stays where there is not room for all.
   """
   room, taken = columns - 1 - min(len(title), _TITLE), set()
   for place in sorted(range(len(parts)), key=lambda i: parts[i][0]):
@@ -54,7 +54,7 @@ def fitted(parts, columns, title=''):
   texts = [text for i, (_, text) in enumerate(parts) if i in taken]
   room = columns - 1 - len('  '.join(['', *texts]))
   if title and len(title) > room:
-    title = f'{title[: room - 3]}...'
+    title = f'...{title[3 - room :]}'
   return '  '.join([title] * bool(title) + texts)
 
 

@@ -1,5 +1,6 @@
 """How an encoder is shown a split: central, random, and corrupted images."""
 
+import itertools
 import types
 
 import numpy as np
@@ -13,6 +14,7 @@ from cvr.evaluation import features, online
 from cvr.evaluation.corruptions import corruptions
 from cvr.evaluation.features import Look
 from cvr.numerics import randomness
+from cvr.training import progress
 from small_data import write
 
 SIZE = 16
@@ -132,6 +134,26 @@ def test_the_probe_is_scored_on_the_same_images(tmp_path, typed, accuracy):
   strategy = tf.distribute.get_strategy()
   evaluate = online.make_evaluator(cfg, strategy, state, info)
   assert evaluate()['eval/label_top_1_accuracy'] == accuracy
+
+
+def test_reading_is_shown_while_it_runs(info, monkeypatch, capsys):
+  minutes = itertools.count(0, 60)
+  clock = types.SimpleNamespace(monotonic=lambda: float(next(minutes)))
+  monkeypatch.setattr(progress, 'time', clock)
+  cfg = Config(image_size=SIZE, eval_batch_size=4)
+  state = types.SimpleNamespace(method=Seeing(), probe=None)
+  read = features.make_read(cfg, tf.distribute.get_strategy(), state)
+  look = Look(0.875, corruption='fog', severity=3)
+  features.read_all(read, info, look)
+  lines = capsys.readouterr().out.splitlines()
+  assert [line.split('  ')[1] for line in lines] == [
+    '4/9 images',
+    '8/9 images',
+    '9/9 images',
+  ]
+  # Of a long title the end stays.
+  assert lines[0].startswith('...') and ', val: fog 3  ' in lines[0]
+  assert 'ETA' in lines[1] and all(len(line) < 80 for line in lines)
 
 
 def test_random_crops_are_of_the_pass_and_the_image_alone(info):

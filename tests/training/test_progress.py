@@ -92,10 +92,10 @@ def test_the_least_important_parts_make_room(columns, line):
   [
     (80, 'Features of a data set, test  step 10  epoch 2  loss 1.5  ETA 9s'),
     (65, 'Features of a data set, test  step 10  epoch 2  loss 1.5  ETA 9s'),
-    (64, 'Features of a data set, ...  step 10  epoch 2  loss 1.5  ETA 9s'),
-    (57, 'Features of a dat...  step 10  epoch 2  loss 1.5  ETA 9s'),
+    (64, '...ures of a data set, test  step 10  epoch 2  loss 1.5  ETA 9s'),
+    (57, '... a data set, test  step 10  epoch 2  loss 1.5  ETA 9s'),
     (56, 'Features of a data set, test  step 10  loss 1.5  ETA 9s'),
-    (21, 'Features of a dat...'),
+    (21, '... a data set, test'),
   ],
 )
 def test_a_title_is_cut_to_the_room_that_is_left(columns, line):

@@ -132,7 +132,7 @@ def settings_of(cfg, trial, checkpoint, folder):
   return config.from_dict(of_the_encoder(current) | around | _COMMON | own)
 
 
-def _trained(cfg, strategy, info, say):
+def _trained(cfg, strategy, info, say, title):
   """Starts or resumes a finetuning run and completes it -> State."""
   record = {
     'config': config.to_dict(cfg),
@@ -140,7 +140,8 @@ def _trained(cfg, strategy, info, say):
     'num_examples': info.num_examples,
   }
   say(f'Training in {cfg.model_dir}')
-  state, _ = train.train(cfg, strategy, info, record, Monitor(cfg.model_dir))
+  monitor = Monitor(cfg.model_dir, title=title)
+  state, _ = train.train(cfg, strategy, info, record, monitor)
   return state
 
 
@@ -170,10 +171,11 @@ def _merged(make, others):
   return {k: v for part in parts for k, v in part.items()}
 
 
-def outcome(subject, trial, fitted, others):
+def outcome(subject, trial, fitted, others, title=''):
   """Predictions of a trial: {name: classes, name_labels, name_ids: [n]}.
 
-  fitted: the split to train on; others: {name: DatasetInfo} to predict on.
+  fitted: the split to train on; others: {name: DatasetInfo} to predict on;
+  title: of the progress line.
   Trained once, then read from the subject's store.
   """
   settings = config.to_dict(settings_of(subject.cfg, trial, '', ''))
@@ -187,7 +189,7 @@ def outcome(subject, trial, fitted, others):
   def make():
     cfg = settings_of(subject.cfg, trial, subject.path, folder)
     try:
-      state = _trained(cfg, subject.strategy, fitted, subject.say)
+      state = _trained(cfg, subject.strategy, fitted, subject.say, title)
     except loop.NonFinite as error:
       subject.say(f'{error} It counts as wrong everywhere.')
       yield _merged(_diverged, others)
@@ -227,8 +229,9 @@ def chosen(subject, grid, task):
   if task.refitted is task.fitted:
     others['test'] = task.test  # So that the best need not be trained again.
   values = []
-  for trial in grid:
-    rows = outcome(subject, trial, task.fitted, others)
+  for number, trial in enumerate(grid, 1):
+    title = f'trial {number}/{len(grid)}'
+    rows = outcome(subject, trial, task.fitted, others, title)
     values.append(float(task.measure(rows['held'], rows['held_labels'])))
   return grid[values.index(max(values))], values
 

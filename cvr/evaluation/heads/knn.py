@@ -4,6 +4,7 @@ import numpy as np
 import tensorflow as tf
 
 from cvr.evaluation.features import unit
+from cvr.training import progress
 
 KS = (10, 20, 100, 200)
 TEMPERATURES = (0.07, 0.1)
@@ -44,7 +45,8 @@ def predictions(
   settings = [(k, temperature) for k in ks for temperature in temperatures]
   classes = {setting: np.zeros(len(queries), np.int64) for setting in settings}
   train = tf.constant(unit(np.asarray(train, np.float32)))
-  for start in range(0, len(queries), _QUERIES):
+  starts = range(0, len(queries), _QUERIES)
+  for start in progress.over(starts, 'Neighbours', len(starts), 'batches'):
     rows = slice(start, start + _QUERIES)
     some = tf.constant(unit(np.asarray(queries[rows], np.float32)))
     near = _nearest(some, train, ks[-1])

@@ -14,6 +14,7 @@ import tensorflow as tf
 from cvr.data import subsets
 from cvr.evaluation import statistics
 from cvr.evaluation.heads import optimum
+from cvr.training import progress
 
 _CHUNK = 8192  # Rows at a time: logits of 1000 classes take 33 MB.
 _MOMENTUM = 0.9
@@ -141,7 +142,7 @@ def _fit(passes, labels, num_classes, batch, epochs, seed, rows, rates):
   dim = passes[0].shape[1]
   step, kernel, bias = _make_step(dim, num_classes, len(rates))
   in_epoch = len(rows) // batch
-  for epoch in range(epochs):
+  for epoch in progress.over(range(epochs), 'SGD', epochs, 'epochs'):
     features = passes[epoch % len(passes)]
     order = np.random.default_rng([seed, epoch]).permutation(rows)
     for i in range(in_epoch):
@@ -260,7 +261,9 @@ def logistic_path(train, validation, metric, num_classes, refit=True):
   labels = _checked(labels, num_classes)
   n = len(train[1])
   values, fits, best = [], [], None
-  for l2, head, fit in _path(features[:n], labels[:n], num_classes):
+  path = _path(features[:n], labels[:n], num_classes)
+  path = progress.over(path, 'Values of l2', len(L2_GRID), 'fits')
+  for l2, head, fit in path:
     values.append(_measured(metric, head, features[n:], labels[n:]))
     fits.append(fit)
     if best is None or values[-1] > best[0]:

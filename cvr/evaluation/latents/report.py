@@ -9,6 +9,8 @@ import importlib
 
 import numpy as np
 
+from cvr.training import progress
+
 # The number of bits that suffices for CIFAR-10 on the StochCon poster.
 _FEW = 11
 # Distinct for readers with and without colour vision (Okabe and Ito).
@@ -68,7 +70,7 @@ def forest_curve(train, test, counts, seed=0, trees=100):
   metrics = _needs('sklearn.metrics', 'quickstart')
   order = ranking(*train, seed, trees)
   curve = []
-  for count in counts:
+  for count in progress.over(counts, 'Forests', len(counts), 'sizes'):
     # In their original order: with all bits it is the forest that ranked them.
     best = np.sort(order[:count])
     forest = fitted(train[0][:, best], train[1], seed, trees)

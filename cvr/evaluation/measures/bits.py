@@ -2,6 +2,8 @@
 
 import numpy as np
 
+from cvr.training import progress
+
 # Half the range of the uniform quantiser with the least squared error on a
 # normal variable, in standard deviations (Max, 1960), by its bits.
 _HALF_RANGES = {1: 1.59577, 2: 1.99137, 4: 2.68160, 8: 3.93759}
@@ -87,7 +89,7 @@ def curve(train, test, fit, grid=None, uncompressed=None):
   grid = plans(d) if grid is None else grid
   basis = pca(features) if any(dims < d for dims, _ in grid) else None
   rows = []
-  for dims, bits in grid:
+  for dims, bits in progress.over(grid, 'Fewer bits', len(grid), 'fits'):
     kept, of_test = _compressed(features, test_features, basis, dims, bits)
     whole = (dims, bits) == (d, _FLOAT) and uncompressed
     classify = uncompressed if whole else fit(kept, labels)

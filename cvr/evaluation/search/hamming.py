@@ -11,6 +11,8 @@ from typing import NamedTuple
 
 import numpy as np
 
+from cvr.training import progress
+
 _WORD = np.dtype('<u8')
 # Codes at a time: their words stay in the cache from query to query.
 _BLOCK = 16384
@@ -216,7 +218,8 @@ def recall(index, floats, k, sample, seed):
   _, neighbours = _nearest(index, index.words[:, rows], k + 1)
   shared = 0
   # Not all queries at once: cosines of a million rows take 4 MB for each.
-  for start in range(0, len(rows), 32):
+  starts = range(0, len(rows), 32)
+  for start in progress.over(starts, 'Recall', len(starts), 'batches'):
     own, by_bits = (x[start : start + 32] for x in (rows, neighbours))
     cosines = (floats[own] / norms[own, None]) @ floats.T
     cosines /= norms

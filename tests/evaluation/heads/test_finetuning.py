@@ -96,10 +96,11 @@ def test_of_a_grid_the_best_on_held_out_images_is_chosen(monkeypatch):
   grid = [Trial(4, rate) for rate in (0.1, 0.2, 0.3)]
   labels = np.array([0, 1, 1, 0])
   answers = {0.1: [0, 0, 0, 0], 0.2: [0, 1, 1, 1], 0.3: [1, 1, 1, 0]}
-  asked = []
+  asked, titles = [], []
 
-  def outcome(subject, trial, fitted, others):
+  def outcome(subject, trial, fitted, others, title):
     asked.append((fitted, others))
+    titles.append(title)
     return {'held': np.array(answers[trial.rate]), 'held_labels': labels}
 
   monkeypatch.setattr(finetuning, 'outcome', outcome)
@@ -108,6 +109,7 @@ def test_of_a_grid_the_best_on_held_out_images_is_chosen(monkeypatch):
   assert trial == grid[1]  # The first of two equals.
   assert reached == [0.5, 0.75, 0.75]
   assert asked == [('few', {'held': 'images'})] * 3
+  assert titles == ['trial 1/3', 'trial 2/3', 'trial 3/3']
   assert finetuning.chosen(None, grid[:1], task)[1] == []
   assert len(asked) == 3
   # What is trained on the same images is tested by the way.
@@ -122,7 +124,7 @@ def test_the_test_split_chooses_no_trial(monkeypatch, refitted):
   labels = np.array([0, 1, 1, 0])
   right = {0.1: (2, 2), 0.2: (4, 0), 0.3: (0, 4)}  # held-out, test
 
-  def outcome(subject, trial, fitted, others):
+  def outcome(subject, trial, fitted, others, title=''):
     made = {}
     for name, split in others.items():
       count = right[trial.rate][split == 'test']
