@@ -231,11 +231,16 @@ def _values(prefix):
 def _metrics(folder):
   """The rows of metrics.jsonl, without what a clock says."""
   lines = pathlib.Path(folder, 'metrics.jsonl').read_text().splitlines()
-  clocks = ('images_per_second', 'input_wait')
-  return [
-    {k: v for k, v in json.loads(line).items() if k not in clocks}
-    for line in lines
-  ]
+  clocks = ('train/images_per_second', 'train/input_wait')
+  rows = [{_tag(k): v for k, v in json.loads(line).items()} for line in lines]
+  return [{k: v for k, v in row.items() if k not in clocks} for row in rows]
+
+
+def _tag(name):
+  """The tag of a metric, which trees before 2026-12 wrote without `train/`."""
+  name = {'ceb_beta': 'ceb_beta_log'}.get(name, name)
+  whole = '/' in name or name in ('step', 'learning_rate')
+  return name if whole else f'train/{name}'
 
 
 def _largest_difference(ours, theirs):

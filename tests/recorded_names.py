@@ -20,7 +20,7 @@ def tensors(method):
 
 
 def step_metrics(method):
-  """Those that a train step reports: the others are of the held-out pairs."""
+  """The tags that a train step reports: the others are of held-out pairs."""
   names = sections()['every method'] | sections()[f'{method}: metrics']
   watched = ('information/', 'health/')
   return {n for n in names - {'step'} if not n.startswith(watched)}

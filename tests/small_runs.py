@@ -1,5 +1,7 @@
 """Runs of the program in small, and whether two left the same."""
 
+import glob
+import os
 import pathlib
 
 import numpy as np
@@ -38,6 +40,16 @@ def flags(images, model_dir, *more):
     '--health_pairs=0',  # It takes long to trace.
     *more,
   ]
+
+
+def events(folder):
+  """(tag, step) -> value of every scalar in a directory's event files."""
+  found = {}
+  for path in glob.glob(os.path.join(folder, 'events.*')):
+    for event in tf.compat.v1.train.summary_iterator(path):
+      for value in event.summary.value:
+        found[value.tag, event.step] = float(tf.make_ndarray(value.tensor))
+  return found
 
 
 RECORD = 'record/.ATTRIBUTES/py_state'

@@ -145,7 +145,7 @@ def by_sigkill(runs):
 def losses(model_dir):
   """step -> loss, of which the later row counts."""
   rows = (model_dir / 'metrics.jsonl').read_text().splitlines()
-  return {row['step']: row['total_loss'] for row in map(json.loads, rows)}
+  return {row['step']: row['train/total_loss'] for row in map(json.loads, rows)}
 
 
 def examples(runs):

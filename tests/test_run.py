@@ -16,7 +16,7 @@ from cvr.configs.config import Config
 from cvr.training import health
 from cvr.training import start as starting
 from processes import worker
-from small_runs import C_BYOL, QUICK, ROOT, WATCH, flags, tensors
+from small_runs import C_BYOL, QUICK, ROOT, WATCH, events, flags, tensors
 
 pytestmark = pytest.mark.usefixtures('tiny_encoder')
 
@@ -58,14 +58,19 @@ def test_train_evaluate_and_what_is_left(images, tmp_path, capsys):
   rows = [json.loads(row) for row in rows]
   assert [row['step'] for row in rows] == [3, 6, 6]
   for name in (
-    'byol_loss', 'contrast_loss', 'i_xzx_y', 'i_yzy_x', 'h_e_zx_x',
-    'h_b_zx_y', 'ema_alpha', 'supervised_loss', 'supervised_acc',
-    'learning_rate', 'weight_norm',
-    'grad_norm', 'ceb_beta', 'bad_images', 'images_per_second',
-    'input_wait', 'information/entropy', 'information/residual',
-    'health/feature_std',
+    'train/byol_loss', 'train/contrast_loss', 'train/i_xzx_y',
+    'train/i_yzy_x', 'train/h_e_zx_x', 'train/h_b_zx_y', 'train/ema_alpha',
+    'train/supervised_loss', 'train/supervised_acc', 'learning_rate',
+    'train/weight_norm', 'train/grad_norm', 'train/ceb_beta_log',
+    'train/bad_images', 'train/images_per_second', 'train/input_wait',
+    'information/entropy', 'information/residual', 'health/feature_std',
   ):  # fmt: skip
     assert np.isfinite(rows[0][name]), name
+  # TensorBoard has the same numbers under the same names.
+  written = {
+    (name, row['step']) for row in rows for name in row.keys() - {'step'}
+  }
+  assert events(tmp_path).keys() == written
   # A second command evaluates, without a flag about the architecture.
   again = ['run.py', '--mode=eval', f'--model_dir={tmp_path}']
   assert run.main(again) == 0
@@ -124,7 +129,7 @@ def test_two_workers_train_and_resume_as_one_process_does(
   def losses(model_dir):
     rows = (model_dir / 'metrics.jsonl').read_text().splitlines()
     return {
-      r['step']: (r['total_loss'], r['information/infonce_bound'])
+      r['step']: (r['train/total_loss'], r['information/infonce_bound'])
       for r in map(json.loads, rows)
     }
 

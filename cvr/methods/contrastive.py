@@ -129,7 +129,7 @@ class CSimCLR(Siamese):
       'i_x_zy': tf.reduce_mean(second.relevant),
       'h_e_zx_x': -tf.reduce_mean(first.log_e),
       'h_b_zx_y': -tf.reduce_mean(first.log_b),
-      'ceb_beta': beta,
+      'ceb_beta_log': beta,
     }
     features = self.features(embeddings)
     return Output(tf.reduce_mean(first.loss + second.loss), metrics, features)

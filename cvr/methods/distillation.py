@@ -170,7 +170,7 @@ class CBYOL(BYOL):
     regression, metrics = self.regression(embeddings, step)
     beta = self.beta(step)
     metrics |= {
-      'ceb_beta': beta,
+      'ceb_beta_log': beta,
       'i_xzx_y': rate[0],
       'i_yzy_x': rate[1],
       'h_e_zx_x': -tf.reduce_mean(log_e[0]),

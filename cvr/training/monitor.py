@@ -8,11 +8,10 @@ import tensorflow as tf
 from cvr.checkpoints import files
 from cvr.training import progress
 
-# Published tags for the numbers of a summary; the rest is train/<name>.
-_TAGS = {
-  'learning_rate': 'learning_rate',
-  'ceb_beta': 'train/ceb_beta_log',
-}
+
+def tag(name):
+  """The name of a metric for readers: its published tag, where it has one."""
+  return name if '/' in name or name == 'learning_rate' else f'train/{name}'
 
 
 class Monitor:
@@ -35,15 +34,14 @@ class Monitor:
     """The means since the last summary: TensorBoard and metrics.jsonl."""
     if not self.chief:
       return
+    row = {tag(name): float(value) for name, value in metrics.items()}
     if not self._writer:
       self._writer = tf.summary.create_file_writer(self.model_dir)
     with self._writer.as_default():
-      for name, value in metrics.items():
-        tag = _TAGS.get(name, name if '/' in name else f'train/{name}')
-        tf.summary.scalar(tag, value, step=step)
-    row = {'step': step} | {k: float(v) for k, v in metrics.items()}
+      for name, value in row.items():
+        tf.summary.scalar(name, value, step=step)
     with tf.io.gfile.GFile(self._path('metrics.jsonl'), 'a') as file:
-      file.write(json.dumps(row) + '\n')
+      file.write(json.dumps({'step': step} | row) + '\n')
 
   def progress(self, step, total, metrics, rate=None, eta=None, epochs=None):
     """Step, epoch, loss, probe accuracy, images/s, time waited for them, ETA.

@@ -1,15 +1,14 @@
 """What a run tells people, read back from where people read it."""
 
-import glob
 import io
 import json
-import os
 
 import pytest
 import tensorflow as tf
 
 from cvr.training import progress
 from cvr.training.monitor import Monitor
+from small_runs import events
 
 
 class Terminal(io.StringIO):
@@ -104,16 +103,6 @@ def test_the_line_of_one_of_many_runs_says_which(tmp_path):
   assert stream.getvalue() == '\r\033[K3 of 9  step 1/2  loss 2.0000'
 
 
-def events(folder):
-  """(tag, step) -> value of every scalar in a directory's event files."""
-  found = {}
-  for path in glob.glob(os.path.join(folder, 'events.*')):
-    for event in tf.compat.v1.train.summary_iterator(path):
-      for value in event.summary.value:
-        found[value.tag, event.step] = float(tf.make_ndarray(value.tensor))
-  return found
-
-
 def test_tensorboard_has_the_published_tags(tmp_path):
   tags = {
     'total_loss': 'train/total_loss',
@@ -125,7 +114,7 @@ def test_tensorboard_has_the_published_tags(tmp_path):
     'supervised_acc': 'train/supervised_acc',
     'byol_loss': 'train/byol_loss',
     'ema_alpha': 'train/ema_alpha',
-    'ceb_beta': 'train/ceb_beta_log',
+    'ceb_beta_log': 'train/ceb_beta_log',
     'learning_rate': 'learning_rate',
     'eval/label_top_1_accuracy': 'eval/label_top_1_accuracy',
     'eval/label_top_5_accuracy': 'eval/label_top_5_accuracy',
@@ -138,10 +127,17 @@ def test_tensorboard_has_the_published_tags(tmp_path):
     board.summary(step, values)
     expected |= {(tags[name], step): value for name, value in values.items()}
   assert events(tmp_path) == expected
+  lines = (tmp_path / 'metrics.jsonl').read_text().splitlines()
+  rows = map(json.loads, lines)
+  assert expected == {
+    (name, row['step']): row[name]
+    for row in rows
+    for name in row.keys() - {'step'}
+  }
 
 
 def test_metrics_jsonl_goes_on_where_it_was(tmp_path):
-  rows = [{'step': s, 'total_loss': 1 / s, 'ceb_beta': 0.5} for s in (3, 7, 9)]
+  rows = [{'step': s, 'total_loss': 1 / s, 'health/x': 0.5} for s in (3, 7, 9)]
   for part in (rows[:2], rows[2:]):
     log = Monitor(str(tmp_path))
     for row in part:
@@ -151,6 +147,9 @@ def test_metrics_jsonl_goes_on_where_it_was(tmp_path):
   found = [json.loads(line) for line in lines]
   assert [row['step'] for row in found] == [3, 7, 9]
   for row, wanted in zip(found, rows, strict=True):
+    wanted = {
+      name.replace('total', 'train/total'): wanted[name] for name in wanted
+    }
     assert row == pytest.approx(wanted, rel=1e-7)
 
 
