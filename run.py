@@ -81,7 +81,7 @@ def _locked(folder, monitor):
 
 def _train(cfg, argv, strategy, monitor):
   from cvr.evaluation import online
-  from cvr.training import start, train
+  from cvr.training import closing, start, train
 
   with _locked(cfg.model_dir, monitor):
     cfg = start.with_stored_depth(cfg)
@@ -93,6 +93,9 @@ def _train(cfg, argv, strategy, monitor):
     if cfg.mode == 'train_then_eval' and state.probe:
       online.evaluate_state(cfg, strategy, state, total, monitor)
     monitor.say(f'Done: {total} steps in {cfg.model_dir}')
+    if monitor.chief:
+      labelled = bool(info.class_names)
+      monitor.say('\n'.join(closing.lines(cfg, argv, total, labelled)))
 
 
 def _read(cfg, strategy, monitor):

@@ -651,9 +651,14 @@ def follow(tmp_path, monkeypatch):
   def read(*args):
     values = parts[0].values() | parts[1].values()
     top = {f'eval/label_top_{k}_accuracy': 0.0 for k in (1, 5)}
-    return top | {'eval/bad_images': 0.0, 'values': values}
+    return top | {
+      'eval/images': 1.0,
+      'eval/bad_images': 0.0,
+      'values': values,
+    }
 
-  monkeypatch.setattr(sources, 'describe', lambda *args, **more: None)
+  info = types.SimpleNamespace(cluster='')
+  monkeypatch.setattr(sources, 'describe', lambda *args, **more: info)
   monkeypatch.setattr(online, 'make_evaluator', lambda *args: read)
   cfg = types.SimpleNamespace(model_dir=str(tmp_path / 'run'))
   cfg.dataset = cfg.data_dir = cfg.eval_split = ''

@@ -9,34 +9,39 @@ import objectives
 from cvr.checkpoints import files, pretrained
 from cvr.configs import config, derived
 from cvr.data import sources
-from cvr.evaluation import features
+from cvr.evaluation import features, statistics
 from cvr.numerics import replicas
 from cvr.training import progress
 
 _POLL_SECONDS = 5.0
+_TOP = 5
 
 
 def make_eval_step(method, probe, mean_std):
-  """-> eval_step(batch) -> this replica's sums: images, bad, top-1, top-5."""
+  """-> eval_step(batch) -> this replica's sums: bad images, then for each class
+  its images, those that are right, and those whose label is among the first 5.
+  """
 
   def eval_step(batch):
     images = features.prepared(batch, mean_std)
     logits = probe(method.probed(method.embed(images)))
     mask, labels = batch['mask'], batch['label']
-    sums = [mask, tf.cast(batch['bad'], tf.float32)]
-    for k in (1, min(5, logits.shape[-1])):
+    classes, counted = logits.shape[-1], [mask]
+    for k in (1, min(_TOP, classes)):
       hit = tf.math.in_top_k(labels, logits, k)
-      sums.append(mask * tf.cast(hit, tf.float32))
-    return tf.stack([tf.reduce_sum(x) for x in sums])
+      counted.append(mask * tf.cast(hit, tf.float32))
+    sums = [tf.math.unsorted_segment_sum(x, labels, classes) for x in counted]
+    bad = tf.reduce_sum(tf.cast(batch['bad'], tf.float32))
+    return tf.concat([bad[None], *sums], 0)
 
   return eval_step
 
 
 def make_evaluator(cfg, strategy, state, info):
   """-> evaluate() -> metrics of the whole split; compiled once."""
-  chief = replicas.is_chief(strategy)
   recipe = derived.augmentation(cfg)
   step = make_eval_step(state.method, state.probe, recipe.mean_std)
+  classes, chief = state.probe.dense.units, replicas.is_chief(strategy)
 
   @tf.function
   def run(batch):
@@ -44,7 +49,7 @@ def make_evaluator(cfg, strategy, state, info):
     return strategy.reduce(tf.distribute.ReduceOp.SUM, sums, axis=None)
 
   def evaluate():
-    sums = np.zeros(4)
+    sums = np.zeros(1 + 3 * classes)
     source = features.eval_input(
       info, cfg.image_size, cfg.eval_batch_size, features.central(cfg)
     )
@@ -55,37 +60,68 @@ def make_evaluator(cfg, strategy, state, info):
       for batch in strategy.distribute_datasets_from_function(source):
         new = run(batch).numpy()
         sums += new
-        job.advance(int(new[:2].sum()))
-    images, bad, top_1, top_5 = sums
-    if images + bad != info.num_examples or not images:
-      raise sources.DataError(
-        f'--eval_split={cfg.eval_split}: {images:.0f} images read, '
-        f'{info.num_examples} expected. Is a file of the data set missing?'
-      )
+        job.advance(int(new[: 1 + classes].sum()))
+    bad, (images, *right) = sums[0], sums[1:].reshape(3, classes)
+    _check_count(cfg, info, images.sum(), bad)
     kernel = state.probe.trainable_variables[:1]
     penalty = cfg.weight_decay * objectives.l2_loss(kernel)
-    return {
-      'eval/label_top_1_accuracy': float(top_1 / images),
-      'eval/label_top_5_accuracy': float(top_5 / images),
+    return accuracies(images, *right, bool(info.cluster)) | {
       'eval/regularization_loss': float(penalty),
-      'eval/images': float(images),
+      'eval/images': float(images.sum()),
       'eval/bad_images': float(bad),
     }
 
   return evaluate
 
 
-def _report(cfg, monitor, step, metrics):
-  """result.json, result_<step>.json, TensorBoard and a line."""
+def _check_count(cfg, info, images, bad):
+  if images + bad != info.num_examples or not images:
+    raise sources.DataError(
+      f'--eval_split={cfg.eval_split}: {images:.0f} images read, '
+      f'{info.num_examples} expected. Is a file of the data set missing?'
+    )
+
+
+def accuracies(images, top_1, top_5, clustered):
+  """Counts of each class [C] -> metrics: top-1 and its interval, top-5.
+
+  clustered: whether the images of a class are parts of one thing. Of five
+  classes or fewer the label is always among the first 5.
+  """
+  each = [[right, n - right] for right, n in zip(top_1, images, strict=True)]
+  scores = np.repeat([1.0, 0.0] * len(images), np.ravel(each).astype(int))
+  classes = np.repeat(np.arange(len(images)), images.astype(int))
+  found = statistics.interval(scores, clusters=classes if clustered else None)
+  metrics = {'eval/label_top_1_accuracy': found['value']}
+  if found['low'] is not None:
+    metrics['eval/label_top_1_low'] = found['low']
+    metrics['eval/label_top_1_high'] = found['high']
+  if len(images) > _TOP:
+    metrics['eval/label_top_5_accuracy'] = float(top_5.sum() / images.sum())
+  return metrics
+
+
+def _report(cfg, monitor, step, metrics, cluster):
+  """result.json, result_<step>.json, TensorBoard and lines."""
   result = metrics | {'global_step': float(step)}
   monitor.write_json('result.json', result)
   monitor.write_json(f'result_{step}.json', result)
   monitor.summary(step, metrics)
-  monitor.say(
-    f'step {step}: top-1 {100 * metrics["eval/label_top_1_accuracy"]:.2f}%  '
-    f'top-5 {100 * metrics["eval/label_top_5_accuracy"]:.2f}%  '
-    f'({cfg.dataset}, {cfg.eval_split})'
-  )
+  percent = {
+    name.removeprefix('eval/label_'): f'{100 * value:.2f}%'
+    for name, value in metrics.items()
+    if name.startswith('eval/label_')
+  }
+  line = f'step {step}: top-1 {percent["top_1_accuracy"]}'
+  if 'top_5_accuracy' in percent:
+    line += f'  top-5 {percent["top_5_accuracy"]}'
+  monitor.say(f'{line}  ({cfg.dataset}, {cfg.eval_split})')
+  if 'top_1_low' in percent:
+    over = f'{cluster}s' if cluster else f'{metrics["eval/images"]:,.0f} images'
+    monitor.say(
+      f'top-1 lies between {percent["top_1_low"]} and {percent["top_1_high"]}: '
+      f'95% interval over {over}'
+    )
   if metrics['eval/bad_images']:
     monitor.say(
       f'{metrics["eval/bad_images"]:,.0f} images of {cfg.eval_split} cannot be '
@@ -112,7 +148,7 @@ def evaluate_state(cfg, strategy, state, step, monitor):
       'train a new probe: --train_mode=finetune --fine_tune_after_block=4.'
     )
   evaluator = make_evaluator(cfg, strategy, state, info)
-  return _report(cfg, monitor, step, evaluator())
+  return _report(cfg, monitor, step, evaluator(), info.cluster)
 
 
 def follow(cfg, strategy, state, total, monitor, wait=time.sleep):
@@ -148,7 +184,7 @@ def follow(cfg, strategy, state, total, monitor, wait=time.sleep):
         raise
       monitor.say(f'ckpt-{step} was deleted while it was read; going on')
       continue
-    result = _report(cfg, monitor, step, evaluator())
+    result = _report(cfg, monitor, step, evaluator(), info.cluster)
     done = step
   return result
 

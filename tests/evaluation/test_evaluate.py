@@ -46,7 +46,7 @@ def test_heads_need_no_library(make_subject, monkeypatch):
   monkeypatch.setitem(sys.modules, 'sklearn.linear_model', None)
   subject, _ = make_subject(Encoder())
   assert values(evaluate._measured('linear', subject)).keys() == {
-    'online', 'online_5', 'sgd_simclr', 'sgd_byol', 'lbfgs'
+    'online', 'sgd_simclr', 'sgd_byol', 'lbfgs'
   }  # fmt: skip
 
 
@@ -80,7 +80,7 @@ def test_a_card_does_not_depend_on_batches_and_replicas(
   monkeypatch.setattr(variants, 'SEVERITIES', (3,))
   flags = ['--suite=linear,knn,robustness', '--corrupt=fog,gaussian_noise']
   first, rows = evaluated(model_dir, *flags, '--eval_batch_size=4')
-  assert len(first['numbers']) == 5 + 6 + 2 * 2 and not first['missing']
+  assert len(first['numbers']) == 4 + 6 + 2 * 2 and not first['missing']
   assert all(n['images'] == 7 for n in first['numbers'])
   ids = rows[next(k for k in rows if k.startswith('ids/'))]
   assert len(set(ids)) == 7

@@ -8,7 +8,10 @@ from cvr.evaluation.subject import Missing, accuracy, splits_of
 
 
 def _probe(subject, splits, test):
-  """Top-1 and top-5 of the stored probe, trained beside the encoder."""
+  """Top-1 of the stored probe, trained beside the encoder.
+
+  And top-5 of more than five classes: of fewer it is 100%.
+  """
   problem = subject.probe_problem(splits.train.class_names)
   if problem:
     yield Missing('linear', 'online', problem)
@@ -17,10 +20,10 @@ def _probe(subject, splits, test):
   order = np.argsort(-test['logits'], 1, kind='stable')
   hit = order == test['labels'][:, None]
   hit[np.isnan(test['logits']).any(1)] = False
-  for name, hits, metric in (
-    ('online', hit[:, 0], 'top_1'),
-    ('online_5', hit[:, :5].any(1), 'top_5'),
-  ):
+  numbers = [('online', hit[:, 0], 'top_1')]
+  if hit.shape[1] > 5:
+    numbers.append(('online_5', hit[:, :5].any(1), 'top_5'))
+  for name, hits, metric in numbers:
     yield accuracy('linear', name, splits.test, test, hits, protocol, metric)
 
 
