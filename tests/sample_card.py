@@ -111,8 +111,10 @@ def make(seed=0, skill=0.0, method='byol_ceb', images=IMAGES):
     'version': schema.VERSION,
     'checkpoint': {
       'path': f'runs/{method}/ckpt-100', 'hash': f'{seed:08x}', 'step': 100,
-      'method': method,
-      'settings': {'dataset': main, 'resnet_depth': 50, 'train_epochs': 1000},
+      'epochs': 7.8125, 'method': method,
+      'settings': {
+        'dataset': main, 'resnet_depth': 50, 'train_batch_size': 256,
+      },
     },
     'created': '2025-01-31T12:00:00+00:00',
     'versions': {'tensorflow': '2.17.0', 'numpy': '1.26.4'},

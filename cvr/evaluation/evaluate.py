@@ -50,6 +50,7 @@ def _empty_card(cfg, checkpoint, model):
       'path': checkpoint.path,
       'hash': model,
       'step': checkpoint.step,
+      **_epochs(cfg, checkpoint),
       'method': method,
       'settings': config.to_dict(cfg),
     },
@@ -61,6 +62,14 @@ def _empty_card(cfg, checkpoint, model):
     'numbers': [],
     'missing': [],
   }
+
+
+def _epochs(cfg, checkpoint):
+  """{epochs: how many were run}, where that is known."""
+  examples = checkpoint.record.get('num_examples')
+  if not examples:
+    return {}
+  return {'epochs': checkpoint.step * cfg.train_batch_size / examples}
 
 
 def _earlier(folder, model, say):

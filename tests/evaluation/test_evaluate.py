@@ -95,6 +95,15 @@ def test_a_card_does_not_depend_on_batches_and_replicas(
   for name, value in rows.items():
     np.testing.assert_array_equal(value, others[name])
   assert first['checkpoint']['hash'] == second['checkpoint']['hash']
+  # The batches of the evaluation say nothing of those of the training.
+  with open(f'{model_dir}/config.json') as file:
+    record = json.load(file)
+  assert first['checkpoint']['epochs'] == second['checkpoint']['epochs']
+  assert first['checkpoint']['epochs'] == (
+    first['checkpoint']['step']
+    * record['config']['train_batch_size']
+    / record['num_examples']
+  )
 
 
 def test_suites_share_features_and_a_card_keeps_what_was_done(

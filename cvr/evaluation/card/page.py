@@ -7,8 +7,8 @@ import os
 from cvr.evaluation.card import plots, references
 from cvr.evaluation.card.schema import SHARES
 
-_SETTINGS = """dataset image_size resnet_depth width_multiplier train_epochs
-  train_steps train_batch_size ceb_beta seed"""
+_SETTINGS = """dataset image_size resnet_depth width_multiplier
+  train_batch_size ceb_beta seed"""
 
 
 def shown(value, metric):
@@ -107,6 +107,9 @@ def _header(card):
   settings = checkpoint.get('settings', {})
   shown = {n: settings[n] for n in _SETTINGS.split() if n in settings}
   rows = [(n, checkpoint.get(n, '')) for n in ('path', 'hash', 'step')]
+  if 'epochs' in checkpoint:
+    # Not --train_epochs, of which --train_steps may have made more or fewer.
+    rows.append(('epochs', spelled(checkpoint['epochs'])))
   rows += [('trained with', _clauses(shown)), ('created', card.get('created'))]
   rows += [('versions', spelled(card.get('versions', {})))]
   title = f'# Evaluation of {checkpoint.get("method", "a checkpoint")}'

@@ -53,9 +53,10 @@ def test_the_page_says_what_was_evaluated_and_what_is_missing():
     '| path | runs/byol_ceb/ckpt-100 |',
     '| hash | 00000000 |',
     '| step | 100 |',
+    '| epochs | 7.812 |',
     '| created | 2025-01-31T12:00:00+00:00 |',
     '| versions | tensorflow 2.17.0, numpy 1.26.4 |',
-    'dataset: imagenet2012; resnet depth: 50; train epochs: 1000',
+    'dataset: imagenet2012; resnet depth: 50; train batch size: 256',
     '- transfer, birdsnap: TFDS has no Birdsnap: --transfer=birdsnap=folder:',
     'nothing about another seed of training',
   ):
