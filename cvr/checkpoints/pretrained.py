@@ -194,9 +194,12 @@ def load(path, names, method, probe=None, optimizer=None):
     items['probe'] = probe
   if optimizer:
     items['optimizer'] = optimizer
-  loaded, stored = saving.load_parts(path, **items)
-  what = ', '.join(names) or 'everything'
-  return f'Loaded {what} from {path} ({loaded} of {stored} tensors)'
+  loaded, left = saving.load_parts(path, **items)
+  line = f'Loaded {", ".join(names or items)} from {path}: {loaded} tensors'
+  if left:
+    rest = ', '.join(f'{n} of the {part}' for part, n in left.items())
+    line += f' (left there: {rest})'
+  return line
 
 
 def _load_released(path, names, method, probe, optimizer):

@@ -1,5 +1,6 @@
 """Checkpoints: save, restore, fall back."""
 
+import collections
 import contextlib
 import json
 import os
@@ -299,8 +300,17 @@ class Checkpoints:
     return None
 
 
+def _owner(name):
+  """The part of a state that a variable in a checkpoint belongs to."""
+  part, _, rest = name.partition('/')
+  if _SLOT in name:
+    return 'optimizer'
+  return rest.partition('/')[0] if part == 'method' else part
+
+
 def load_parts(path, **items):
-  """Restores parts of a checkpoint -> (tensors restored, tensors in the file).
+  """Restores parts of a checkpoint -> (how many tensors, {part: how many of it
+  are in the file and were left}).
 
   A part is an item, or each child of an item that is a tf.train.Checkpoint; it
   has to be in the file completely.
@@ -324,4 +334,6 @@ def load_parts(path, **items):
       f'{path} does not hold this architecture ({reason}). Give the '
       '--resnet_depth, --width_multiplier, ... it was trained with.'
     )
-  return len(_shapes(root)), len(saved)
+  ours = _shapes(root)
+  left = [n for n in saved if n.endswith(_VALUE) and n not in ours]
+  return len(ours), dict(sorted(collections.Counter(map(_owner, left)).items()))

@@ -253,14 +253,19 @@ def test_names_are_those_of_tensorflow(tmp_path, two_replicas):
     )
 
 
+# Three momenta, the counter and three settings.
+OPTIMIZER = {'optimizer': 7}
+
+
 def test_load_parts_restores_what_is_asked_for(tmp_path):
   path, saved = parts_run(tmp_path)
   encoder, projector, probe = Net(3), Net(2), Net(1)
   method = tf.train.Checkpoint(encoder=encoder)
-  saving.load_parts(path, method=method)
+  counts = saving.load_parts(path, method=method)
+  assert counts == (3, OPTIMIZER | {'projector': 2, 'probe': 1})
   assert_same(layers(encoder), layers(saved['method'].encoder))
   method = tf.train.Checkpoint(encoder=Net(3), projector=projector)
-  saving.load_parts(path, method=method, probe=probe)
+  assert saving.load_parts(path, method=method, probe=probe) == (6, OPTIMIZER)
   assert_same(layers(method.encoder), layers(saved['method'].encoder))
   assert_same(layers(projector), layers(saved['method'].projector))
   assert_same(layers(probe), layers(saved['probe']))
