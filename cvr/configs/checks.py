@@ -45,6 +45,7 @@ _MATTERS_WITH = {
   'lars_nesterov': ('optimizer', ('lars',)),
   'momentum_nesterov': ('optimizer', ('momentum',)),
   'final_learning_rate': ('learning_rate_schedule', ('cosine',)),
+  'profile_steps': ('mode', ('train', 'train_then_eval')),
 }
 
 # A flag -> (another one, the values of that with which the first has none).
@@ -109,6 +110,7 @@ def _check_run(cfg):
   if cfg.stop_on_collapse and not watching:
     why = 'needs --health_pairs and --train_summary_steps above 0'
     refuse('stop_on_collapse', True, why)
+  derived.profile_steps(cfg)
   if cfg.health_pairs == 1:
     refuse('health_pairs', 1, 'must be 0 or at least 2')
   if cfg.resume == 'must' and not cfg.model_dir:

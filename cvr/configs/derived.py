@@ -197,6 +197,18 @@ def numbers(text):
     return ()
 
 
+def profile_steps(cfg):
+  """--profile_steps -> (first, last), or () for none."""
+  steps = numbers(cfg.profile_steps)
+  whole = len(steps) == 2 and all(step == int(step) for step in steps)
+  if not cfg.profile_steps:
+    return ()
+  if not whole or not 0 <= steps[0] < steps[1]:
+    why = 'must be two steps, the smaller first, such as 10,20'
+    refuse('profile_steps', cfg.profile_steps, why)
+  return int(steps[0]), int(steps[1])
+
+
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Augmentation:
   """What stands between a decoded image and its views.

@@ -116,6 +116,9 @@ class Settings:
     'the command that prepares the data set is printed instead.')
   eval_name: str = opt('', "Suffix of the results' folder, to keep several "
     'evaluations.')
+  profile_steps: str = opt('', "Two steps such as '10,20': what devices and "
+    'host do between them is traced into profile/ of the run, for the profiler '
+    'of TensorBoard.')
   export_train_model: bool = opt(True, 'Accepted without effect: see '
     '--mode=export.')
   export_eval_model: bool = opt(True, 'Accepted without effect: see '

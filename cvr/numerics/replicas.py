@@ -5,6 +5,7 @@ every function does the obvious local thing, so that the rest of the code has
 one way of writing a step.
 """
 
+import contextlib
 import importlib.util
 import json
 import os
@@ -249,6 +250,16 @@ def num_workers(strategy):
 def num_hosts(strategy):
   """The number of machines that read input: workers, or hosts of a TPU pod."""
   return getattr(strategy.extended, 'num_hosts', num_workers(strategy))
+
+
+def gpu_memory():
+  """GiB that the fullest GPU of this process has held at most; None without."""
+  peaks = []
+  for i in range(len(tf.config.list_logical_devices('GPU'))):
+    # Not every allocator counts.
+    with contextlib.suppress(ValueError, tf.errors.OpError):
+      peaks.append(tf.config.experimental.get_memory_info(f'GPU:{i}')['peak'])
+  return max(peaks) / 2**30 if peaks else None
 
 
 def is_chief(strategy):

@@ -12,6 +12,7 @@ from typing import NamedTuple
 
 import tensorflow as tf
 
+from cvr.numerics import replicas
 from cvr.training.progress import Pace
 
 # Seconds between two looks at the host: stop signals, the progress line.
@@ -59,6 +60,8 @@ class Hooks(NamedTuple):
     resumes at that step calls it again: its checkpoint is from before.
   after_epoch: called with how many epochs are over, when the host next looks
     after the end of one, and with None at the end of the run.
+  at: {step: called without arguments once so many steps are done, before the
+    next}.
   """
 
   save: Callable
@@ -67,6 +70,7 @@ class Hooks(NamedTuple):
   watch: Callable | None = None
   on_epoch: Callable | None = None
   after_epoch: Callable | None = None
+  at: dict = {}
 
 
 def _clock(after):
@@ -187,6 +191,12 @@ def _share(waited, seconds):
   return {'input_wait': min(1.0, waited / seconds)}  # Two clocks may differ.
 
 
+def _memory():
+  """{gpu_memory: GiB}, where there is a GPU that counts."""
+  memory = replicas.gpu_memory()
+  return {} if memory is None else {'gpu_memory': memory}
+
+
 def _check_finite(step, metrics):
   """Raises NonFinite, with what to turn."""
   # The weights too: what a bad gradient did shows in the next loss only.
@@ -241,7 +251,13 @@ class _Fit:
     """The step at which the host has something to do, at the latest."""
     every = (self.span.summary_every, self.span.save_every)
     marks = [self.step - self.step % n + n for n in every if n]
+    marks += [step for step in self.hooks.at if step > self.step]
     return min(self.span.total, self.step + self.chunk, *marks)
+
+  def call_at(self):
+    """Calls what is to be called at this step."""
+    if self.step in self.hooks.at:
+      self.hooks.at[self.step]()
 
   def advance(self, steps, iterator, stop):
     """Runs a chunk -> whether any worker was asked to stop."""
@@ -259,7 +275,7 @@ class _Fit:
     if self.step - n > self.span.start:
       self.chunk = max(1, min(int(_LOOK_SECONDS / seconds), 2 * self.chunk))
     self.pace.reach(self.step)
-    self._show(metrics | _share(waited, seconds))
+    self._show(metrics | _share(waited, seconds) | _memory())
     return bool(asked)
 
   def _show(self, metrics):
@@ -283,7 +299,7 @@ class _Fit:
     means, monitor = self.means.take(), self.hooks.monitor
     seconds, waited = means.pop('seconds'), means.pop('waited')
     means['images_per_second'] = self.span.batch / seconds
-    means |= _share(waited, seconds)
+    means |= _share(waited, seconds) | _memory()
     watch = self.hooks.watch
     observed = watch(self.step, means) if watch else Observation()
     for line in observed.lines:
@@ -322,8 +338,10 @@ def fit(steps, iterator, span, hooks):
   """
   run = _Fit(span, hooks)
   with _StopSignal() as stop:
+    run.call_at()
     while run.step < span.total:
       asked = run.advance(steps, iterator, stop)
+      run.call_at()
       collapsed = run.summarise()
       run.end_epoch(asked or collapsed)
       run.save(asked, collapsed, stop)

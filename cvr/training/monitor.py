@@ -44,7 +44,8 @@ class Monitor:
       file.write(json.dumps({'step': step} | row) + '\n')
 
   def progress(self, step, total, metrics, rate=None, eta=None, epochs=None):
-    """Step, epoch, loss, probe accuracy, images/s, time waited for them, ETA.
+    """Step, epoch, loss, probe accuracy, images/s, time waited for them, the
+    memory of a GPU, ETA.
 
     rate: images a second; eta: seconds. epochs: how many are done, how many
     there will be.
@@ -63,6 +64,8 @@ class Monitor:
       parts.append((4, f'{rate:,.0f} img/s'))
     if 'input_wait' in metrics:
       parts.append((6, f'input {100 * metrics["input_wait"]:.0f}%'))
+    if 'gpu_memory' in metrics:
+      parts.append((7, f'GPU {metrics["gpu_memory"]:.1f} GiB'))
     if eta is not None:
       parts.append((1, f'ETA {progress.duration(eta)}'))
     self._line.show(parts, self._title, last=step >= total)

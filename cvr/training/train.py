@@ -11,7 +11,14 @@ from cvr.configs.plan import make_plan
 from cvr.data import augmentation, batches, service, sources, tiff
 from cvr.methods import skeletons
 from cvr.numerics import replicas
-from cvr.training import bad_images, big_batches, loop, optimizers, watch
+from cvr.training import (
+  bad_images,
+  big_batches,
+  loop,
+  optimizers,
+  profiling,
+  watch,
+)
 from cvr.training.monitor import Monitor
 from cvr.training.step import make_encode, make_state, make_train_step
 
@@ -218,7 +225,8 @@ def _fit(plan, strategy, info, state, step, store, start, monitor):
   bad = bad_images.BadImages(
     info, cfg.image_size, monitor, host_means, resumed=start > 0
   )
-  with sources.explained(info), waits:
+  trace = profiling.traced(derived.profile_steps(cfg), monitor)
+  with sources.explained(info), waits, trace as at:
     iterator = make_input(plan, info, strategy, start, bad=bad)
     hooks = loop.Hooks(
       save=functools.partial(store.save, say=monitor.say),
@@ -227,5 +235,6 @@ def _fit(plan, strategy, info, state, step, store, start, monitor):
       watch=watch.make_watch(plan, strategy, state.method, info, monitor),
       on_epoch=_on_epoch(strategy, state.method),
       after_epoch=bad.after_epoch,
+      at=at,
     )
     loop.fit(steps, iterator, span, hooks)

@@ -223,6 +223,13 @@ def test_lamb_needs_tensorflow_addons(monkeypatch):
   assert parse('--optimizer=lamb').optimizer == 'lamb'
 
 
+@pytest.mark.parametrize('text', ['10', '20,10', '5,5', '-1,3', '1.5,3', 'a,b'])
+def test_a_trace_needs_two_steps(text):
+  assert 'such as 10,20' in refusal(f'--profile_steps={text}')
+  assert derived.profile_steps(parse('--profile_steps=0,7')) == (0, 7)
+  assert derived.profile_steps(parse('')) == ()
+
+
 def test_check_replicas_names_both_numbers():
   cfg = Config(train_batch_size=7, eval_batch_size=4)
   with pytest.raises(ConfigError, match='--train_batch_size=7.* 2 replicas'):

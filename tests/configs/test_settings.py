@@ -44,6 +44,7 @@ PUBLISHED_DEFAULTS = {
   'optimizer': 'lars',
   'momentum': 0.9,
   'eval_name': '',
+  'profile_steps': '',
   'export_train_model': True,
   'export_eval_model': True,
   'keep_hub_module_max': 1,

@@ -193,3 +193,19 @@ def test_a_worker_is_no_chief_where_there_is_one():
     strategy = types.SimpleNamespace(cluster_resolver=resolver)
     assert replicas.num_workers(strategy) == 2
     assert replicas.is_chief(strategy) == chief
+
+
+def test_the_memory_of_gpus_is_that_of_the_fullest(monkeypatch):
+  assert replicas.gpu_memory() is None  # There is none here.
+  peaks = {'GPU:0': 2**30, 'GPU:1': 3 * 2**30}
+
+  def info(device):
+    if device not in peaks:
+      raise ValueError('the allocator does not count')
+    return {'current': 1, 'peak': peaks[device]}
+
+  monkeypatch.setattr(
+    tf.config, 'list_logical_devices', lambda kind: [kind] * 3
+  )
+  monkeypatch.setattr(tf.config.experimental, 'get_memory_info', info)
+  assert replicas.gpu_memory() == 3.0

@@ -180,6 +180,38 @@ def test_the_end_of_an_epoch_is_told_when_the_host_looks():
   assert [over for over, _ in told] == [None]
 
 
+def test_chunks_end_where_something_is_to_be_called(monkeypatch):
+  """Before a run's first step, too, and of a resumed one what is left."""
+  for start, expected in ((0, [0, 10, 21, 60]), (15, [21, 60]), (21, [21, 60])):
+    trainer, called = Trainer(start=start, pace=1e-3), []
+    monkeypatch.setattr(loop.time, 'monotonic', lambda t=trainer: t.now)
+
+    def note(trainer=trainer, called=called):
+      # Before the checkpoint of that step.
+      assert trainer.saves == []
+      called.append(trainer.step)
+
+    hooks = loop.Hooks(
+      trainer.save, trainer, at=dict.fromkeys((0, 10, 21, 60), note)
+    )
+    loop.fit(trainer.loop, None, loop.Span(start, 60, 8), hooks)
+    assert called == expected
+    assert {*expected} - {start} <= {*trainer.ends(start)}
+    assert trainer.saves == [60]
+
+
+def test_the_memory_of_a_gpu_is_shown_and_written(fit, monkeypatch):
+  trainer = Trainer()
+  fit(trainer, 20, (10, 0))
+  told = [*trainer.shown, *(metrics for _, metrics in trainer.summaries)]
+  assert not any('gpu_memory' in metrics for metrics in told)
+  trainer = Trainer()
+  monkeypatch.setattr(loop.replicas, 'gpu_memory', lambda: 12.5)
+  fit(trainer, 20, (10, 0))
+  told = [*trainer.shown, *(metrics for _, metrics in trainer.summaries)]
+  assert all(metrics['gpu_memory'] == 12.5 for metrics in told)
+
+
 @pytest.mark.parametrize('pace, longest', [(1.0, 8), (3.0, 2), (60.0, 1)])
 def test_the_host_looks_every_few_seconds(fit, pace, longest):
   trainer = Trainer(pace=pace)

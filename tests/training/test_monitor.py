@@ -97,6 +97,12 @@ def test_a_progress_line_never_wraps(tmp_path, monkeypatch, columns, line):
   assert len(line) < columns
 
 
+def test_a_gpu_has_its_memory_in_the_line(tmp_path):
+  screen = Monitor(str(tmp_path), stream=(stream := Terminal()))
+  screen.progress(1, 2, {'total_loss': 2.0, 'gpu_memory': 12.345})
+  assert stream.getvalue().endswith('step 1/2  loss 2.0000  GPU 12.3 GiB')
+
+
 def test_the_line_of_one_of_many_runs_says_which(tmp_path):
   screen = Monitor(str(tmp_path), stream=(stream := Terminal()), title='3 of 9')
   screen.progress(1, 2, {'total_loss': 2.0})
