@@ -81,7 +81,7 @@ def _locked(folder, monitor):
 
 def _train(cfg, argv, strategy, monitor):
   from cvr.evaluation import online
-  from cvr.training import closing, start, train
+  from cvr.training import closing, start, trackers, train
 
   with _locked(cfg.model_dir, monitor):
     cfg = start.with_stored_depth(cfg)
@@ -89,9 +89,10 @@ def _train(cfg, argv, strategy, monitor):
     info = train.describe(cfg, monitor.say)
     cfg = dataclasses.replace(cfg, bit_depth=str(info.bits))
     record = start.record(cfg, argv, info)
-    state, total = train.train(cfg, strategy, info, record, monitor)
-    if cfg.mode == 'train_then_eval' and state.probe:
-      online.evaluate_state(cfg, strategy, state, total, monitor)
+    with trackers.opened(cfg, monitor):
+      state, total = train.train(cfg, strategy, info, record, monitor)
+      if cfg.mode == 'train_then_eval' and state.probe:
+        online.evaluate_state(cfg, strategy, state, total, monitor)
     monitor.say(f'Done: {total} steps in {cfg.model_dir}')
     if monitor.chief:
       labelled = bool(info.class_names)
@@ -100,7 +101,7 @@ def _train(cfg, argv, strategy, monitor):
 
 def _read(cfg, strategy, monitor):
   """Evaluates, extracts features of, or exports a trained model."""
-  from cvr.training import loading
+  from cvr.training import loading, trackers
 
   record = f'{cfg.model_dir}/config.json'
   if cfg.mode == 'eval' and stored.exists(record):
@@ -108,7 +109,8 @@ def _read(cfg, strategy, monitor):
 
     examples = stored.read_json(record).get('num_examples')
     state, total = loading.rebuild(cfg, strategy, examples)
-    online.follow(cfg, strategy, state, total, monitor)
+    with trackers.opened(cfg, monitor):
+      online.follow(cfg, strategy, state, total, monitor)
     return
   checkpoint = loading.identify(cfg)
   state = loading.load(cfg, strategy, checkpoint, monitor.say)
@@ -132,8 +134,10 @@ def _measure(cfg, strategy, state, checkpoint, monitor):
   folder, say = monitor.model_dir, monitor.say
   if cfg.mode == 'eval':
     from cvr.evaluation import online
+    from cvr.training import trackers
 
-    online.evaluate_state(cfg, strategy, state, checkpoint.step, monitor)
+    with trackers.opened(cfg, monitor):
+      online.evaluate_state(cfg, strategy, state, checkpoint.step, monitor)
   elif cfg.mode == 'extract_features':
     from cvr.evaluation import features
 

@@ -46,6 +46,9 @@ setup(
     'search': SEARCH,
     # Folders of TIFF files.
     'tiff': TIFF,
+    # --wandb_project and --mlflow_uri.
+    'wandb': ['wandb>=0.17'],
+    'mlflow': ['mlflow>=2.9'],
     'test': [
       'scikit-image>=0.21',
       'scikit-learn>=1.2',

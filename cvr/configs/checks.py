@@ -15,6 +15,10 @@ from cvr.configs.settings import FIELDS, refuse, show
 # A table, laid out by hand.
 
 _CROPS = range(1, 17)  # Local ones.
+# The modes that write metrics.jsonl.
+_MEASURING = ('train', 'train_then_eval', 'eval')
+# A flag -> the package that it needs, and the extra of setup.py that brings it.
+_PACKAGES = {'wandb_project': 'wandb', 'mlflow_uri': 'mlflow'}
 
 # A flag -> (another one, the values of that with which the first has effect).
 # Those that some methods read alone stand in the methods' rows.
@@ -45,6 +49,8 @@ _MATTERS_WITH = {
   'lars_nesterov': ('optimizer', ('lars',)),
   'momentum_nesterov': ('optimizer', ('momentum',)),
   'final_learning_rate': ('learning_rate_schedule', ('cosine',)),
+  'wandb_project': ('mode', _MEASURING),
+  'mlflow_uri': ('mode', _MEASURING),
   'profile_steps': ('mode', ('train', 'train_then_eval')),
 }
 
@@ -250,6 +256,12 @@ def _check_local_crops(cfg):
     refuse('local_crops', cfg.local_crops, why)
 
 
+def _installed(package):
+  found = importlib.util.find_spec(package)
+  # Without an origin: a folder of that name, such as W&B makes.
+  return found is not None and found.origin is not None
+
+
 def check_surroundings(cfg):
   """What only this machine knows, asked before anything slow begins."""
 
@@ -264,10 +276,14 @@ def check_surroundings(cfg):
     refuse('checkpoint', cfg.checkpoint, 'there is no such file or folder')
   if cfg.query and missing(cfg.query):
     refuse('query', cfg.query, 'there is no such file')
+  if cfg.mode in _MEASURING:
+    for flag, package in _PACKAGES.items():
+      if getattr(cfg, flag) and not _installed(package):
+        why = f"needs the package {package}: pip install -e '.[{package}]'"
+        refuse(flag, getattr(cfg, flag), why)
   if derived.reads(cfg):
     return
-  addons = importlib.util.find_spec('tensorflow_addons')
-  if cfg.optimizer == 'lamb' and addons is None:
+  if cfg.optimizer == 'lamb' and not _installed('tensorflow_addons'):
     why = 'needs tensorflow-addons: pip install -r requirements-legacy.txt'
     refuse('optimizer', 'lamb', why)
 

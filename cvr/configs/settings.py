@@ -116,6 +116,12 @@ class Settings:
     'the command that prepares the data set is printed instead.')
   eval_name: str = opt('', "Suffix of the results' folder, to keep several "
     'evaluations.')
+  wandb_project: str = opt('', 'Also send the numbers of metrics.jsonl to this '
+    "project of Weights & Biases (pip install -e '.[wandb]'). A resumed run "
+    'continues its run there.')
+  mlflow_uri: str = opt('', 'Also send the numbers of metrics.jsonl to this '
+    'MLflow server or store, such as http://HOST:5000 or sqlite:///mlflow.db '
+    "(pip install -e '.[mlflow]').")
   profile_steps: str = opt('', "Two steps such as '10,20': what devices and "
     'host do between them is traced into profile/ of the run, for the profiler '
     'of TensorBoard.')

@@ -2,6 +2,7 @@
 
 import json
 import os
+from typing import Protocol
 
 import tensorflow as tf
 
@@ -14,14 +15,47 @@ def tag(name):
   return name if '/' in name or name == 'learning_rate' else f'train/{name}'
 
 
+class Writer(Protocol):
+  """Takes the numbers of a summary, {tag: value}, to where they are read."""
+
+  def write(self, step: int, row: dict): ...
+
+
+class Lines:
+  """metrics.jsonl: a line for each summary."""
+
+  def __init__(self, folder):
+    self._path = os.path.join(folder, 'metrics.jsonl')
+
+  def write(self, step, row):
+    with tf.io.gfile.GFile(self._path, 'a') as file:
+      file.write(json.dumps({'step': step} | row) + '\n')
+
+
+class TensorBoard:
+  """Its event files, of which there is none before the first summary."""
+
+  def __init__(self, folder):
+    self._folder, self._writer = folder, None
+
+  def write(self, step, row):
+    self._writer = self._writer or tf.summary.create_file_writer(self._folder)
+    with self._writer.as_default():
+      for name, value in row.items():
+        tf.summary.scalar(name, value, step=step)
+
+
 class Monitor:
-  """Writes and shows metrics; does nothing on workers that are not chief."""
+  """Writes and shows metrics; does nothing on workers that are not chief.
+
+  writers: of summaries; more may be added.
+  """
 
   def __init__(self, model_dir, chief=True, stream=None, title=''):
     self.chief = chief
     self.model_dir = model_dir
     self._line, self._title = progress.Line(stream), title
-    self._writer = None
+    self.writers: list[Writer] = [TensorBoard(model_dir), Lines(model_dir)]
     if chief:
       tf.io.gfile.makedirs(model_dir)
 
@@ -31,17 +65,11 @@ class Monitor:
       self._line.say(text)
 
   def summary(self, step, metrics):
-    """The means since the last summary: TensorBoard and metrics.jsonl."""
-    if not self.chief:
-      return
-    row = {tag(name): float(value) for name, value in metrics.items()}
-    if not self._writer:
-      self._writer = tf.summary.create_file_writer(self.model_dir)
-    with self._writer.as_default():
-      for name, value in row.items():
-        tf.summary.scalar(name, value, step=step)
-    with tf.io.gfile.GFile(self._path('metrics.jsonl'), 'a') as file:
-      file.write(json.dumps({'step': step} | row) + '\n')
+    """The means since the last summary, to all writers."""
+    if self.chief:
+      row = {tag(name): float(value) for name, value in metrics.items()}
+      for writer in self.writers:
+        writer.write(step, row)
 
   def progress(self, step, total, metrics, rate=None, eta=None, epochs=None):
     """Step, epoch, loss, probe accuracy, images/s, time waited for them, the

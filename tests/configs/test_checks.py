@@ -217,10 +217,35 @@ def test_a_checkpoint_prefix_counts_as_there(tmp_path):
 
 
 def test_lamb_needs_tensorflow_addons(monkeypatch):
+  there = importlib.util.find_spec('json')
   monkeypatch.setattr(importlib.util, 'find_spec', lambda name: None)
   assert 'requirements-legacy.txt' in refusal('--optimizer=lamb')
-  monkeypatch.setattr(importlib.util, 'find_spec', lambda name: name)
+  monkeypatch.setattr(importlib.util, 'find_spec', lambda name: there)
   assert parse('--optimizer=lamb').optimizer == 'lamb'
+
+
+@pytest.mark.parametrize(
+  'line, package',
+  [('--wandb_project=p', 'wandb'), ('--mlflow_uri=file:///x', 'mlflow')],
+)
+def test_a_tracker_needs_its_package(tmp_path, monkeypatch, line, package):
+  find = importlib.util.find_spec
+  monkeypatch.setattr(importlib.util, 'find_spec', lambda name: None)
+  assert refusal(line) == (
+    f"{line}: needs the package {package}: pip install -e '.[{package}]'"
+  )
+  # A folder of that name, which W&B makes, is no package.
+  (tmp_path / 'a_folder').mkdir()
+  monkeypatch.syspath_prepend(str(tmp_path))
+  monkeypatch.setattr(
+    importlib.util, 'find_spec', lambda name: find('a_folder')
+  )
+  assert find('a_folder') and 'needs the package' in refusal(line)
+  # Where it has no effect it is not needed, and said to have none.
+  cfg = parse(f'--mode=evaluate --model_dir=m {line}')
+  assert f'{line}: no effect with --mode=evaluate' in checks.warnings(cfg)
+  monkeypatch.setattr(importlib.util, 'find_spec', lambda name: find('json'))
+  assert parse(line)
 
 
 @pytest.mark.parametrize('text', ['10', '20,10', '5,5', '-1,3', '1.5,3', 'a,b'])

@@ -44,6 +44,8 @@ PUBLISHED_DEFAULTS = {
   'optimizer': 'lars',
   'momentum': 0.9,
   'eval_name': '',
+  'wandb_project': '',
+  'mlflow_uri': '',
   'profile_steps': '',
   'export_train_model': True,
   'export_eval_model': True,
