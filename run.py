@@ -49,15 +49,34 @@ def execute(cfg, argv):
       f'--mode={cfg.mode} runs in one process: unset TF_CONFIG, or '
       'start one task.'
     )
-  results = _results(cfg)
-  start.check_writable(results)
-  monitor = Monitor(results, replicas.is_chief(strategy))
-  written = cfg.mode in ('extract_features', 'export', 'search') and cfg.output
-  monitor.say(f'Running on {where}; results go to {written or results}')
-  if derived.reads(cfg):
-    _read(cfg, strategy, monitor)
-  else:
-    _train(cfg, argv, strategy, monitor)
+  results, chief = _results(cfg), replicas.is_chief(strategy)
+  with _removed_if_empty(results) if chief else contextlib.nullcontext():
+    start.check_writable(results)
+    monitor = Monitor(results, chief)
+    written = cfg.mode in ('extract_features', 'export', 'search')
+    place = written and cfg.output or results
+    monitor.say(f'Running on {where}; results go to {place}')
+    if derived.reads(cfg):
+      _read(cfg, strategy, monitor)
+    else:
+      _train(cfg, argv, strategy, monitor)
+
+
+@contextlib.contextmanager
+def _removed_if_empty(path):
+  """Removes the folders that were made for a call which left nothing there."""
+  path, made = os.path.normpath(path), []
+  while '://' not in path and path and not os.path.exists(path):
+    made.append(path)
+    path = os.path.dirname(path)
+  try:
+    yield
+  finally:
+    with contextlib.suppress(OSError):
+      for folder in made:
+        if os.listdir(folder) == ['.lock']:
+          os.remove(os.path.join(folder, '.lock'))
+        os.rmdir(folder)
 
 
 def _results(cfg):
@@ -160,8 +179,11 @@ def _measure(cfg, strategy, state, checkpoint, monitor):
 
 def _explained(error):
   """An error -> (exit status, a line) if it may be expected, else raises it."""
+  again = 'The same command goes on where it was.'
   if isinstance(error, config.ConfigError):
     return EXIT_USAGE, str(error)
+  if isinstance(error, KeyboardInterrupt):
+    return EXIT_PREEMPTED, f'stopped. {again}'
   import tensorflow as tf
 
   from cvr.checkpoints import files
@@ -171,7 +193,6 @@ def _explained(error):
   from cvr.evaluation.latents import report
   from cvr.training import loop
 
-  again = 'The same command goes on where it was.'
   reason = str(error).partition('\n')[0][:300]
   expected = DataError | files.CheckpointError
   expected |= report.Missing | CardError
@@ -183,8 +204,6 @@ def _explained(error):
     return EXIT_RETRY, str(error)
   if isinstance(error, loop.Stopped):
     return EXIT_PREEMPTED, str(error)
-  if isinstance(error, KeyboardInterrupt):
-    return EXIT_PREEMPTED, f'stopped. {again}'
   denied = isinstance(error, tf.errors.PermissionDeniedError)
   if denied or 'File system scheme' in reason:
     return EXIT_USAGE, f'{reason}. Name another place.'
@@ -227,10 +246,10 @@ def main(argv):
       place = os.path.abspath(cfg.checkpoint).encode()
       name = f'card_{hashlib.sha256(place).hexdigest()[:8]}'
     cfg = dataclasses.replace(cfg, model_dir=os.path.join('runs', name))
-  quiet_start()
   # Outside of the training loop, which writes a checkpoint first.
   signal.signal(signal.SIGTERM, signal.default_int_handler)
   try:
+    quiet_start()
     execute(cfg, argv)
   except (Exception, KeyboardInterrupt) as error:
     status, message = _explained(error)

@@ -52,17 +52,24 @@ def presets(help_text):
   return re.findall(r'^  --preset=(\w+)$', help_text, re.M)
 
 
+def _table_and_notes(text):
+  """The lines of --print_config: one for each setting, and the rest."""
+  table, _, notes = text.partition('\n\nNotes\n')
+  return table.splitlines(), notes.splitlines()
+
+
 def configurations(print_config, names):
   """The settings of a call without flags, and of each preset what differs.
 
   print_config: arguments -> what --print_config prints.
   """
-  plain = print_config().splitlines()
-  lines = ['no preset', *plain]
+  plain, notes = _table_and_notes(print_config())
+  lines = ['no preset', *plain, *notes]
   for name in names:
-    own = print_config(f'--preset={name}').splitlines()
+    own, notes = _table_and_notes(print_config(f'--preset={name}'))
     lines += ['', name]
     lines += [b for a, b in zip(plain, own, strict=True) if a != b]
+    lines += notes
   return '\n'.join(lines) + '\n'
 
 
@@ -398,4 +405,7 @@ def main():
 
 
 if __name__ == '__main__':
-  sys.exit(main())
+  try:
+    sys.exit(main())
+  except KeyboardInterrupt:
+    sys.exit('\nbehaviour.py: stopped.')

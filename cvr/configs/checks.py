@@ -15,6 +15,8 @@ from cvr.configs.settings import FIELDS, refuse, show
 # A table, laid out by hand.
 
 _CROPS = range(1, 17)  # Local ones.
+# The modes that read no data set: the one of a stored run may be gone.
+_WITHOUT_IMAGES = ('export', 'inspect', 'compare')
 # The modes that write metrics.jsonl.
 _MEASURING = ('train', 'train_then_eval', 'eval')
 # A flag -> the package that it needs, and the extra of setup.py that brings it.
@@ -262,15 +264,36 @@ def _installed(package):
   return found is not None and found.origin is not None
 
 
+def _folder_problem(path):
+  if not os.path.isdir(path):
+    return 'there is no such folder'
+  for _, _, names in os.walk(path, followlinks=True):
+    if not all(name.startswith('.') for name in names):
+      return ''
+  return 'the folder is empty; it has to hold train/<class>/*.jpg'
+
+
+# The KIND of --dataset=KIND:PATH -> a function of the path that says why it
+# cannot be read, or ''. Local paths only, and only what is known at once.
+_PLACES = {'folder': _folder_problem}
+
+
+def _check_dataset(cfg):
+  kind, _, path = cfg.dataset.partition(':')
+  if kind in _PLACES and '://' not in path:
+    problem = _PLACES[kind](os.path.expanduser(path))
+    if problem:
+      refuse('dataset', cfg.dataset, problem)
+
+
 def check_surroundings(cfg):
   """What only this machine knows, asked before anything slow begins."""
 
   def missing(path):
     return '://' not in path and not os.path.exists(path)
 
-  kind, _, path = cfg.dataset.partition(':')
-  if kind == 'folder' and missing(path):
-    refuse('dataset', cfg.dataset, 'there is no such folder')
+  if cfg.mode not in _WITHOUT_IMAGES:
+    _check_dataset(cfg)
   index = f'{cfg.checkpoint}.index'
   if cfg.checkpoint and missing(cfg.checkpoint) and missing(index):
     refuse('checkpoint', cfg.checkpoint, 'there is no such file or folder')

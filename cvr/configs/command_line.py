@@ -7,12 +7,12 @@ the run in model_dir was trained with, else the preset's, else the default.
 
 import difflib
 import re
-import textwrap
 from typing import NamedTuple
 
 from absl import flags
 
-from cvr.configs.checks import check_place, check_surroundings
+from cvr.configs import help
+from cvr.configs.checks import check_place, check_surroundings, warnings
 from cvr.configs.config import allowed, from_dict, to_dict
 from cvr.configs.derived import READING, STOCHCON, stem
 from cvr.configs.methods import KINDS, SWITCHES
@@ -149,20 +149,33 @@ def define_flags(flag_values=flags.FLAGS):
       define[field.type](name, field.default, help, flag_values=flag_values)
 
 
-_SHORT_NAMES = {
-  'method': 'pretrain_loss',
-  'lr': 'learning_rate',
-  'wd': 'weight_decay',
-  'bs': 'train_batch_size',
-}
-
-
 def _did_you_mean(name):
   near = difflib.get_close_matches(name, FIELDS)
   near = near or [field for field in FIELDS if name in field][:3]
-  near = [_SHORT_NAMES[name]] if name in _SHORT_NAMES else near
+  near = [help.SHORT_NAMES[name]] if name in help.SHORT_NAMES else near
   names = ' or '.join(f'--{flag}' for flag in near)
   return f'did you mean {names}?' if near else 'see --help'
+
+
+def _refuse_value(name, value):
+  """Refuses a value that the flag cannot have."""
+  choices = FIELDS[name].metadata['choices']
+  words = [str(c) for c in choices] if isinstance(choices, tuple) else []
+  near = difflib.get_close_matches(value, filter(None, words))
+  if near:
+    why = f'did you mean {" or ".join(near)}? --help={name} shows all'
+    refuse(name, value, why)
+  refuse(name, value, f'must be {allowed(FIELDS[name])}')
+
+
+def _asked(argv):
+  """What help is wanted of: '' of all, None for none."""
+  for i, word in enumerate(argv):
+    after = ''.join(argv[i + 1 : i + 2])
+    found = re.fullmatch(r'--?(?:h|help\w*)(?:=(.*))?', word)
+    if found:
+      return found[1] or (after if not after.startswith('-') else '')
+  return None
 
 
 def _refuse_word(word):
@@ -194,7 +207,7 @@ def typed_flags(argv):
   except (flags.Error, ValueError) as error:
     bad = re.match(r'flag --(\w+)=(.*?): ', str(error), re.DOTALL)
     if bad and bad[1] in FIELDS:
-      refuse(*bad.groups(), f'must be {allowed(FIELDS[bad[1]])}')
+      _refuse_value(*bad.groups())
     raise ConfigError(str(error).partition('\n')[0]) from None
   if words:
     _refuse_word(words[0])
@@ -235,8 +248,9 @@ def parse(argv, load_stored=None):
 
   load_stored(path) -> Stored: settings that need not be typed again.
   """
-  if any(re.fullmatch(r'--?(h|help\w*)', word) for word in argv[1:]):
-    raise Help(help_text())
+  asked = _asked(argv[1:])
+  if asked is not None:
+    raise Help(help.about(asked) if asked else help.whole())
   typed = with_version(typed_flags(argv))
   preset = with_version(_preset(typed))
   given = preset | typed
@@ -249,44 +263,6 @@ def parse(argv, load_stored=None):
   cfg = from_dict(preset | stored | older | typed)
   check_surroundings(cfg)
   return cfg
-
-
-def _entry(name, about):
-  fill = textwrap.TextWrapper(
-    79, subsequent_indent=' ' * 6, break_on_hyphens=False
-  ).fill
-  return [fill(f'  {name}'), fill(f'{" " * 6}{about}')]
-
-
-def help_text():
-  """What --help prints."""
-  lines = [
-    'python run.py --flag=value ...',
-    '',
-    'Self-supervised pretraining: C-SimCLR and C-BYOL, and what they are to be',
-    'compared with (--pretrain_loss).',
-    'To begin: --preset=quickstart. Each flag stands with its default; of a',
-    'flag that is typed twice the last value counts.',
-  ]
-  for title, names in sections().items():
-    lines += ['', title]
-    for name in names:
-      field = FIELDS[name]
-      default = '' if field.default is None else show(field.default)
-      values = 'see the end' if name == 'preset' else allowed(field)
-      values = '' if values == 'text' else f'  ({values})'
-      lines += _entry(f'--{name}={default}{values}', field.metadata['help'])
-  lines += ['', 'Presets']
-  for name, (about, _) in PRESETS.items():
-    lines += _entry(f'--preset={name}', about)
-  lines += [
-    '',
-    'Exit status: 0 done, 1 a bug of ours, 2 a wrong flag or file, 3 stopped',
-    'because the loss was no longer a number or all had collapsed, 75 try',
-    'again (storage out of reach or full, a worker lost), 143 stopped by a',
-    'signal; the checkpoint is written.',
-  ]
-  return '\n'.join(lines)
 
 
 def describe(cfg, argv=('run.py',)):
@@ -308,4 +284,5 @@ def describe(cfg, argv=('run.py',)):
       by = 'typed' if name in typed else by
       shown = show(follows.get(name, 'auto' if value is None else value))
       lines.append(f'  {name:30} {shown or "-":26} {by}'.rstrip())
-  return '\n'.join(lines)
+  notes = warnings(cfg)
+  return '\n'.join([*lines, *(['', 'Notes'] if notes else []), *notes])

@@ -27,6 +27,8 @@ WRONG = [
   ('--train_steps=1.5', ['--train_steps=1.5', 'a whole number']),
   ('--train_steps', ['train_steps', 'value']),
   ('--mode=test', ['--mode=test', 'train_then_eval']),
+  ('--mode=evalute', ['did you mean evaluate or eval?', '--help=mode']),
+  ('--preset=quickstrat', ['did you mean quickstart?', '--help=preset']),
   ('--use_blur=maybe', ['--use_blur=maybe', 'true or false']),
   ('--nouse_blur=true', ['--nouse_blur=true']),
   ('method=byol', ['method=byol', '--pretrain_loss']),
@@ -214,6 +216,26 @@ def test_a_checkpoint_prefix_counts_as_there(tmp_path):
   (tmp_path / 'ckpt-5.index').touch()
   assert parse(f'--checkpoint={tmp_path}/ckpt-5')
   assert 'no such' in refusal(f'--checkpoint={tmp_path}/ckpt-6')
+
+
+def test_an_empty_folder_is_no_data_set(tmp_path, monkeypatch):
+  (tmp_path / 'train' / 'a').mkdir(parents=True)
+  (tmp_path / 'train' / '.hidden').touch()
+  line = f'--dataset=folder:{tmp_path}'
+  assert 'the folder is empty' in refusal(line)
+  (tmp_path / 'train' / 'a' / '1.jpg').touch()
+  assert parse(line)
+  (tmp_path / 'file').touch()
+  assert 'no such folder' in refusal(f'{line}/file')
+  monkeypatch.setenv('HOME', str(tmp_path))
+  assert parse('--dataset=folder:~/train')
+
+
+def test_a_model_is_exported_without_its_data(tmp_path):
+  gone = f'--dataset=folder:{tmp_path}/gone'
+  for mode in ('--mode=export --output=o', '--mode=inspect'):
+    assert parse(f'{mode} --model_dir=m {gone}')
+  assert 'no such folder' in refusal(f'--mode=evaluate --model_dir=m {gone}')
 
 
 def test_lamb_needs_tensorflow_addons(monkeypatch):

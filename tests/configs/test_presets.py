@@ -5,8 +5,8 @@ import dataclasses
 import pytest
 
 from cvr.configs import (
-  command_line,
   derived,
+  help,
   presets,
 )
 from cvr.configs.config import Config
@@ -158,7 +158,7 @@ def test_dino_and_simsiam_recipes():
 def test_every_preset_is_valid_and_without_idle_settings(name):
   cfg = parse(f'--preset={name}')
   assert warnings(cfg) == []
-  assert f'--preset={name}\n' in command_line.help_text()
+  assert f'--preset={name}\n' in help.whole()
 
 
 def test_views_of_other_recipes():

@@ -8,7 +8,7 @@ import tensorflow as tf
 import behaviour
 import recorded_names
 from cvr.checkpoints import saving
-from cvr.configs import command_line
+from cvr.configs import command_line, help
 from cvr.methods import METHODS
 from cvr.training.step import make_state
 from small_data import plan_of
@@ -21,7 +21,7 @@ def print_config(*arguments):
 
 @pytest.fixture(scope='module')
 def help_text():
-  return command_line.help_text() + '\n'
+  return help.whole() + '\n'
 
 
 def recorded(name):
@@ -43,6 +43,7 @@ def test_every_preset_is_the_recorded_one(help_text):
 @pytest.mark.parametrize('method', METHODS)
 def test_tensors_have_the_recorded_names(method, tmp_path, glance):
   """Those of metrics are in tests/methods/test_methods.py."""
+  (tmp_path / 'image.jpg').touch()  # An empty folder is refused.
   argv = ['run.py', *behaviour.training(method, tmp_path, tmp_path)]
   cfg = command_line.parse(argv)
   state = make_state(plan_of(cfg, behaviour.STEPS, examples=24))
