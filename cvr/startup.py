@@ -1,8 +1,9 @@
-"""What comes before TensorFlow and the front are imported."""
+"""How programs start and stop: the right front, quietly, and in one line."""
 
 import importlib.util
 import logging
 import os
+import subprocess
 import sys
 import tempfile
 
@@ -56,3 +57,31 @@ def quiet_start():
       os.close(stderr)
   # Evaluating several data sets traces often, of which it warns.
   logging.getLogger('tensorflow').setLevel(logging.ERROR)
+
+
+def stops_in_a_line(line='stopped. The same command goes on from here.'):
+  """From now on Ctrl-C ends this program with a line and not a traceback.
+
+  Its exit status stays what a shell expects of Ctrl-C, 130.
+  """
+
+  def told(kind, error, trace):
+    if not issubclass(kind, KeyboardInterrupt):
+      sys.__excepthook__(kind, error, trace)
+      return
+    print(f'\n{os.path.basename(sys.argv[0])}: {line}', file=sys.stderr)
+
+  sys.excepthook = told
+
+
+def call(*words):
+  """Runs a program to its end -> its exit status.
+
+  Ctrl-C reaches both: the other one has time to write its checkpoint.
+  """
+  with subprocess.Popen(words) as process:
+    try:
+      return process.wait()
+    except KeyboardInterrupt:
+      process.wait()
+      raise

@@ -8,12 +8,13 @@ not done again: remove runs/sweep/NAME to repeat a run.
 """
 
 import os
-import subprocess
 import sys
 
 import families  # Puts the project on the path.
-from cvr.startup import quiet_start
+from cvr.startup import call, quiet_start, stops_in_a_line
 
+if __name__ == '__main__':
+  stops_in_a_line()
 quiet_start()
 
 from cvr.evaluation.card import comparison, files, schema
@@ -40,7 +41,7 @@ def settings(beta, kappa_e):
 
 
 def run(*flags):
-  if subprocess.run([sys.executable, 'run.py', *flags]).returncode:
+  if call(sys.executable, 'run.py', *flags):
     sys.exit('See above. The same command goes on.')
 
 

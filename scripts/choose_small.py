@@ -16,8 +16,10 @@ import os
 
 import families  # Puts the project on the path.
 import quickstart_table
-from cvr.startup import quiet_start
+from cvr.startup import quiet_start, stops_in_a_line
 
+if __name__ == '__main__':
+  stops_in_a_line()
 quiet_start()
 
 from cvr.evaluation.card import page

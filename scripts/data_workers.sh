@@ -7,9 +7,10 @@
 # anyone who reaches the ports can read what these processes can.
 set -eu
 cd "$(dirname "$0")/.."
+. scripts/python.sh
 export TF_CPP_MIN_LOG_LEVEL=${TF_CPP_MIN_LOG_LEVEL:-3}
 serve() {
-  exec "${PYTHON:-python3}" -m cvr.data.service ${HOST_NAME:+--host="$HOST_NAME"} "$@"
+  exec "$python" -m cvr.data.service ${HOST_NAME:+--host="$HOST_NAME"} "$@"
 }
 trap 'kill $(jobs -p) 2>/dev/null || true; wait' EXIT
 trap 'exit 143' INT TERM

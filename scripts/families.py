@@ -10,7 +10,6 @@ information.png beside it.
 
 import json
 import os
-import subprocess
 import sys
 import time
 
@@ -18,6 +17,7 @@ import plot_information
 import quickstart_table  # Puts the project on the path.
 from cvr.configs.methods import KINDS
 from cvr.configs.settings import show
+from cvr.startup import call, stops_in_a_line
 
 ROOT = os.path.join('runs', 'families')
 STEPS, BATCH = 160, 256
@@ -85,7 +85,7 @@ def train(model_dir, settings):
   settings = BASE | settings | {'mode': 'train', 'model_dir': model_dir}
   flags = [f'--{key}={show(value)}' for key, value in settings.items()]
   # Its exit status 0 means that the last checkpoint is there.
-  if subprocess.run([sys.executable, 'run.py', *flags]).returncode:
+  if call(sys.executable, 'run.py', *flags):
     sys.exit(
       f'{model_dir} did not end well: see above. The same command goes on.'
     )
@@ -176,4 +176,5 @@ def main(names):
 
 
 if __name__ == '__main__':
+  stops_in_a_line()
   main(sys.argv[1:])

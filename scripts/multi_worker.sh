@@ -6,13 +6,14 @@
 # They are stopped together, and the exit status is the chief's.
 set -eu
 cd "$(dirname "$0")/.."
+. scripts/python.sh
 n=${1:?How many workers?}
 shift
 logs=${LOGS:-$(mktemp -d)}
 mkdir -p "$logs"
 all=$(seq -s, 0 $(($(nvidia-smi -L 2>/dev/null | grep -c ^GPU) - 1)))
 IFS=, read -ra gpus <<<"${CUDA_VISIBLE_DEVICES-$all}"
-hosts=$("${PYTHON:-python3}" - "$n" <<'END'
+hosts=$("$python" - "$n" <<'END'
 import contextlib
 import json
 import random
@@ -36,7 +37,7 @@ work() {
   local task="{\"type\": \"worker\", \"index\": $1}"
   export TF_CONFIG="{\"cluster\": {\"worker\": $hosts}, \"task\": $task}"
   [ ${#gpus[@]} -eq 0 ] || export CUDA_VISIBLE_DEVICES=${gpus[$1]-}
-  exec "${PYTHON:-python3}" "${PROGRAM:-run.py}" "${@:2}"
+  exec "$python" "${PROGRAM:-run.py}" "${@:2}"
 }
 echo "Workers 1 to $((n - 1)) write into $logs"
 for i in $(seq $((n - 1))); do

@@ -161,6 +161,9 @@ class Runner:
       os.killpg(process.pid, signal.SIGKILL)
       process.communicate()
       return 'killed', 'out of time'
+    except KeyboardInterrupt:
+      os.killpg(process.pid, signal.SIGKILL)
+      raise
     return 'survived' if process.returncode == 0 else 'killed', output
 
   def test(self, mutant):
@@ -250,4 +253,7 @@ def main(argv):
 
 
 if __name__ == '__main__':
-  main(sys.argv[1:])
+  try:
+    main(sys.argv[1:])
+  except KeyboardInterrupt:
+    sys.exit('\nmutate.py: stopped. The same command goes on from here.')

@@ -9,14 +9,15 @@ run. The tables go to the screen and to runs/reproduce/results.md.
 """
 
 import os
-import subprocess
 import sys
 
 import numpy as np
 
 import families  # Puts the project on the path.
-from cvr.startup import quiet_start
+from cvr.startup import call, quiet_start, stops_in_a_line
 
+if __name__ == '__main__':
+  stops_in_a_line()
 quiet_start()
 
 from cvr.evaluation import statistics
@@ -88,8 +89,8 @@ def evaluate(model_dir):
     found = {'numbers': []}
   # A card is written after every suite: it may lack the last ones.
   if not {*NUMBERS} <= {schema.key(row) for row in found['numbers']}:
-    command = [sys.executable, 'run.py', *_FLAGS, f'--model_dir={model_dir}']
-    if subprocess.run(command).returncode:
+    flags = [*_FLAGS, f'--model_dir={model_dir}']
+    if call(sys.executable, 'run.py', *flags):
       sys.exit(f'{model_dir}: see above. The same command goes on.')
     found, scores = files.read(path)
   return {schema.key(row): row for row in found['numbers']}, scores

@@ -3,7 +3,6 @@
 import json
 import os
 import pathlib
-import subprocess
 import sys
 
 import pytest
@@ -47,16 +46,16 @@ def commands(tmp_path, monkeypatch):
   drawn = lambda argv: calls.append(argv[-1])  # noqa: E731
   monkeypatch.setattr(families.plot_information, 'main', drawn)
 
-  def call(argv):
+  def call(*argv):
     calls.append(argv)
     folder = [a for a in argv if a.startswith('--model_dir=')][0][12:]
     os.makedirs(folder, exist_ok=True)
     with open(f'{folder}/metrics.jsonl', 'w') as file:
       file.write('{"step": 1, "information/entropy": 0.0}\n')
       file.write('{"step": 2, "information/entropy": 3.5, "x": 1}\n')
-    return subprocess.CompletedProcess(argv, status[0])
+    return status[0]
 
-  monkeypatch.setattr(families.subprocess, 'run', call)
+  monkeypatch.setattr(families, 'call', call)
   monkeypatch.setattr(
     families.quickstart_table,
     'measure',
