@@ -10,7 +10,21 @@ sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 
 from cvr.checkpoints.stored import read_stored
 from cvr.configs import command_line
-from cvr.startup import quiet_start
+from cvr.startup import quiet_start, stops_in_a_line
+
+NEXT = """What to try next:
+
+  . .venv/bin/activate
+  python run.py --mode=evaluate --model_dir={model_dir} --suite=linear,knn
+      An evaluation card: frozen linear classifiers, nearest neighbours.
+  python run.py --preset=quickstart --pretrain_loss=contrastive \\
+      --model_dir=runs/simclr
+      The same run of SimCLR. When it has a card, too:
+  python run.py --mode=compare \\
+      --cards={model_dir}/eval/card.json,runs/simclr/eval/card.json
+      Which one is better on the same images, with intervals.
+  python run.py --preset=quickstart --dataset=folder:PATH --model_dir=runs/mine
+      Your own images: PATH/train/CLASS/*.jpg and PATH/test/CLASS/*.jpg."""
 
 
 def opened(model_dir):
@@ -81,8 +95,10 @@ accuracy on test, logistic probe    step    top-1
 chance                                    {100 / classes:6.1f}%
 untrained encoder                 {steps[0]:6d}  {100 * before:6.1f}%
 trained encoder                   {steps[-1]:6d}  {100 * after:6.1f}%
-""")
+
+{NEXT.format(model_dir=model_dir)}""")
 
 
 if __name__ == '__main__':
+  stops_in_a_line()
   main(sys.argv[1])
