@@ -59,7 +59,7 @@ def views_of(recipe):
 
   from cvr.data import augmentation, photo_patches
 
-  recipe = dataclasses.replace(recipe, size=(SIDE, SIDE))
+  recipe = dataclasses.replace(recipe, size=(SIDE, SIDE), mean_std=None)
   augment = augmentation.per_image(recipe, 2)
   rows = []
   for i, name in enumerate(SHOWN):
@@ -101,7 +101,7 @@ def encoders(ax, before, after, most):
       )  # fmt: skip
   ax.axvline(most, color=ORANGE, linewidth=1)
   ax.annotate(
-    'mean of\ne(z|x)', (most, ax.get_ylim()[1]), color=ORANGE, ha='right',
+    'most that\nnoise allows', (most, ax.get_ylim()[1]), color=ORANGE, ha='right',
     va='top', xytext=(-5, -2), textcoords='offset points', fontsize=9,
   )  # fmt: skip
   ax.set(
