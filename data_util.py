@@ -6,8 +6,9 @@ the host: flip, colour jitter, grayscale, blur, solarise, clip, normalise (BYOL,
 Table 6). All random numbers of a view (DRAWS) are drawn before the crop and
 passed on with the image, so that the result does not depend on the place.
 
-A batch is stored as planes, [3, B, H, W]: every operation combines the three
-colours of a pixel, and in planes each colour is one long vector.
+A batch is stored as planes, [C, B, H, W]: some operations combine the colours
+of a pixel, and in planes each colour is one long vector. Hue, saturation and
+luminance are of RGB, C = 3; all other operations treat each channel alone.
 """
 
 import functools
@@ -60,7 +61,7 @@ def clip(images):
 
 
 def crop_boxes(shape, draws, area_lower, sampling, area_upper=1.0):
-  """Random crops of an image [H, W, 3] -> [views] of (top, left, h, w).
+  """Random crops of an image [H, W, C] -> [views] of (top, left, h, w).
 
   Area u * H * W with u ~ U(area_lower, area_upper), aspect w / h in [3/4, 4/3],
   its logarithm uniform ('logarithmic', BYOL) or itself ('uniform'). A side that
@@ -141,7 +142,7 @@ def distorted_boxes(shape, tries, corner, area_lower, area_upper, covered):
 
 
 def resize(image, size):
-  """[..., H, W, 3] of any dtype -> float32 [..., size, size, 3], bicubic.
+  """[..., H, W, C] of any dtype -> float32 [..., size, size, C], bicubic.
 
   About in [0, 1]: bicubic overshoots at edges.
   """
@@ -150,8 +151,9 @@ def resize(image, size):
 
 
 def crop(image, box, size):
-  """The box (top, left, height, width) of float [H, W, 3], resized, bicubic."""
-  part = tf.slice(image, [box[0], box[1], 0], [box[2], box[3], 3])
+  """The box (top, left, height, width) of float [H, W, C], resized, bicubic."""
+  channels = image.shape[-1]
+  part = tf.slice(image, [box[0], box[1], 0], [box[2], box[3], channels])
   return tf.image.resize(part, [size, size], method='bicubic')
 
 
@@ -196,7 +198,7 @@ def _each(numbers):
 
 @_compiled
 def to_planes(images, mirrored):
-  """uint8 or float [B, H, W, 3] -> [3, B, H, W]; mirrored: bool [B]."""
+  """uint8 or float [B, H, W, C] -> [C, B, H, W]; mirrored: bool [B]."""
   scale = 1 / 255 if images.dtype == tf.uint8 else 1.0
   planes = tf.cast(tf.transpose(images, [3, 0, 1, 2]), tf.float32) * scale
   return tf.where(_each(mirrored), tf.reverse(planes, [3]), planes)
@@ -208,7 +210,7 @@ def brightness_contrast(planes, before, factor, after):
 
   Args:
     before, after: (multiplied, added), float [B] each.
-    factor: [B], scales the distance to each colour's mean.
+    factor: [B], scales the distance to each channel's mean.
   """
 
   def brightness(x, pair):
@@ -278,7 +280,8 @@ def color_jitter(planes, u, on, strengths, brightness_fn='simclrv1'):
   """Brightness, contrast, saturation, hue in random order, each clipped.
 
   In every order, brightness and contrast stand before, between or after hue
-  and saturation. So five passes serve all images of a batch.
+  and saturation. So five passes serve all images of a batch. Images of other
+  than three channels have no hue and saturation: one pass does.
 
   Args:
     u: {name: [B]}, the draws. on: bool [B].
@@ -288,25 +291,29 @@ def color_jitter(planes, u, on, strengths, brightness_fn='simclrv1'):
   brightness, contrast, saturation, hue = _strengths(
     u, on, strengths, brightness_fn
   )
+  brighter_first = u['brightness_turn'] < u['contrast_turn']
+
+  def brightness_if(chosen):
+    multiplied, added = brightness
+    return tf.where(chosen, multiplied, 1.0), tf.where(chosen, added, 0.0)
+
+  if planes.shape[0] != 3:
+    before, after = map(brightness_if, (brighter_first, ~brighter_first))
+    return brightness_contrast(planes, before, contrast, after)
   turns = u['hue_turn'], u['saturation_turn']
   first, second = tf.minimum(*turns), tf.maximum(*turns)
   hue_first = turns[0] < turns[1]
-  brighter_first = u['brightness_turn'] < u['contrast_turn']
 
   def slot(turn):  # 0: before hue and saturation, 1: between, 2: after.
     return tf.cast(turn > first, tf.int32) + tf.cast(turn > second, tf.int32)
 
-  def brightness_if(chosen):
-    chosen &= slot(u['brightness_turn']) == i
-    multiplied, added = brightness
-    return tf.where(chosen, multiplied, 1.0), tf.where(chosen, added, 0.0)
-
   for i in range(3):
+    here = slot(u['brightness_turn']) == i
     planes = brightness_contrast(
       planes,
-      brightness_if(brighter_first),
+      brightness_if(brighter_first & here),
       tf.where(slot(u['contrast_turn']) == i, contrast, 1.0),
-      brightness_if(~brighter_first),
+      brightness_if(~brighter_first & here),
     )
     if i < 2:
       is_hue = hue_first == (i == 0)
@@ -318,7 +325,7 @@ def color_jitter(planes, u, on, strengths, brightness_fn='simclrv1'):
 
 @_compiled
 def to_grayscale(planes, chosen):
-  """Luminance in all three planes where chosen [B]."""
+  """Luminance in all three planes of RGB where chosen [B]."""
   weights = tf.constant([0.2989, 0.587, 0.114])[:, None, None, None]
   gray = tf.reduce_sum(planes * weights, 0, keepdims=True)
   return tf.where(_each(chosen), gray, planes)
@@ -327,15 +334,15 @@ def to_grayscale(planes, chosen):
 _BLOCK = 32  # Rows of a blur's output that one product computes.
 
 
-def _blur_bands(sigma, radius):
-  """[B] -> [3, B, _BLOCK, _BLOCK + 2 radius]: a Gaussian in each row."""
+def _blur_bands(sigma, radius, channels):
+  """[B] -> [C, B, _BLOCK, _BLOCK + 2 radius]: a Gaussian in each row."""
   taps = tf.range(-radius, radius + 1, dtype=tf.float32)
   weights = tf.exp(-0.5 * tf.square(taps / sigma[:, None]))
   weights /= tf.reduce_sum(weights, -1, keepdims=True)
   # Row i holds the weights in columns i, i + 1, ...
   rows = [tf.pad(weights, [[0, 0], [i, _BLOCK - 1 - i]]) for i in range(_BLOCK)]
-  # Tiled over the colours, because matmul broadcasts slowly.
-  return tf.tile(tf.stack(rows, 1)[None], [3, 1, 1, 1])
+  # Tiled over the channels, because matmul broadcasts slowly.
+  return tf.tile(tf.stack(rows, 1)[None], [channels, 1, 1, 1])
 
 
 def _blocks(length, radius):
@@ -348,7 +355,7 @@ def _blocks(length, radius):
 
 
 def gaussian_blur(planes, sigma):
-  """Blurs each image of [3, B, H, W] with its own sigma [B].
+  """Blurs each image of [C, B, H, W] with its own sigma [B].
 
   2 * (H // 10 // 2) + 1 taps (23 at 224 px), zeros beyond the border. Computed
   as products with banded matrices, in blocks: on the CPU a depthwise
@@ -356,7 +363,7 @@ def gaussian_blur(planes, sigma):
   """
   height, width = planes.shape[2:]
   radius = height // 10 // 2
-  bands = _blur_bands(sigma, radius)
+  bands = _blur_bands(sigma, radius, planes.shape[0])
   planes = tf.concat(
     [
       tf.matmul(bands[(..., *part)], planes[:, :, reads])
@@ -373,19 +380,32 @@ def gaussian_blur(planes, sigma):
   )
 
 
-def normalize(images, mean=IMAGENET_MEAN, std=IMAGENET_STD):
-  """[..., 3] in [0, 1] -> mean 0 and deviation 1 over ImageNet."""
+def mean_and_std(channels):
+  """What images are normalised by: ImageNet's mean and deviation, by colour.
+
+  Where there are not three colours, their average for every channel.
+  """
+  both = IMAGENET_MEAN, IMAGENET_STD
+  if channels == 3:
+    return both
+  return tuple((round(sum(x) / 3, 3),) * channels for x in both)
+
+
+def normalize(images):
+  """[..., C] in [0, 1] -> mean 0 and deviation 1 over ImageNet."""
+  mean, std = mean_and_std(images.shape[-1])
   return (images - tf.constant(mean)) / tf.constant(std)
 
 
-def denormalize(images, mean=IMAGENET_MEAN, std=IMAGENET_STD):
+def denormalize(images):
   """The inverse of normalize."""
+  mean, std = mean_and_std(images.shape[-1])
   return images * tf.constant(std) + tf.constant(mean)
 
 
 @_compiled
 def finish(planes, inverted, mean_std):
-  """Solarises where inverted [B], clips, normalises -> [B, H, W, 3]."""
+  """Solarises where inverted [B], clips, normalises -> [B, H, W, C]."""
   dark = _each(~inverted) | (planes < 0.5)
   planes = clip(tf.where(dark, planes, 1.0 - planes))
   images = tf.transpose(planes, [1, 2, 3, 0])
@@ -410,12 +430,13 @@ def augment_batch(
   """All operations of a view after its crop (BYOL, Table 6).
 
   Args:
-    images: uint8 or float [B, H, W, 3].
+    images: uint8 or float [B, H, W, C].
     draws: [B, DRAWS].
     strengths: of the colour jitter (color_jitter).
+    gray_prob: 0 unless C = 3.
     mean_std: whether to normalize by ImageNet's mean and deviation.
 
-  Returns: float32 [B, H, W, 3].
+  Returns: float32 [B, H, W, C].
   """
   u = named(draws)
   planes = to_planes(images, u['flip'] < flip_prob)

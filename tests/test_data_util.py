@@ -35,9 +35,9 @@ def images_of(planes):
   return np.moveaxis(np.asarray(planes), 0, -1)
 
 
-def make_image(height=40, width=52, seed=0):
+def make_image(height=40, width=52, seed=0, channels=3):
   rng = np.random.default_rng(seed)
-  return rng.integers(0, 256, [height, width, 3], dtype=np.uint8)
+  return rng.integers(0, 256, [height, width, channels], dtype=np.uint8)
 
 
 def bicubic(image, size):
@@ -168,6 +168,7 @@ def numpy_jitter(image, u, brightness_fn='simclrv1', strengths=STRENGTHS):
     return np.apply_along_axis(one, -1, x)
 
   steps = [brightness, contrast, saturation, hue]
+  steps = steps if image.shape[-1] == 3 else steps[:2]
   turns = [u[f'{step.__name__}_turn'] for step in steps]
   order = tuple(np.argsort(turns, kind='stable').tolist())
   for k in order:
@@ -293,21 +294,22 @@ BATCH = dict(
 
 
 def numpy_batch(images, draws):
-  out = []
+  out, colours = [], images.shape[-1] == 3
+  mean = [0.485, 0.456, 0.406] if colours else 0.449
+  std = [0.229, 0.224, 0.225] if colours else 0.226
   for row, image in enumerate(images / 255.0):
     u = numbers(draws, row)
     image = image[:, ::-1] if u['flip'] < 0.5 else image
     if u['jitter'] < 0.8:
       image, _ = numpy_jitter(image, u)
-    if u['gray'] < 0.2:
+    if u['gray'] < 0.2 and colours:
       gray = image @ np.array([0.2989, 0.587, 0.114])
       image = np.repeat(gray[..., None], 3, -1)
     if u['blur'] < 0.5:
       image = numpy_blur(image, 0.1 + 1.9 * u['sigma'], 2)
     if u['solarize'] < 0.3:
       image = np.where(image < 0.5, image, 1 - image)
-    image = image.clip(0, 1) - [0.485, 0.456, 0.406]
-    out.append(image / [0.229, 0.224, 0.225])
+    out.append((image.clip(0, 1) - mean) / std)
   return np.stack(out)
 
 
@@ -321,6 +323,27 @@ def test_augment_batch_plain_mapped_and_compiled():
   mapped = next(iter(dataset))
   for out in (augment(images, draws), compiled(images, draws), mapped):
     np.testing.assert_allclose(out, expected, atol=5e-5)
+
+
+@pytest.mark.parametrize('channels', [1, 5])
+def test_other_than_three_channels_are_each_treated_alone(channels):
+  images = np.stack([make_image(40, 40, i, channels) for i in range(16)])
+  draws = draws_of(16, seed=4)
+  augment = functools.partial(data_util.augment_batch, **BATCH, gray_prob=0.0)
+  expected = numpy_batch(images, draws)
+  for out in (augment(images, draws), tf.function(augment)(images, draws)):
+    np.testing.assert_allclose(out, expected, atol=5e-5)
+  back = data_util.denormalize(data_util.normalize(images / np.float32(255)))
+  np.testing.assert_allclose(back, images / 255, atol=1e-6)
+  # What is cut out of an image has its channels, also where a graph is traced.
+  image = images[0].astype(np.float32)
+  cut = tf.function(lambda x: data_util.crop(x, [3, 5, 10, 20], 8))(image)
+  assert cut.shape == [8, 8, channels]
+  expected = 255 * bicubic(image[3:13, 5:25], 8)
+  np.testing.assert_allclose(cut, expected, atol=5e-4)
+  centre = tf.function(lambda x: data_util.eval_image(x, 8))(images[0])
+  expected = bicubic(images[0][3:38, 3:38], 8).clip(0, 1)
+  np.testing.assert_allclose(centre, expected, atol=2e-6)
 
 
 def test_what_an_image_gets_does_not_depend_on_its_batch():
