@@ -97,7 +97,7 @@ def per_image(recipe, views):
 
 
 def _finished(recipe, i, crops, draws):
-  """Crops [B, H, W, 3] and draws [B, DRAWS] -> view i of the recipe."""
+  """Crops [B, H, W, C] and draws [B, DRAWS] -> view i of the recipe."""
   return data_util.augment_batch(
     crops,
     draws,

@@ -47,7 +47,8 @@ def depth_of(info):
     return 16, 'TIFF files of floats: --bit_depth=16, 1.0 is white'
   with tf.device('CPU:0'):
     examples = reading.in_order(few)
-    bits, largest, count = decoding.depth_of(data for data, _ in examples)
+    images = (data for data, _ in examples)
+    bits, largest, count = decoding.depth_of(images, info.channels)
   if bits == 8:
     return 8, ''
   return bits, (
@@ -65,14 +66,17 @@ def share_of(info, share, seed):
 # Loaders.
 
 
-def _loader(read, spare, bits):
+def _loader(read, spare, info):
   """read: (*record) -> (image's bytes, label); its errors stop the run."""
 
   def load(record, window, replace):
     data, label = read(*record)
     if replace:
-      return decoding.decode_or_replace(data, label, spare, window, bits)
-    return *decoding.decode_sized(data, window, bits), label, tf.constant(0)
+      return decoding.decode_or_replace(
+        data, label, spare, window, **info.pixels
+      )
+    image, side = decoding.decode_sized(data, window, **info.pixels)
+    return image, side, label, tf.constant(0)
 
   return load
 
@@ -81,7 +85,7 @@ def _memory_loader(info, spare):
   """Decodes the whole split now -> the loader of its indices."""
   examples = reading.in_order(info).map(
     lambda data, label: decoding.decode_or_replace(
-      data, label, spare, bits=info.bits
+      data, label, spare, **info.pixels
     ),
     num_parallel_calls=tf.data.AUTOTUNE,
     deterministic=True,
@@ -99,7 +103,7 @@ def _memory_loader(info, spare):
     shape = shapes[index]
     first = ends[index] - tf.reduce_prod(shape)
     image = tf.reshape(pixels[first : ends[index]], shape)
-    image = tf.ensure_shape(image, [None, None, 3])
+    image = tf.ensure_shape(image, [None, None, info.channels])
     image = decoding.cut(image, window) if window else image
     side = tf.cast(tf.reduce_min(shape[:2]), tf.int32)
     return image, side, labels[index], bad[index]
@@ -112,9 +116,9 @@ def _train_loader(info, in_memory):
   if in_memory:
     return _memory_loader(info, spare)
   if info.paths:
-    return _loader(reading.file_reader(info), spare, info.bits)
+    return _loader(reading.file_reader(info), spare, info)
   parse = reading.checked_parse(info)
-  return _loader(lambda *record: parse(*record)[1:], spare, info.bits)
+  return _loader(lambda *record: parse(*record)[1:], spare, info)
 
 
 # Batches.
@@ -216,7 +220,7 @@ def train_batches(
   """Endless batches of views from start_step on, replica by replica.
 
   Args:
-    augment: (uint8 or uint16 [H, W, 3], seed [2]) -> {'views': a tuple, ...},
+    augment: (uint8 or uint16 [H, W, C], seed [2]) -> {'views': a tuple, ...},
       of static shapes. The seed depends on (seed, epoch, index).
     shuffle_buffer: undecoded records; folders and cached sets need none.
     cache: keeps the split in memory, decoded. Records are then in the order of
@@ -285,7 +289,7 @@ def eval_batches(info, preprocess, rows: HostBatch):
   """Every example once, in order, in the same number of batches on each host.
 
   Args:
-    preprocess: (uint8 or uint16 [H, W, 3], its index) -> image of static shape.
+    preprocess: (uint8 or uint16 [H, W, C], its index) -> image of static shape.
 
   Returns: a dataset of batches of one view, with index -1 for padding and
     'mask': float32 [b], 0 for padding and for what cannot be decoded.
@@ -293,7 +297,7 @@ def eval_batches(info, preprocess, rows: HostBatch):
   with tf.device('CPU:0'):
     spare = decoding.find_spare(info, reading.in_order(info))
     examples = _eval_examples(info, rows, spare)
-  load = _loader(lambda data, label: (data, label), spare, info.bits)
+  load = _loader(lambda data, label: (data, label), spare, info)
 
   def make_example(index, *record, replace):
     image, _, label, bad = load(record, None, replace)

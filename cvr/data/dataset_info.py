@@ -33,7 +33,13 @@ class DatasetInfo:
   # Sorted indices into the shards, if the split is a part of them; (): all.
   keep: tuple[int, ...] = dataclasses.field(default=(), repr=False)
   bits: int = 8  # Of a channel, to decode to; above 8 images are uint16.
+  channels: int = 3  # To decode to.
   # Record -> (image's bytes, label), for a split that has shards.
   parse: Callable | None = dataclasses.field(default=None, repr=False)
   # What all images of a class are parts of, such as 'photograph'; '': nothing.
   cluster: str = dataclasses.field(default='', repr=False)
+
+  @property
+  def pixels(self):
+    """What decoding has to know of it."""
+    return {'bits': self.bits, 'channels': self.channels}

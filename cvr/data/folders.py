@@ -116,8 +116,6 @@ def describe(name, root, split):
     raise DataError(
       f'--dataset={name}: no image ({_patterns(suffixes)}) below {folder}.'
     )
-  if tiff.is_tiff(paths[0]):
-    tiff.check(name, paths[0])
   return DatasetInfo(
     name,
     split,

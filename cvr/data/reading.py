@@ -6,6 +6,7 @@ buffer. Records (TFDS): the epoch seeds the order of the files and a shuffle
 buffer, and the records before the start are skipped.
 """
 
+import functools
 from typing import NamedTuple
 
 import numpy as np
@@ -193,7 +194,9 @@ def file_reader(info):
   """-> function index -> (image's bytes, label), for a folder."""
   paths, labels = tf.constant(info.paths), tf.constant(info.labels, tf.int64)
   # A folder has files of one kind.
-  read = tiff.read if tiff.is_tiff(info.paths[0]) else tf.io.read_file
+  is_tiff = tiff.is_tiff(info.paths[0])
+  read = functools.partial(tiff.read, channels=info.channels)
+  read = read if is_tiff else tf.io.read_file
   return lambda index: (read(paths[index]), labels[index])
 
 

@@ -1,6 +1,7 @@
 """A data set's name -> what one split of it holds and where; parts of a split.
 
-Nothing is decoded here. What could fail hours later is checked at once.
+What could fail hours later is checked at once; of images only the first is
+looked at, if at all.
 """
 
 import contextlib
@@ -12,12 +13,12 @@ import re
 
 import tensorflow as tf
 
-from cvr.data import folders, tfds_sets
+from cvr.data import decoding, folders, reading, tfds_sets, tiff
 from cvr.data.dataset_info import DataError, DatasetInfo, Shard
 
 
 def describe(
-  name, data_dir=None, split='train', download=False, bits=8
+  name, data_dir=None, split='train', download=False, bits=8, channels=3
 ) -> DatasetInfo:
   """Finds one split of a data set and checks it.
 
@@ -28,10 +29,26 @@ def describe(
     split: a split or, for TFDS, a slice such as 'train[:10%]'. 'validation'
       is the first of validation, val and test that exists.
     download: allows downloads of more than 1 GB.
-    bits: of a channel, to decode to.
+    bits, channels: of a channel and of an image, to decode to.
   """
   info = _described(name, data_dir, split, download)
-  return dataclasses.replace(info, bits=bits)
+  info = dataclasses.replace(info, bits=bits, channels=channels)
+  if info.paths and tiff.is_tiff(info.paths[0]):
+    tiff.check(f'--dataset={name}', info.paths[0], channels)
+  elif channels not in decoding.CONVERTED:
+    _check_channels(info)
+  return info
+
+
+def _check_channels(info):
+  """DataError where the first image has other channels."""
+  few = kept(info, [0]) if info.paths else info
+  with tf.device('CPU:0'), explained(info):
+    data, _ = next(iter(reading.in_order(few)))
+  has = decoding.channels_of(data)
+  why = decoding.misfit(has, info.channels) if has else ''
+  if why:
+    raise DataError(f'--dataset={info.name}: {example_id(info, 0)}: {why}.')
 
 
 def _described(name, data_dir, split, download):
@@ -135,6 +152,7 @@ def fingerprint(info):
     'files': hashlib.sha256(text.encode()).hexdigest()[:16],
     # Not where it was the only way, so that what is stored keeps its name.
     **({'bits': info.bits} if info.bits > 8 else {}),
+    **({'channels': info.channels} if info.channels != 3 else {}),
   }
 
 

@@ -1,15 +1,17 @@
-"""TIFF files -> PNG bytes of 8 or 16 bits, by tifffile, which is optional.
+"""TIFF files -> what decoding.encode makes, by tifffile, which is optional.
 
-TensorFlow reads no TIFF. What goes on is a PNG, so that nothing else of the
-input knows the format. It takes Python, and so cannot be done by the workers of
-the data service.
+TensorFlow reads no TIFF. What goes on is a PNG, or an array of more channels
+than a PNG has, so that nothing else of the input knows the format. It takes
+Python, and so cannot be done by the workers of the data service.
 """
+
+import functools
 
 import numpy as np
 import tensorflow as tf
 
 from cvr.data.dataset_info import DataError
-from cvr.data.decoding import MAX_PIXELS
+from cvr.data.decoding import CONVERTED, MAX_PIXELS, encode, misfit
 
 SUFFIXES = ('.tif', '.tiff')
 
@@ -31,16 +33,23 @@ def _library():
   return tifffile
 
 
-def _first_page(path):
-  """-> [H, W, channels] of the first page, of its own type."""
+def _image(path, channels):
+  """-> [H, W, channels of the file], of its own type.
+
+  Of the first page; of all gray ones where there is one for each channel.
+  """
   with _library().TiffFile(path) as file:
     page = file.pages[0]
-    if page.imagelength * page.imagewidth > MAX_PIXELS:
+    pixels = page.imagelength * page.imagewidth
+    if pixels * max(1, page.samplesperpixel / 4) > MAX_PIXELS:
       raise _Unusable('it is too large')
     if page.photometric not in _COLOURS:
       raise _Unusable(f'its colours are {page.photometric.name}')
     if page.axes not in ('YX', 'YXS', 'SYX'):
       raise _Unusable(f'its axes are {page.axes}')
+    stacked = channels not in CONVERTED and page.axes == 'YX'
+    if stacked and len(file.pages) == channels:
+      return np.stack([page.asarray() for page in file.pages], -1)
     image = page.asarray()
   if page.axes == 'SYX':
     image = np.moveaxis(image, 0, -1)
@@ -60,28 +69,30 @@ def _integers(image):
   return np.rint(image.astype(np.float64) * 65535).astype(np.uint16)
 
 
-def _converted(path):
-  """A file -> an array that a PNG can hold; raises _Unusable and others."""
-  image = _integers(_first_page(path))
-  if image.shape[-1] > 4:
-    raise _Unusable(f'it has {image.shape[-1]} channels; 1 to 4 can be read')
+def _converted(path, channels):
+  """A file -> uint8 or uint16 [H, W, C]; raises _Unusable and others."""
+  image = _integers(_image(path, channels))
+  why = misfit(image.shape[-1], channels)
+  if why:
+    raise _Unusable(why)
   return image
 
 
-def as_png(path):
-  """A file's path, bytes -> PNG bytes; b'' if it cannot be decoded."""
+def encoded(path, channels=3):
+  """A file's path, bytes -> its image's bytes; b'' if it cannot be decoded."""
   try:
-    image = _converted(path.decode())
+    image = _converted(path.decode(), channels)
   except FileNotFoundError:
     raise
   except Exception:  # tifffile raises whatever a damaged file leads to.
     return b''
-  return tf.io.encode_png(image, compression=0).numpy()
+  return encode(image)
 
 
-def read(path):
-  """A path, a tensor -> PNG bytes."""
-  data = tf.numpy_function(as_png, [path], tf.string, stateful=False)
+def read(path, channels=3):
+  """A path, a tensor -> its image's bytes."""
+  read_file = functools.partial(encoded, channels=channels)
+  data = tf.numpy_function(read_file, [path], tf.string, stateful=False)
   return tf.ensure_shape(data, [])
 
 
@@ -92,21 +103,23 @@ def is_tiff(path):
 def holds_floats(path):
   """Whether a file has floats, whose white is 1; False where it is damaged."""
   try:
-    return _first_page(path).dtype.kind == 'f'
+    return _image(path, channels=3).dtype.kind == 'f'
   except Exception:
     return False
 
 
-def check(name, path):
-  """DataError where no image like this one, the first, can be read."""
+def check(given, path, channels=3):
+  """DataError where no image like this one, the first, can be read.
+
+  given: what a message begins with, such as '--dataset=folder:PATH'.
+  """
   if not _library():
     raise DataError(
-      f'--dataset={name}: TIFF files are read by tifffile: '
-      "pip install -e '.[tiff]'"
+      f"{given}: TIFF files are read by tifffile: pip install -e '.[tiff]'"
     )
   try:
-    _converted(path)
+    _converted(path, channels)
   except Exception as error:
     # A damaged file is one of those that are replaced and listed.
     if isinstance(error, _Unusable) or 'imagecodecs' in str(error):
-      raise DataError(f'--dataset={name}: {path}: {error}.') from error
+      raise DataError(f'{given}: {path}: {error}.') from error

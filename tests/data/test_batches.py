@@ -238,6 +238,29 @@ def test_undecodable_images_are_replaced_and_counted(folder, kinds):
   np.testing.assert_array_equal(batch['mask'], ~bad & (batch['index'] >= 0))
 
 
+@pytest.mark.parametrize('cache', [False, True])
+def test_images_of_other_channels_are_replaced_too(tmp_path, cache):
+  """Four channels are wanted, and one file of six has three."""
+  for i in range(6):
+    image = np.full([6, 8, 3 if i == 4 else 4], i, np.uint8)
+    write(f'{tmp_path}/{i}.png', tf.io.encode_png(image).numpy())
+  info = describe(f'folder:{tmp_path}', channels=4)
+
+  def augment(image, seed):
+    del seed
+    return {'views': (tf.ensure_shape(image, [6, 8, 4]),)}
+
+  batch = next(
+    iter(
+      batches.train_batches(info, augment, HostBatch(6, 6), seed=0, cache=cache)
+    )
+  )
+  index, bad = batch['index'].numpy(), batch['bad'].numpy()
+  np.testing.assert_array_equal(bad, index == 4)
+  expected = np.where(bad, 0, index)  # The spare is the first.
+  np.testing.assert_array_equal(batch['views'][0][:, 5, 7, 3], expected)
+
+
 def test_a_window_is_that_part_of_the_image(tmp_path):
   rng = np.random.default_rng(0)
   for i in range(8):

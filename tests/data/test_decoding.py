@@ -71,6 +71,131 @@ def test_first_example_may_be_the_bad_one(folder):
     decoding.find_spare(info, reading.in_order(info))
 
 
+# Channels ---------------------------------------------------------------------
+
+
+def saved(image, kind, **settings):
+  file = io.BytesIO()
+  image.save(file, kind, **settings)
+  return file.getvalue()
+
+
+def noise(channels, dtype=np.uint8, height=6, width=8):
+  top = np.iinfo(dtype).max
+  values = np.random.default_rng(channels).integers(
+    0, top, [height, width, channels], endpoint=True
+  )
+  return values.astype(dtype)
+
+
+def one_channel(data, **settings):
+  """What decoding to one channel gives, traced; a window is that part."""
+  decode = tf.function(decoding.decode)
+  out = decode(data, channels=1, **settings)
+  assert out.shape[-1] == 1
+  part = decode(data, lambda shape: (1, 2, 3, 4), channels=1, **settings)
+  np.testing.assert_array_equal(part, out[1:4, 2:6])
+  return out.numpy()[..., 0].astype(int)
+
+
+@pytest.mark.parametrize('kind', ['png', 'png with gamma', 'bmp', 'gif'])
+def test_one_channel_is_the_luminance_of_colours(kind):
+  from PIL import Image, PngImagePlugin
+
+  image, settings = Image.fromarray(noise(3)), {}
+  if kind == 'gif':
+    image = image.quantize(8)
+  if kind == 'png with gamma':
+    # By which libpng would compute a luminance in linear light.
+    settings['pnginfo'] = PngImagePlugin.PngInfo()
+    settings['pnginfo'].add(b'gAMA', (45455).to_bytes(4, 'big'))
+  expected = np.array(image.convert('RGB').convert('L')).astype(int)
+  out = one_channel(saved(image, kind.split()[0].upper(), **settings))
+  assert np.abs(out - expected).max() <= 1
+
+
+@pytest.mark.parametrize('mode', ['RGB', 'L', 'CMYK'])
+def test_one_channel_of_jpegs(mode):
+  from PIL import Image
+
+  ramp = np.linspace([10, 200, 30], [220, 40, 90], 48).reshape(6, 8, 3)
+  image = Image.fromarray(ramp.round().astype(np.uint8))
+  out = one_channel(saved(image.convert(mode), 'JPEG', quality=95))
+  assert np.abs(out - np.array(image.convert('L'))).max() <= 8
+
+
+def test_one_channel_is_gray_as_it_is_without_alpha():
+  from PIL import Image
+
+  gray = noise(1)[..., 0]
+  np.testing.assert_array_equal(one_channel(by_pillow(gray)), gray)
+  with_alpha = Image.fromarray(noise(2), 'LA')
+  out = one_channel(saved(with_alpha, 'PNG'))
+  np.testing.assert_array_equal(out, noise(2)[..., 0])
+  four = noise(4)
+  expected = Image.fromarray(four[..., :3].copy()).convert('L')
+  out = one_channel(by_pillow(four))
+  assert np.abs(out - np.array(expected).astype(int)).max() <= 1
+  deep = noise(3, np.uint16)
+  out = one_channel(tf.io.encode_png(deep).numpy(), bits=16)
+  np.testing.assert_allclose(out, deep @ [0.299, 0.587, 0.114], atol=0.6)
+
+
+@pytest.mark.parametrize('dtype', [np.uint8, np.uint16])
+@pytest.mark.parametrize('channels', [2, 4, 5, 16])
+def test_as_many_channels_as_the_file_has(channels, dtype):
+  image = noise(channels, dtype)
+  data = decoding.encode(image)
+  decode = tf.function(decoding.decode)
+  shallow = (image if dtype == np.uint8 else image // 256).astype(np.uint8)
+  deep = image if dtype == np.uint16 else image.astype(np.uint16) * 257
+  for bits, expected in ((8, shallow), (16, deep)):
+    settings = {'bits': bits, 'channels': channels}
+    out = decode(data, **settings)
+    assert out.dtype == expected.dtype
+    np.testing.assert_array_equal(out, expected)
+    part = decode(data, lambda shape: (1, 2, 3, 4), **settings)
+    np.testing.assert_array_equal(part, expected[1:4, 2:6])
+  _, side = decoding.decode_sized(data, channels=channels)
+  assert int(side) == 6 and decoding.channels_of(data) == channels
+  count = int(dtype == np.uint16)
+  assert decoding.depth_of([data, data[:-1]], channels) == (
+    (16, image.max(), count) if count else (8, 0, 0)
+  )
+  dark = decoding.encode((image // 32).astype(dtype))
+  bits = decoding.depth_of([dark], channels)[0]
+  assert bits == (12 if count else 8)
+  if count:
+    out = decode(dark, bits=12, channels=channels) / 65535
+    np.testing.assert_allclose(out, image // 32 / 4095, atol=1 / 65535)
+
+
+@pytest.mark.parametrize('channels', [2, 4, 5])
+def test_other_channels_are_an_error(channels):
+  decode = tf.function(decoding.decode)
+  window = lambda shape: (1, 2, 3, 4)  # noqa: E731
+  others = [by_pillow(noise(3)), by_pillow(noise(1)[..., 0]), JPEG, b'', b'x']
+  others += [decoding.encode(noise(6)), decoding.encode(noise(5))[:-1]]
+  for data in others:
+    for part in (None, window):
+      for bits in (8, 16):
+        with pytest.raises(tf.errors.InvalidArgumentError):
+          decode(tf.constant(data), part, bits, channels)
+  assert [decoding.channels_of(tf.constant(data)) for data in others[:6]] == [
+    3, 1, 3, None, None, 6
+  ]  # fmt: skip
+  assert decoding.misfit(channels, channels) == ''
+  assert f'it has 3 channels, and --channels={channels}' in decoding.misfit(
+    3, channels
+  )
+
+
+def test_gray_and_colours_are_made_of_up_to_four():
+  for channels in (1, 3):
+    assert not any(decoding.misfit(has, channels) for has in (1, 2, 3, 4))
+    assert '--channels=5' in decoding.misfit(5, channels)
+
+
 # Sixteen bits -----------------------------------------------------------------
 
 

@@ -93,3 +93,31 @@ def test_too_few_examples(infos):
   with pytest.raises(DataError, match='23 examples, the global batch is 24'):
     check_batch(records, 24)
   check_batch(records, 23)
+
+
+def test_other_channels_are_refused_at_once(tmp_path, data_dir):
+  write(f'{tmp_path}/a/train/x/0.png', encoded(1))
+  name = f'folder:{tmp_path}/a'
+  for channels in (2, 4, 5):
+    with pytest.raises(DataError) as error:
+      describe(name, channels=channels)
+    assert str(error.value).startswith(
+      f'--dataset={name}: x/0.png: it has 3 channels, and --channels={channels}'
+    )
+  # Of records as of files; these two are made of any.
+  with pytest.raises(DataError, match='it has 3 channels, and --channels=4'):
+    describe('photo_patches', data_dir, channels=4)
+  for channels in (1, 3):
+    info = describe(name, channels=channels)
+    assert info.channels == channels
+    describe('photo_patches', data_dir, channels=channels)
+  # What is stored under the name of another decoding is not taken for it.
+  plain, gray = (
+    sources.fingerprint(describe(name, channels=c)) for c in (3, 1)
+  )
+  assert gray == plain | {'channels': 1}
+  # A damaged file tells nothing.
+  write(f'{tmp_path}/b/0.png', b'no image')
+  info = describe(f'folder:{tmp_path}/b', channels=4)
+  with pytest.raises(DataError, match='can be decoded to 4 channels'):
+    decoding.find_spare(info, reading.in_order(info))

@@ -18,8 +18,9 @@ PAGES = np.stack([DEEP, 0 * DEEP])
 
 
 def rows_of(info):
-  """{index: image in 0..1, float64 [H, W, 3]} and the bad ones."""
-  keep = lambda image, index: tf.ensure_shape(image, [6, 8, 3])  # noqa: E731
+  """{index: image in 0..1, float64 [H, W, C]} and the bad ones."""
+  shape = [6, 8, info.channels]
+  keep = lambda image, index: tf.ensure_shape(image, shape)  # noqa: E731
   rows, bad = {}, []
   dataset = batches.eval_batches(info, keep, HostBatch(4, 4))
   for batch in dataset.as_numpy_iterator():
@@ -32,9 +33,9 @@ def rows_of(info):
   return rows, bad
 
 
-def colours(dtype, top):
+def colours(dtype, top, channels=3):
   rng = np.random.default_rng(0)
-  return (rng.random([6, 8, 3]) * top).astype(dtype)
+  return (rng.random([6, 8, channels]) * top).astype(dtype)
 
 
 # Name -> (what is written, with which settings; what it shows in 0..1).
@@ -77,6 +78,59 @@ def test_what_is_written_is_read(tmp_path, kind):
     np.testing.assert_allclose(row, expected, atol=1 / 65535)
 
 
+FIVE = colours(np.uint16, 65535, 5)
+PLANES = np.ascontiguousarray(np.moveaxis(FIVE, -1, 0))
+# Name -> (what is written, with which settings; what it shows in 0..1).
+MANY = {
+  'pixels': (FIVE, {'planarconfig': 'contig'}, FIVE / 65535),
+  'planes': (PLANES, {'planarconfig': 'separate'}, FIVE / 65535),
+  'pages': (PLANES, {}, FIVE / 65535),
+  'colours and two more': (
+    colours(np.uint8, 255, 5), {'photometric': 'rgb'},
+    colours(np.uint8, 255, 5) / 255,
+  ),
+  'colours and alpha': (
+    colours(np.uint8, 255, 4), {'photometric': 'rgb'},
+    colours(np.uint8, 255, 4) / 255,
+  ),
+  'floats': (
+    colours(np.float32, 1, 16), {'planarconfig': 'contig'},
+    colours(np.float32, 1, 16),
+  ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize('kind', MANY)
+def test_as_many_channels_as_the_file_has(tmp_path, kind):
+  image, settings, expected = MANY[kind]
+  settings = {'photometric': 'minisblack'} | settings
+  for i in range(3):
+    tifffile.imwrite(f'{tmp_path}/{i}.tif', image, **settings)
+  # Other channels, later than the first file, are damaged images.
+  tifffile.imwrite(f'{tmp_path}/3.tif', colours(np.uint8, 255))
+  channels = expected.shape[-1]
+  info = describe(f'folder:{tmp_path}', channels=channels)
+  bits, line = batches.depth_of(info)
+  deep = image.dtype != np.uint8
+  assert (bits, bool(line)) == ((16, True) if deep else (8, False))
+  info = describe(f'folder:{tmp_path}', bits=bits, channels=channels)
+  rows, bad = rows_of(info)
+  assert bad == [3] and sorted(rows) == [0, 1, 2]
+  for row in rows.values():
+    np.testing.assert_allclose(row, expected, atol=1 / 65535)
+
+
+def test_colours_as_one_channel(tmp_path):
+  image = colours(np.uint8, 255)
+  for i in range(4):
+    tifffile.imwrite(f'{tmp_path}/{i}.tif', image, photometric='rgb')
+  rows, bad = rows_of(describe(f'folder:{tmp_path}', channels=1))
+  assert not bad
+  expected = image @ [0.299, 0.587, 0.114] / 255
+  for row in rows.values():
+    np.testing.assert_allclose(row[..., 0], expected, atol=1 / 255)
+
+
 def test_files_of_pillow(tmp_path):
   from PIL import Image
 
@@ -105,14 +159,18 @@ def test_training_has_them_too(tmp_path):
 
 
 def test_what_cannot_be_read_is_refused_with_the_reason(tmp_path, monkeypatch):
-  def refusal(image, **settings):
+  def refusal(image, channels=3, **settings):
     tifffile.imwrite(f'{tmp_path}/0.tif', image, **settings)
     with pytest.raises(DataError) as error:
-      describe(f'folder:{tmp_path}')
+      describe(f'folder:{tmp_path}', channels=channels)
     return str(error.value)
 
   five = np.zeros([6, 8, 5], np.uint8)
-  assert 'it has 5 channels' in refusal(five, planarconfig='contig')
+  for channels in (1, 3, 4):
+    wrong = refusal(five, channels, planarconfig='contig')
+    assert f'it has 5 channels, and --channels={channels};' in wrong
+    assert wrong.endswith('--channels=5.') and f'{tmp_path}/0.tif' in wrong
+  assert 'it has 1 channels, and --channels=2' in refusal(DEEP, 2)
   four = np.zeros([6, 8, 4], np.uint8)
   assert 'its colours are SEPARATED' in refusal(four, photometric='separated')
   white = refusal(DEEP, photometric='miniswhite')
