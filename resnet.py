@@ -390,7 +390,7 @@ class ResNet(keras.layers.Layer):
     self.representation_dim = channels
 
   def call(self, x, training=False, frozen=0):
-    """[B, H, W, 3] -> [B, representation_dim] in float32.
+    """[B, H, W, C] -> [B, representation_dim] in float32.
 
     frozen: how many of the five stages run in evaluation mode, behind a
     stop-gradient.

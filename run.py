@@ -142,6 +142,7 @@ def _read(cfg, strategy, monitor):
       mean_std=state.method.plan.recipe.mean_std,
       image_size=cfg.image_size,
       again=lambda: loading.untrained(cfg, strategy, checkpoint),
+      channels=cfg.channels,
     )
     export.export(cfg.format, cfg.output, model, monitor.say)
   else:

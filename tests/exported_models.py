@@ -33,7 +33,9 @@ KINDS = {
     layers={'stem': 'cifar'},
     batch_image_augmentation_type='simclr',
     classes=0,
+    channels=1,
   ),
+  'five channels': dict(channels=5),
   'byol': dict(pretrain_loss='byol_ceb', proj_head_mode='linear'),
 }
 
@@ -80,7 +82,8 @@ def trained(
     method = methods.make_method(plan_of(cfg, 1, 0))
     probe = model.Classifier(classes) if classes else None
     if probe:
-      probe(method.probed(method.embed(tf.zeros([1, SIZE, SIZE, 3]))))
+      images = tf.zeros([1, SIZE, SIZE, cfg.channels])
+      probe(method.probed(method.embed(images)))
       randomise(probe)
     return State(method, probe, None)
 
@@ -90,7 +93,9 @@ def trained(
     'a/ckpt-7', False, settings, (), classes, 7, {}
   )
   recipe = derived.augmentation(cfg)
-  return export.Trained(first, checkpoint, recipe.mean_std, SIZE, state)
+  return export.Trained(
+    first, checkpoint, recipe.mean_std, SIZE, state, cfg.channels
+  )
 
 
 def expected(exported, images):
@@ -110,9 +115,9 @@ def expected(exported, images):
   return {name: value.numpy() for name, value in out.items()}
 
 
-def pictures(rows=5, size=SIZE, seed=1):
+def pictures(rows=5, size=SIZE, seed=1, channels=3):
   rng = np.random.default_rng(seed)
-  return rng.random((rows, size, size, 3), np.float32)
+  return rng.random((rows, size, size, channels), np.float32)
 
 
 def blocks(heading, page='export.md'):
@@ -126,7 +131,7 @@ def assert_same_model(written, network, kind, name):
   """A read-back network computes what the model does; so says the report."""
   # Another number of images of another size than those it was checked with.
   for size in (SIZE, 40):
-    images = pictures(size=size)
+    images = pictures(size=size, channels=written.model.channels)
     ours, theirs = expected(written.model, images), network(images)
     assert ours.keys() <= theirs.keys()
     for endpoint, value in ours.items():

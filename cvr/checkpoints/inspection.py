@@ -71,9 +71,10 @@ def describe(path):
   ]
   s = checkpoint.settings
   if s:
+    channels = '' if s['channels'] == 3 else f', {s["channels"]} channels'
     lines.append(
       f'backbone      ResNet-{s["resnet_depth"]} {s["width_multiplier"]}x, '
-      f'{s["stem"]} stem'
+      f'{s["stem"]} stem{channels}'
     )
   lines.append(f'probe         {checkpoint.num_classes or "no"} classes')
   lines += _training(checkpoint.record) if checkpoint.record else []

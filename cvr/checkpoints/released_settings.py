@@ -73,6 +73,7 @@ def _infer_resnet(shapes):
     )
   squeeze = shapes.get(f'{groups}/3/layers/0/{branch}/3/conv2d_0/kernel')
   settings = {
+    'channels': stem[2],
     'resnet_depth': depths[0],
     'width_multiplier': width // resnet.WIDTH,
     # The smallest width of a squeeze is 32, which hides smaller ratios.
@@ -132,9 +133,10 @@ class Inferred(NamedTuple):
       self.methods[0], 'SimCLR or C-SimCLR'
     )
     selective = f' SK {s["sk_ratio"]:g}' if s['sk_ratio'] else ''
+    channels = '' if s['channels'] == 3 else f', {s["channels"]} channels'
     text = (
       f'{kind}, ResNet-{s["resnet_depth"]} {s["width_multiplier"]}x'
-      f'{selective}, '
+      f'{selective}{channels}, '
       f'{s["stem"]} stem, {s["proj_head_mode"]} projection'
     )
     if 'proj_out_dim' in s:

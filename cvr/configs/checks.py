@@ -25,6 +25,9 @@ _PACKAGES = {'wandb_project': 'wandb', 'mlflow_uri': 'mlflow'}
 # A flag -> (another one, the values of that with which the first has effect).
 # Those that some methods read alone stand in the methods' rows.
 _MATTERS_WITH = {
+  **dict.fromkeys(
+    ('color_jitter_saturation', 'color_jitter_hue', 'grayscale_probability'),
+    ('channels', (3,))),
   'bbox_tries': ('bbox_sampling', ('uniform',)),
   'plain_view': ('no_augmentation', (True,)),
   'local_crops': ('train_mode', ('pretrain',)),
@@ -163,6 +166,9 @@ def _check_contrast(cfg):
   if parts and (len(parts) != 2 or not {*parts} <= {*known}):
     why = f'must be two of {", ".join(known)}, such as lab_l,lab_ab'
     refuse('view_pairs', cfg.view_pairs, why)
+  if parts and cfg.channels != 3:
+    why = f'is of colours, RGB, and --channels={cfg.channels}; use 3'
+    refuse('view_pairs', cfg.view_pairs, why)
   if pretrain and bool(parts) != (cfg.pretrain_loss == 'cmc'):
     why = 'is of --pretrain_loss=cmc; drop it'
     if not parts:
@@ -214,7 +220,9 @@ def _check_evaluation(cfg):
   if cfg.mode != 'evaluate':
     return
   derived.suites(cfg)
-  derived.corruptions(cfg)
+  if derived.corruptions(cfg) and cfg.channels != 3:
+    why = f'corruptions are of RGB images, and --channels={cfg.channels}'
+    refuse('corrupt', cfg.corrupt, f'{why}; drop it')
   derived.robustness_places(cfg)
   try:
     transfer_sets.parse(cfg.transfer_sets)
@@ -395,9 +403,16 @@ def warnings(cfg, total=None, warmup=0):
   total, warmup: steps, where they are known.
   """
   lines = []
+  if cfg.channels != 3 and derived.colours(cfg):
+    lines.append(
+      f'--channels={cfg.channels}: no saturation, hue and grayscale in the '
+      'augmentation, which are of RGB'
+    )
   for name, other in _idle(cfg).items():
     value, given = getattr(cfg, name), show(getattr(cfg, other))
     field = FIELDS[name]
+    if other == 'channels':
+      continue
     # What a stored run has from before the flag was not asked for either.
     if value not in (field.default, field.metadata['before']):
       lines.append(f'--{name}={show(value)}: no effect with --{other}={given}')

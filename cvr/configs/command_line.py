@@ -68,6 +68,7 @@ class Stored(NamedTuple):
 
 # What tensors are made by.
 _ARCHITECTURE = (
+  'channels',
   'resnet_depth',
   'width_multiplier',
   'sk_ratio',

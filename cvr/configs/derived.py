@@ -148,9 +148,13 @@ def eval_crop(cfg):
   return float(cfg.eval_crop)
 
 
-def bits(cfg):
-  """Bits of a channel; where no training has resolved `auto`, 8."""
-  return 8 if cfg.bit_depth == 'auto' else int(cfg.bit_depth)
+def pixels(cfg):
+  """What decoding has to know: bits of a channel, channels of an image.
+
+  Where no training has resolved `auto`, 8 bits.
+  """
+  bits = 8 if cfg.bit_depth == 'auto' else int(cfg.bit_depth)
+  return {'bits': bits, 'channels': cfg.channels}
 
 
 def train_steps(cfg, num_examples):
@@ -187,6 +191,12 @@ def scaled_learning_rate(cfg, name='learning_rate'):
 def num_views(cfg):
   """Views of an image in training: two global crops, then the local ones."""
   return 1 if cfg.train_mode == 'finetune' else 2 + cfg.local_crops
+
+
+def colours(cfg):
+  """Whether views are jittered, blurred and solarised in training."""
+  pretrain = cfg.train_mode == 'pretrain'
+  return not cfg.no_augmentation and (pretrain or cfg.ft_with_full_aug)
 
 
 def numbers(text):
@@ -265,11 +275,10 @@ def augmentation(cfg):
   kind = cfg.batch_image_augmentation_type
   smallest, largest = cfg.area_range_lower_bound, cfg.area_range_upper_bound
   low, high = numbers(cfg.local_area)
-  crop = not cfg.no_augmentation
-  color = crop and (cfg.train_mode == 'pretrain' or cfg.ft_with_full_aug)
+  color, rgb = colours(cfg), cfg.channels == 3
   return Augmentation(
     size=views(cfg.image_size, cfg.image_size, cfg.local_size),
-    random_crop=crop,
+    random_crop=not cfg.no_augmentation,
     whole=cfg.plain_view == 'whole',
     area_lower=views(smallest, smallest, low),
     area_upper=views(largest, largest, high),
@@ -279,10 +288,10 @@ def augmentation(cfg):
     jitter_prob=cfg.color_jitter_probability if color else 0.0,
     brightness=cfg.color_jitter_brightness,
     contrast=cfg.color_jitter_contrast,
-    saturation=cfg.color_jitter_saturation,
-    hue=cfg.color_jitter_hue,
+    saturation=cfg.color_jitter_saturation if rgb else 0.0,
+    hue=cfg.color_jitter_hue if rgb else 0.0,
     brightness_fn=cfg.brightness_fn,
-    gray_prob=cfg.grayscale_probability if color else 0.0,
+    gray_prob=cfg.grayscale_probability if color and rgb else 0.0,
     clip_after_resize=cfg.clip_by_value_after_resizing,
     clip_after_gray=cfg.clip_by_value_after_grayscale,
     blur=probabilities(cfg.blur_probability, _BLUR, color and cfg.use_blur),

@@ -170,6 +170,10 @@ class Settings:
     '10 bits on all images keep 16 bits, and the brightest such value of a '
     '16-bit file is 1.',
     ('auto', '8', '10', '12', '14', '16'), before='8')
+  channels: int = opt(3, 'Channels of an image. Images become gray (1) or RGB '
+    '(3) whatever they are; for any other number files must have it: PNG with '
+    'alpha (4), TIFF. Saturation, hue and grayscale are of 3 channels alone.',
+    '[1, 16]', before=3)
   cache_dataset: bool = opt(False, 'Decode the whole split into memory '
     'before the first step, on every host: for small sets.')
   shuffle_buffer: int = opt(16384, 'Examples among which the next one is '
@@ -544,7 +548,7 @@ def of_the_run(values):
 def of_the_encoder(values):
   """What another training takes over: what was built."""
   own = [*sections()['Backbone'], *sections()['Heads']]
-  own += ['image_size', 'batch_image_augmentation_type']
+  own += ['image_size', 'channels', 'batch_image_augmentation_type']
   return {k: v for k, v in values.items() if k in own and k not in SWITCHES}
 
 

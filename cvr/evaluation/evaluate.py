@@ -44,6 +44,8 @@ def _empty_card(cfg, checkpoint, model):
   if cfg.train_mode == 'finetune':
     # So that no numbers of the papers are put beside it.
     method = f'a finetuned network ({method})'
+  if cfg.channels != 3:
+    method = f'a network of {cfg.channels} channels ({method})'
   return {
     'version': schema.VERSION,
     'checkpoint': {

@@ -11,7 +11,7 @@ import tensorflow as tf
 import data_util
 from cvr.checkpoints.files import write_atomically
 from cvr.configs import config, derived
-from cvr.data import batches, sources
+from cvr.data import batches, decoding, sources
 from cvr.evaluation.corruptions import corruptions
 from cvr.numerics import randomness
 from cvr.training import progress
@@ -68,7 +68,7 @@ def prepared(batch, mean_std):
 
 
 def _random_crop(image, seed, size):
-  """A crop of 8% to all of an image, flipped or not: [size, size, 3]."""
+  """A crop of 8% to all of an image, flipped or not: [size, size, C]."""
   draws = randomness.uniform([1, len(data_util.DRAWS)], seed)
   (box,) = data_util.crop_boxes(tf.shape(image), draws, 0.08, 'logarithmic')
   image = tf.image.convert_image_dtype(image, tf.float32)
@@ -232,7 +232,7 @@ def save_npz(path, arrays):
 def extract_features(cfg, strategy, state, say):
   """Writes the embeddings of --eval_split to --output."""
   info = sources.describe(
-    cfg.dataset, cfg.data_dir, cfg.eval_split, bits=derived.bits(cfg)
+    cfg.dataset, cfg.data_dir, cfg.eval_split, **derived.pixels(cfg)
   )
   single = cfg.output.endswith('.npz')
   first = os.path.join(cfg.output, 'features-00000.npz')
@@ -267,7 +267,8 @@ def extract_features(cfg, strategy, state, say):
     save()
   say(f'{done:,} examples of {info.name}, {info.split}, in {cfg.output}')
   if bad:
-    say(f'{bad:,} of them cannot be decoded: NaN, and the label -1')
+    why = decoding.cannot(cfg.channels)
+    say(f'{bad:,} of them {why}: NaN, and the label -1')
   if broken:
     say(
       f'{broken:,} of them can be decoded, but the network gives NaN or '
@@ -275,16 +276,19 @@ def extract_features(cfg, strategy, state, say):
     )
   if 'latent_bits' in piece:
     dim = state.method.latent.dim
-    say(bits_on_disk(dim, cfg.image_size, done, paths))
+    pixels = cfg.image_size**2 * cfg.channels
+    say(bits_on_disk(dim, pixels, done, paths))
 
 
-def bits_on_disk(dim, image_size, images, paths):
-  """A line: the size of packed bits per image, and in the files."""
+def bits_on_disk(dim, pixels, images, paths):
+  """A line: the size of packed bits per image, and in the files.
+
+  pixels: values of an image.
+  """
   stored = 0
   for path in paths:
     with tf.io.gfile.GFile(path, 'rb') as file, zipfile.ZipFile(file) as arrays:
       stored += arrays.getinfo('latent_bits.npy').file_size
-  pixels = image_size**2 * 3
   return (
     f'{dim:,} bits an image: {8 * pixels / dim:.1f} x smaller than its 8-bit '
     f'pixels ({pixels:,} bytes). latent_bits takes {stored:,} bytes on disk, '

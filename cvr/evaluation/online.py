@@ -8,7 +8,7 @@ import tensorflow as tf
 import objectives
 from cvr.checkpoints import files, pretrained
 from cvr.configs import config, derived
-from cvr.data import sources
+from cvr.data import decoding, sources
 from cvr.evaluation import features, statistics
 from cvr.numerics import replicas
 from cvr.training import progress
@@ -124,8 +124,8 @@ def _report(cfg, monitor, step, metrics, cluster):
     )
   if metrics['eval/bad_images']:
     monitor.say(
-      f'{metrics["eval/bad_images"]:,.0f} images of {cfg.eval_split} cannot be '
-      'decoded and are left out'
+      f'{metrics["eval/bad_images"]:,.0f} images of {cfg.eval_split} '
+      f'{decoding.cannot(cfg.channels)} and are left out'
     )
   return result
 
@@ -133,7 +133,7 @@ def _report(cfg, monitor, step, metrics, cluster):
 def evaluate_state(cfg, strategy, state, step, monitor):
   """Evaluates a state in memory: after training, in the same process."""
   info = sources.describe(
-    cfg.dataset, cfg.data_dir, cfg.eval_split, bits=derived.bits(cfg)
+    cfg.dataset, cfg.data_dir, cfg.eval_split, **derived.pixels(cfg)
   )
   if not state.probe:
     raise config.ConfigError(
@@ -157,7 +157,7 @@ def follow(cfg, strategy, state, total, monitor, wait=time.sleep):
   wait(seconds) is called between two looks while another process trains.
   """
   info = sources.describe(
-    cfg.dataset, cfg.data_dir, cfg.eval_split, bits=derived.bits(cfg)
+    cfg.dataset, cfg.data_dir, cfg.eval_split, **derived.pixels(cfg)
   )
   evaluator = make_evaluator(cfg, strategy, state, info)
   if not state.probe:

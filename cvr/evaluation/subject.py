@@ -7,7 +7,7 @@ import numpy as np
 
 from cvr.configs import config, derived
 from cvr.configs.settings import show
-from cvr.data import batches, sources
+from cvr.data import batches, decoding, sources
 from cvr.evaluation import features, statistics, store
 
 # To be raised when rows that are in stores already would come out differently.
@@ -68,7 +68,7 @@ class Subject(NamedTuple):
       self.cfg.data_dir,
       split,
       self.cfg.download,
-      derived.bits(self.cfg),
+      **derived.pixels(self.cfg),
     )
 
   def facts(self, **more):
@@ -131,20 +131,23 @@ class Subject(NamedTuple):
       )
     if bad:
       names = ', '.join(map(show, bad[:5])) + (', ...' if bad[5:] else '')
-      self.say(f'{len(bad):,} of them cannot be decoded, left out: {names}')
+      why = decoding.cannot(info.channels)
+      self.say(f'{len(bad):,} of them {why}, left out: {names}')
 
   def protocol(self, look=None, **more):
     """How a number was made: what all have in common, and `more`."""
     look = look or self.central
+    normalisation = 'none'
+    if derived.augmentation(self.cfg).mean_std:
+      normalisation = 'ImageNet mean and deviation'
+      normalisation += ', over its colours' if self.cfg.channels != 3 else ''
     crop = f'central, {look.crop:g} of the shorter side'
     dim = self.state.method.encoder.representation_dim
     return {
       'crop': f'{crop}, {self.cfg.image_size} px',
       'bn': 'moving statistics',
       'layer': f'representation ({dim})',
-      'normalisation': 'ImageNet mean and deviation'
-      if derived.augmentation(self.cfg).mean_std
-      else 'none',
+      'normalisation': normalisation,
       'class_mask': None,
       'seed': self.cfg.seed,
       'checkpoint': self.model,

@@ -15,11 +15,12 @@ from cvr.training import loading
 class EncoderLayer(keras.layers.Layer):
   """The encoder as a layer of a model of one's own."""
 
-  def __init__(self, network, mean_std):
+  def __init__(self, network, mean_std, channels):
     # At any precision: half of it would round images to fewer than 256 levels.
     super().__init__(dtype=tf.float32)
     self.network = network
     self.mean_std = mean_std
+    self.channels = channels
 
   def represent(self, images, training):
     """Images in [0, 1] -> [n, representation_dim], float32."""
@@ -28,7 +29,8 @@ class EncoderLayer(keras.layers.Layer):
     return self.network(images, training=training and self.trainable)
 
   def call(self, images, training=False):
-    return self.represent(unit_range(of_rank(images, 4)), training)
+    images = of_rank(images, self.channels, 4)
+    return self.represent(unit_range(images), training)
 
 
 class Encoder:
@@ -39,7 +41,9 @@ class Encoder:
   """
 
   def __init__(self, backbone):
-    self.layer = EncoderLayer(backbone.network, backbone.mean_std)
+    self.layer = EncoderLayer(
+      backbone.network, backbone.mean_std, backbone.channels
+    )
     self.representation_dim = backbone.network.representation_dim
     self.class_names = backbone.class_names
     self._size, self._crop = backbone.image_size, backbone.crop
@@ -49,18 +53,19 @@ class Encoder:
     return self.layer.trainable_variables
 
   def __call__(self, images, training=False):
-    """uint8, or floats in [0, 1], [n, H, W, 3] -> [n, representation_dim].
+    """uint8, or floats in [0, 1], [n, H, W, C] -> [n, representation_dim].
 
     training: batch norm takes the batch's statistics, and moves its averages.
     """
-    return self.layer.represent(unit_range(of_rank(images, 4)), training)
+    images = of_rank(images, self.layer.channels, 4)
+    return self.layer.represent(unit_range(images), training)
 
   def preprocess(self, images):
     """What the evaluation shows of images: the centre, resized, in [0, 1].
 
-    [H, W, 3] or [n, H, W, 3] of any size, uint8 or floats in [0, 1].
+    [H, W, C] or [n, H, W, C] of any size, uint8 or floats in [0, 1].
     """
-    images = checked(of_rank(images, 3, 4))
+    images = checked(of_rank(images, self.layer.channels, 3, 4))
     return data_util.eval_image(images, self._size, self._crop)
 
 

@@ -21,7 +21,7 @@ _WORSE = 1e-3  # The relative difference from which an export is refused.
 
 
 def make_network(state, mean_std):
-  """-> network(RGB images in [0, 1], trainable) -> the published endpoints."""
+  """-> network(images in [0, 1], trainable) -> the published endpoints."""
   method, probe = state.method, state.probe
 
   def network(images, trainable=False):
@@ -48,6 +48,7 @@ class Trained(NamedTuple):
   mean_std: bool  # whether it was trained on normalised images
   image_size: int
   again: Callable  # -> a state of the same shapes with other numbers
+  channels: int = 3  # of an image
 
   def network_of(self, state):
     """The network of its own state, or of one that was read back."""
@@ -59,10 +60,11 @@ class _Format(NamedTuple):
 
   packages: tuple = ()  # optional ones that it imports
   one_network: bool = False  # no names for the two encoders of CMC
+  rgb: bool = False  # who reads it has RGB images alone
 
 
 FORMATS = {
-  'released': _Format(one_network=True),
+  'released': _Format(one_network=True, rgb=True),
   'saved_model': _Format(),
   'safetensors': _Format(('safetensors.numpy',), one_network=True),
   'onnx': _Format(('tf2onnx', 'onnxruntime')),
@@ -72,7 +74,13 @@ FORMATS = {
 
 def _writer(kind, model):
   """The write() of a format, or an error that says what is missing."""
-  packages, one_network = FORMATS[kind]
+  packages, one_network, rgb = FORMATS[kind]
+  if rgb and model.channels != 3:
+    raise CheckpointError(
+      f'--format={kind}: the published code has RGB images, and this network '
+      f'takes {model.channels} channels. saved_model, safetensors, onnx and '
+      'keras hold it.'
+    )
   if one_network and hasattr(model.state.method.encoder, 'towers'):
     raise CheckpointError(
       f'--format={kind}: that has names for one network, and this encoder is '
@@ -123,7 +131,8 @@ def export(kind, output, model, say):
   if kind == 'released' and tf.io.gfile.exists(index):
     raise CheckpointError(f'{index} is there already: name another --output.')
   write, size = _writer(kind, model), model.image_size
-  images = tf.random.stateless_uniform([4, size, size, 3], [0, 0])
+  shape = [4, size, size, model.channels]
+  images = tf.random.stateless_uniform(shape, [0, 0])
   ours = model.network_of(model.state)(images)
   ours = {name: value.numpy() for name, value in ours.items()}
   with tempfile.TemporaryDirectory() as folder:

@@ -4,7 +4,7 @@ import tensorflow as tf
 
 # Rounding of whoever made the images; a pixel of a byte is 4e-3.
 _ROUNDING = 1e-3
-_RANGE = 'images must be RGB in [0, 1] as floats, or bytes as uint8'
+_RANGE = 'images must be in [0, 1] as floats, or bytes as uint8'
 
 
 def checked(images):
@@ -36,20 +36,21 @@ def unit_range(images):
   return images
 
 
-def of_rank(images, *ranks):
-  """Whatever TensorFlow makes a tensor of -> uint8 or floats [..., H, W, 3].
+def of_rank(images, channels, *ranks):
+  """Whatever TensorFlow makes a tensor of -> uint8 or floats [..., H, W, C].
 
-  ranks: how many dimensions it may have.
+  channels: C. ranks: how many dimensions it may have.
   """
   images = tf.convert_to_tensor(images)
   kind = images.dtype == tf.uint8 or images.dtype.is_floating
   shape = images.shape
-  if not kind or shape.rank not in ranks or shape[-1] not in (None, 3):
+  if not kind or shape.rank not in ranks or shape[-1] not in (None, channels):
     known = shape.as_list() if shape.rank is not None else 'of unknown shape'
-    names = {3: '[height, width, 3]', 4: '[n, height, width, 3]'}
+    size = f'height, width, {channels}'
+    names = {3: f'[{size}]', 4: f'[n, {size}]'}
     wanted = ' or '.join(names[rank] for rank in ranks)
     raise ValueError(
       f'images must be {wanted}, uint8 or floats, not {images.dtype.name} '
       f'{known}'
     )
-  return tf.ensure_shape(images, shape[:-1].concatenate(3))
+  return tf.ensure_shape(images, shape[:-1].concatenate(channels))

@@ -122,12 +122,12 @@ def _linear(x, layer):
   return layers.Activation(layer.activation)(x) if layer.activation else x
 
 
-def _build(method, probe, mean_std):
+def _build(method, probe, mean_std, channels):
   """-> a Keras model, images in [0, 1] -> a dict of endpoints."""
-  images = x = keras.Input([None, None, 3], name='images')
+  images = x = keras.Input([None, None, channels], name='images')
   if mean_std:
-    std = np.array(data_util.IMAGENET_STD)
-    offset = -np.array(data_util.IMAGENET_MEAN) / std
+    mean, std = map(np.array, data_util.mean_and_std(channels))
+    offset = -mean / std
     x = layers.Rescaling((1 / std).tolist(), offset.tolist())(x)
   stem, *groups = method.encoder.stages
   for conv in stem.convs:
@@ -161,5 +161,5 @@ def write(folder, model):
       '--format=keras needs Keras 3, which comes with TensorFlow 2.16 or newer'
     )
   path = os.path.join(folder, 'model.keras')
-  _build(method, probe, model.mean_std).save(path)
+  _build(method, probe, model.mean_std, model.channels).save(path)
   return path, keras.models.load_model(path)

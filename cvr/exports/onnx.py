@@ -6,15 +6,15 @@ import onnxruntime
 import tensorflow as tf
 import tf2onnx
 
-_ANY_IMAGES = tf.TensorSpec([None, None, None, 3], tf.float32, 'images')
-
 
 def write(folder, model):
   """-> (path, the network read back from it)."""
   path = os.path.join(folder, 'model.onnx')
   call = tf.function(model.network_of(model.state))
+  shape = [None, None, None, model.channels]
+  any_images = tf.TensorSpec(shape, tf.float32, 'images')
   tf2onnx.convert.from_function(
-    call, input_signature=[_ANY_IMAGES], opset=17, output_path=path
+    call, input_signature=[any_images], opset=17, output_path=path
   )
   session = onnxruntime.InferenceSession(path)
   names = [output.name for output in session.get_outputs()]

@@ -107,11 +107,13 @@ def _parts(state):
 def _metadata(model):
   """What a reader needs to know beside the tensors; values are text."""
   stem = model.state.method.encoder.stages[0]
-  mean, std = (0.0,) * 3, (1.0,) * 3
+  channels = model.channels
+  mean, std = (0.0,) * channels, (1.0,) * channels
   if model.mean_std:
-    mean, std = data_util.IMAGENET_MEAN, data_util.IMAGENET_STD
+    mean, std = data_util.mean_and_std(channels)
+  what = 'RGB' if channels == 3 else f'{channels} channels'
   return {
-    'input': 'RGB in [0, 1], minus mean, divided by std',
+    'input': f'{what} in [0, 1], minus mean, divided by std',
     'mean': json.dumps(mean),
     'std': json.dumps(std),
     'stem_stride': str(stem.convs[0].conv.stride),

@@ -9,8 +9,8 @@ from cvr.exports.images import unit_range
 _DTYPES = (tf.float32, tf.uint8)
 
 
-def _any_images(dtype):
-  return tf.TensorSpec([None, None, None, 3], dtype, 'images')
+def _any_images(dtype, channels):
+  return tf.TensorSpec([None, None, None, channels], dtype, 'images')
 
 
 def write(folder, model):
@@ -35,10 +35,11 @@ def write(folder, model):
   module.__call__ = call
   for dtype in _DTYPES:
     for arguments in ({}, {'trainable': False}, {'trainable': True}):
-      call.get_concrete_function(_any_images(dtype), **arguments)
+      images = _any_images(dtype, model.channels)
+      call.get_concrete_function(images, **arguments)
 
   def server(dtype):
-    @tf.function(input_signature=[_any_images(dtype)])
+    @tf.function(input_signature=[_any_images(dtype, model.channels)])
     def serve(images):
       return call(images, trainable=False)
 

@@ -128,7 +128,7 @@ class Method(tf.Module):
     """Builds what the method has beyond encoder and projector."""
 
   def embed(self, images, training=False):
-    """[b, H, W, 3] -> the representation and the projector's layers."""
+    """[b, H, W, C] -> the representation and the projector's layers."""
     h = self.encoder(images, training=training)
     return self.layers_of(h, training)
 
@@ -177,7 +177,8 @@ class Method(tf.Module):
 
   def build(self, image_size):
     """Creates every variable, by one step on black images."""
-    views = [tf.zeros([2, image_size, image_size, 3])] * 2
+    shape = [2, image_size, image_size, self.cfg.channels]
+    views = [tf.zeros(shape)] * 2
     self.encode(views, tf.constant(0, tf.int64), training=False)
     self.begin()
 

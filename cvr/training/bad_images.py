@@ -12,15 +12,11 @@ import numpy as np
 import tensorflow as tf
 
 from cvr.configs.settings import show
-from cvr.data import sources
+from cvr.data import decoding, sources
 
 FILE = 'bad_images.txt'
 _NAMED = 5  # In a line.
 _UNDECODED, _SMALL = 1, 2  # In a table.
-_REASONS = {
-  _UNDECODED: 'cannot be decoded',
-  _SMALL: 'smaller than the crop',
-}
 _DIGITS, _BASE = 3, 2**20  # Of an index that goes from host to host.
 
 
@@ -39,6 +35,10 @@ class BadImages:
   def __init__(self, info, crop, monitor, host_means=list, resumed=False):
     self.info, self.crop, self.monitor = info, crop, monitor
     self._host_means = host_means
+    self._reason_of = {
+      _UNDECODED: decoding.cannot(info.channels),
+      _SMALL: 'smaller than the crop',
+    }
     self._tables, self._host, self._hosts = [], 0, 1
     self._by_index = {}
     self._reasons = self._read() if resumed else {}
@@ -76,7 +76,7 @@ class BadImages:
     self._by_index |= new
     for index, kind in sorted(new.items()):
       name = show(sources.example_id(self.info, index))
-      self._reasons[name] = _REASONS[kind]
+      self._reasons[name] = self._reason_of[kind]
     if new:
       lines = [f'{why}\t{name}\n' for name, why in self._reasons.items()]
       self.monitor.write_text(FILE, ''.join(sorted(lines)))
@@ -90,10 +90,11 @@ class BadImages:
       (_UNDECODED, 'replaced by another image'),
       (_SMALL, f'of {self.crop} px: enlarged'),
     ):
-      names = [n for n, why in self._reasons.items() if why == _REASONS[kind]]
+      reason = self._reason_of[kind]
+      names = [n for n, why in self._reasons.items() if why == reason]
       if names:
         some = ', '.join(names[:_NAMED]) + (', ...' if names[_NAMED:] else '')
-        parts.append(f'{len(names):,} {_REASONS[kind]} ({effect}): {some}')
+        parts.append(f'{len(names):,} {reason} ({effect}): {some}')
     return (
       f'of {self.info.num_examples:,} images {"; ".join(parts)}. '
       f'All of them: {FILE}'
@@ -127,4 +128,4 @@ class BadImages:
     with tf.io.gfile.GFile(path, 'rb') as file:
       lines = file.read().decode(errors='replace').splitlines()
     rows = [line.partition('\t')[::2] for line in lines]
-    return {n: why for why, n in rows if why in _REASONS.values()}
+    return {n: why for why, n in rows if why in self._reason_of.values()}

@@ -36,7 +36,9 @@ def rebuild(cfg, strategy, num_examples=None):
 
   num_examples: those that the run was trained on, where that is known.
   """
-  info = sources.describe(cfg.dataset, cfg.data_dir, cfg.train_split)
+  info = sources.describe(
+    cfg.dataset, cfg.data_dir, cfg.train_split, **derived.pixels(cfg)
+  )
   plan = make_plan(
     _any_optimizer(cfg),
     num_examples or info.num_examples,
@@ -86,6 +88,7 @@ class Backbone(NamedTuple):
   network: object  # images -> representations
   mean_std: bool  # whether these are normalised
   image_size: int
+  channels: int  # of an image
   crop: float  # the share of the shorter side that evaluation keeps
   class_names: tuple  # of the run; () where the checkpoint does not tell
 
@@ -106,13 +109,15 @@ def load_backbone(path):
   cfg = config.from_dict(settings)
   plan = make_plan(cfg, None, checkpoint.num_classes, replicas=1)
   network, _ = skeletons.make_body(plan)
-  network(tf.zeros([1, cfg.image_size, cfg.image_size, 3]))  # Its variables.
+  shape = [1, cfg.image_size, cfg.image_size, cfg.channels]
+  network(tf.zeros(shape))  # Its variables.
   owner = types.SimpleNamespace(encoder=network)
   pretrained.load(checkpoint.path, ['encoder'], owner)
   return Backbone(
     network,
     plan.recipe.mean_std,
     cfg.image_size,
+    cfg.channels,
     derived.eval_crop(cfg),
     tuple(checkpoint.record.get('class_names') or ()),
   )

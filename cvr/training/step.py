@@ -51,7 +51,7 @@ def make_probe(cfg, method, classes):
   if not classes or not wanted:
     return None
   probe = model.Classifier(classes, zero_init=cfg.zero_init_logits_layer)
-  images = tf.zeros([1, cfg.image_size, cfg.image_size, 3])
+  images = tf.zeros([1, cfg.image_size, cfg.image_size, cfg.channels])
   probe(method.probed(method.embed(images)))
   return probe
 

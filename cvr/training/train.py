@@ -92,12 +92,9 @@ def make_input(plan, info, strategy, start, per_image=None, bad=None):
 
 def describe(cfg, say=print):
   """The training split, checked for what could fail hours later."""
+  pixels = derived.pixels(cfg)
   info = sources.describe(
-    cfg.dataset,
-    cfg.data_dir,
-    cfg.train_split,
-    cfg.download,
-    derived.bits(cfg),
+    cfg.dataset, cfg.data_dir, cfg.train_split, cfg.download, **pixels
   )
   if cfg.bit_depth == 'auto':
     with sources.explained(info):
@@ -109,7 +106,7 @@ def describe(cfg, say=print):
     info = batches.share_of(info, cfg.train_share, cfg.seed)
   sources.check_batch(info, cfg.train_batch_size)
   if cfg.mode == 'train_then_eval' and info.class_names:
-    sources.describe(cfg.dataset, cfg.data_dir, cfg.eval_split)
+    sources.describe(cfg.dataset, cfg.data_dir, cfg.eval_split, **pixels)
   if cfg.data_service:
     if info.paths and tiff.is_tiff(info.paths[0]):
       raise sources.DataError(

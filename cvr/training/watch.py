@@ -19,7 +19,7 @@ _BEGINNING = 100
 
 
 def two_views(recipe, info, count):
-  """-> two views [n, H, W, 3] of `count` images of a split, on the host."""
+  """-> two views [n, H, W, C] of `count` images of a split, on the host."""
   info = sources.a_few(info, count)
   size = info.num_examples
   with sources.explained(info):
@@ -40,7 +40,7 @@ def two_views(recipe, info, count):
 
 
 def held_out(plan, info):
-  """-> two views [n, H, W, 3] of the same images, and which split has them.
+  """-> two views [n, H, W, C] of the same images, and which split has them.
 
   The evaluation split, so that no step sees them; where it cannot be read, the
   training split. They depend on the data, the augmentation and n alone.
@@ -48,14 +48,14 @@ def held_out(plan, info):
   cfg = plan.cfg
   with contextlib.suppress(sources.DataError):
     held = sources.describe(
-      cfg.dataset, cfg.data_dir, cfg.eval_split, bits=derived.bits(cfg)
+      cfg.dataset, cfg.data_dir, cfg.eval_split, **derived.pixels(cfg)
     )
     return two_views(plan.recipe, held, cfg.health_pairs), held.split
   return two_views(plan.recipe, info, cfg.health_pairs), info.split
 
 
 def embedded(method, views, more):
-  """Two views [n, H, W, 3] -> {name: float32 rows}, in evaluation mode.
+  """Two views [n, H, W, C] -> {name: float32 rows}, in evaluation mode.
 
   h [n, 2, D], z [n, 2, d], and rate [n] of methods that have one. more: a
   function of both views' embeddings -> {name: rows} to add.

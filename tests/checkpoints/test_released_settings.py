@@ -27,6 +27,22 @@ def test_depth_and_width_follow_from_names_and_shapes(
   assert f'BYOL, ResNet-{depth} {width}x' in inferred.describe()
 
 
+@pytest.mark.parametrize('sk', [0.0, 0.0625])
+def test_channels_are_those_of_the_first_kernel(monkeypatch, sk):
+  shapes = released_names.tensors('simclr', sk=sk)
+  monkeypatch.setattr(released_settings, 'shapes_in', lambda path: shapes)
+  monkeypatch.setattr(released_settings, 'step', lambda path: 7)
+  inferred = released_settings.infer('anywhere')
+  assert inferred.settings['channels'] == 3
+  assert 'channels' not in inferred.describe()
+  name = 'model/_resnet/initial_conv_relu_max_pool/0/conv2d/kernel'
+  height, width, _, filters = shapes[name]
+  shapes[name] = (height, width, 4, filters)
+  inferred = released_settings.infer('anywhere')
+  assert inferred.settings['channels'] == 4
+  assert ', 4 channels, imagenet stem' in inferred.describe()
+
+
 @pytest.mark.parametrize(
   'probe, reads', [((2048, 10), 0), ((4096, 1000), 1), ((256, 7), -1)]
 )

@@ -159,6 +159,16 @@ WRONG = [
     ['--view_pairs=rgb,lab', 'ycbcr_cbcr'],
   ),
   ('--pretrain_loss=cmc --view_pairs=rgb', ['--view_pairs=rgb']),
+  (
+    '--pretrain_loss=cmc --view_pairs=lab_l,lab_ab --channels=1',
+    ['--view_pairs=lab_l,lab_ab', '--channels=1; use 3'],
+  ),
+  ('--channels=0', ['--channels=0', '[1, 16]']),
+  ('--channels=17', ['--channels=17', '[1, 16]']),
+  (
+    '--mode=evaluate --model_dir=m --corrupt=fog --channels=4',
+    ['--corrupt=fog', '--channels=4; drop it'],
+  ),
 ]
 
 
@@ -205,6 +215,7 @@ def test_refused(line, parts):
     '--pretrain_loss=moco --queue_size=1024 --grad_accum_steps=2',
     '--train_mode=finetune --view_pairs=rgb,rgb',
     '--train_mode=finetune --pretrain_loss=moco',
+    '--channels=16 --mode=evaluate --model_dir=m',
     '--preset=',
   ],
 )
@@ -353,6 +364,20 @@ def test_check_replicas_names_both_numbers():
 def test_one_warning(line, hint):
   (warning,) = warnings(parse(line))
   assert hint in warning
+
+
+@pytest.mark.parametrize('channels', [1, 4])
+def test_one_line_about_all_that_is_of_rgb(channels):
+  line = f'--channels={channels} --train_steps=977'
+  for more in ('', '--grayscale_probability=0.5 --color_jitter_hue=0.2'):
+    cfg = parse(f'{line} {more}')
+    (warning,) = warnings(cfg)
+    assert warning.startswith(f'--channels={channels}: no saturation, hue')
+    used = checks.in_use(cfg)
+    assert 'color_jitter_hue' not in used and 'use_blur' in used
+  # Where no view is coloured nothing is left out.
+  assert warnings(parse(f'{line} --no_augmentation')) == []
+  assert 'color_jitter_hue' in checks.in_use(parse(''))
 
 
 def test_no_warning():

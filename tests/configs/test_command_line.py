@@ -79,6 +79,20 @@ def test_a_checkpoint_brings_its_encoder_and_nothing_else():
   assert cfg.resnet_depth == 34
 
 
+@pytest.mark.parametrize('mode', ['extract_features', 'finetune'])
+def test_channels_are_of_the_architecture(mode):
+  stored = stored_of(channels=5)
+  line = f'--checkpoint={ROOT} --output=x.npz'
+  kind = 'train_mode' if mode == 'finetune' else 'mode'
+  line += f' --{kind}={mode}'
+  for typed in ('', ' --channels=5'):
+    assert parse(line + typed, lambda _: stored).channels == 5
+  with pytest.raises(ConfigError, match='--channels=3: .* made with 5; drop'):
+    parse(f'{line} --channels=3', lambda _: stored)
+  older = command_line.Stored({}, ('byol',))
+  assert parse(line, lambda _: older).channels == 3
+
+
 def test_of_the_methods_a_checkpoint_may_belong_to_the_typed_one_counts():
   both = command_line.Stored({}, ('contrastive', 'contrastive_ceb'))
   line = '--mode=extract_features --output=f.npz --checkpoint=' + ROOT

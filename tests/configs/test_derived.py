@@ -134,6 +134,9 @@ def test_other_augmentations():
   )
   assert (some.gray_prob, some.jitter_prob) == (0.3, 0.6)
   assert some.area_upper == (0.4, 0.4)
+  of_rgb = {'saturation': 0, 'hue': 0, 'gray_prob': 0}
+  expected = dataclasses.replace(resolved(), **of_rgb)
+  assert resolved(channels=1) == expected
 
 
 @pytest.fixture

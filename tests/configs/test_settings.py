@@ -121,6 +121,7 @@ OUR_DEFAULTS = {
   'download': False,
   'shuffle_buffer': 16384,
   'bit_depth': 'auto',
+  'channels': 3,
   'blur_probability': '',
   'solarize_probability': '',
   'color_jitter_probability': 0.8,

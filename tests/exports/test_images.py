@@ -54,14 +54,14 @@ def test_other_floats_are_refused_in_the_same_words(call, error, value):
 def test_what_has_no_form_of_images_is_named(images, ranks, says):
   wanted = r'must be \[.*height, width, 3\], uint8 or floats, not '
   with pytest.raises(ValueError, match=wanted + says):
-    images_of.of_rank(images, *ranks)
+    images_of.of_rank(images, 3, *ranks)
 
 
 def test_of_a_shape_that_is_known_late():
   def trace(*shape):
     spec = tf.TensorSpec(shape[0] if shape else None, tf.uint8)
     return tf.function(
-      lambda x: images_of.of_rank(x, 4), input_signature=[spec]
+      lambda x: images_of.of_rank(x, 3, 4), input_signature=[spec]
     )
 
   call = trace([None] * 4)

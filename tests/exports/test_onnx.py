@@ -19,7 +19,7 @@ def load(path):
   return network
 
 
-@pytest.mark.parametrize('kind', ['selective', 'byol'])
+@pytest.mark.parametrize('kind', ['selective', 'byol', 'five channels'])
 def test_an_onnx_graph_is_the_same_model(written, kind):
   made = written('onnx', kind)
   network = load(made.folder / 'model.onnx')

@@ -19,6 +19,15 @@ def test_learned_deviations_are_refused(monkeypatch, tmp_path):
     export.export('released', str(tmp_path), exported, print)
 
 
+def test_other_than_three_channels_are_refused(monkeypatch, tmp_path):
+  exported = trained(monkeypatch, channels=1)
+  with pytest.raises(ValueError) as error:
+    export.export('released', str(tmp_path), exported, print)
+  for part in ('--format=released', 'takes 1 channels', 'saved_model, safe'):
+    assert part in str(error.value)
+  assert not list(tmp_path.iterdir())
+
+
 def test_other_methods_are_refused(monkeypatch, tmp_path):
   exported = trained(monkeypatch)
   checkpoint = exported.checkpoint._replace(methods=('moco',))

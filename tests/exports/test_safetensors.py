@@ -40,6 +40,29 @@ def test_names_and_layouts_are_torchvisions(monkeypatch, tmp_path):
   assert len(tensors) == convs + 5 * convs + 2
 
 
+@pytest.mark.parametrize('normalised', [True, False])
+def test_other_channels_are_in_the_first_kernel_and_in_the_metadata(
+  monkeypatch, tmp_path, normalised
+):
+  kind = 'byol' if normalised else 'simclr'
+  exported = trained(
+    monkeypatch, channels=5, batch_image_augmentation_type=kind
+  )
+  export.export('safetensors', str(tmp_path), exported, print)
+  kernel = exported.state.method.encoder.stages[0].convs[0].conv.kernel.numpy()
+  assert kernel.shape == (7, 7, 5, 8)
+  np.testing.assert_array_equal(
+    tensors_in(tmp_path)['conv1.weight'], kernel.transpose(3, 2, 0, 1)
+  )
+  (path,) = tmp_path.glob('*.safetensors')
+  with safetensors.safe_open(path, 'np') as file:
+    about = file.metadata()
+  assert about['input'].startswith('5 channels in [0, 1]')
+  mean, std = (json.loads(about[name]) for name in ('mean', 'std'))
+  assert mean == [0.449 if normalised else 0.0] * 5
+  assert std == [0.226 if normalised else 1.0] * 5
+
+
 def test_a_probe_on_the_projection_is_left_out(monkeypatch, tmp_path):
   exported = trained(monkeypatch, ft_proj_selector=-1)
   export.export('safetensors', str(tmp_path), exported, print)

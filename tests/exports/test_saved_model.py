@@ -13,7 +13,7 @@ from exported_models import (
 )
 
 
-@pytest.mark.parametrize('kind', ['selective', 'small images'])
+@pytest.mark.parametrize('kind', ['selective', 'small images', 'five channels'])
 def test_a_saved_model_is_the_same_model(written, kind):
   made = written('saved_model', kind)
   network = tf.saved_model.load(str(made.folder / 'saved_model'))

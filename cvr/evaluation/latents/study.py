@@ -50,7 +50,7 @@ def study(cfg, strategy, state, folder, say):
   has_bits = hasattr(state.method.latent, 'bits')
   report.check_packages(has_bits)
   test_info = sources.describe(
-    cfg.dataset, cfg.data_dir, cfg.eval_split, bits=derived.bits(cfg)
+    cfg.dataset, cfg.data_dir, cfg.eval_split, **derived.pixels(cfg)
   )
   if not test_info.class_names:
     raise config.ConfigError(
@@ -71,7 +71,7 @@ def study(cfg, strategy, state, folder, say):
     bits = _unpacked(test)
     numbers['capacity'] = report.capacity(*bits)
     train = sources.describe(
-      cfg.dataset, cfg.data_dir, cfg.train_split, bits=derived.bits(cfg)
+      cfg.dataset, cfg.data_dir, cfg.train_split, **derived.pixels(cfg)
     )
     train = sources.a_few(train, _FITTED)
     say(f'Forests on the bits of {train.num_examples:,} training images ...')
@@ -83,14 +83,17 @@ def study(cfg, strategy, state, folder, say):
   if 'logits' in test:
     wrong = test['logits'].argmax(1) != test['labels']
     numbers['uncertainty'] = report.uncertainty(scores, wrong)
-  say(
-    f'{len(CORRUPTIONS)} corruptions of {test_info.num_examples:,} images ...'
-  )
-  corrupted = {
-    name: entropies(rows_of(test_info, **corruption))
-    for name, corruption in CORRUPTIONS.items()
-  }
-  numbers['corrupted'] = report.rises(scores, corrupted)
+  if cfg.channels == 3:
+    say(
+      f'{len(CORRUPTIONS)} corruptions of {test_info.num_examples:,} images ...'
+    )
+    corrupted = {
+      name: entropies(rows_of(test_info, **corruption))
+      for name, corruption in CORRUPTIONS.items()
+    }
+    numbers['corrupted'] = report.rises(scores, corrupted)
+  else:
+    say(f'No corruptions, which are of RGB images: {cfg.channels} channels')
   write(numbers, folder)
   say('\n'.join(report.table(numbers)))
   say(f'Written: latents.json, latents.md, latents.png in {folder}')

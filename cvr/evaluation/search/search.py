@@ -11,7 +11,7 @@ import data_util
 from cvr.checkpoints import pretrained
 from cvr.checkpoints.files import write_atomically
 from cvr.configs import config, derived
-from cvr.data import decoding, sources
+from cvr.data import decoding, sources, tiff
 from cvr.evaluation import features
 from cvr.evaluation.search import hamming
 
@@ -88,15 +88,29 @@ def _make(cfg, strategy, state, info, facts):
   return index._replace(facts=facts)
 
 
+def _read(path, channels):
+  """A file -> its image's bytes, as of a folder's files."""
+  if tiff.is_tiff(path):
+    tiff.check(f'--query={path}', path, channels)
+    return tiff.encoded(path.encode(), channels)
+  with tf.io.gfile.GFile(path, 'rb') as file:
+    return file.read()
+
+
 def _embed(cfg, state, path):
   """An image's file -> its packed bits [1, bytes]."""
   try:
-    with tf.io.gfile.GFile(path, 'rb') as file:
-      image = decoding.decode(file.read(), bits=derived.bits(cfg))
+    data = _read(path, cfg.channels)
+    has = decoding.channels_of(data)
+    why = decoding.misfit(has, cfg.channels) if has else ''
+    if why:
+      raise config.ConfigError(f'--query={path}: {why}.')
+    image = decoding.decode(data, **derived.pixels(cfg))
   except tf.errors.OpError as error:
     reason = str(error).partition('\n')[0][:200]
     raise config.ConfigError(
-      f'--query={path} cannot be read ({reason}). JPEG, PNG, GIF and BMP can.'
+      f'--query={path} cannot be read ({reason}). JPEG, PNG, GIF, BMP and TIFF '
+      'can.'
     ) from error
   shown = data_util.eval_image(image, cfg.image_size, derived.eval_crop(cfg))
   batch = {'views': (shown[None],)}
@@ -118,7 +132,7 @@ def search(cfg, strategy, state, checkpoint, path, say):
   """
   query = _embed(cfg, state, cfg.query)
   info = sources.describe(
-    cfg.dataset, cfg.data_dir, cfg.eval_split, bits=derived.bits(cfg)
+    cfg.dataset, cfg.data_dir, cfg.eval_split, **derived.pixels(cfg)
   )
   facts = _facts(cfg, info, checkpoint)
   index = _load(path, facts, say)

@@ -112,6 +112,7 @@ def _list_of(subject, name, place, classes):
     paths=tuple(os.path.join(folder, path) for path in frames.paths),
     labels=tuple(right[0] for right in frames.classes),
     folder=folder,
+    **derived.pixels(subject.cfg),
   )
   return info, frames
 
@@ -227,6 +228,8 @@ def suite(subject):
       'nothing is asked for: --corrupt=all corrupts the evaluation split, '
       '--robustness_sets names sets of ImageNet'
     )
+    if subject.cfg.channels != 3:
+      why = f'corruptions are of RGB images: {subject.cfg.channels} channels'
     yield Missing('robustness', '', why)
     return
   heads = _heads(subject, splits)

@@ -70,6 +70,13 @@ def test_the_report_of_a_run(kind, tmp_path, run_copy, capsys, monkeypatch):
     assert numbers['forest'] == curve
 
 
+def test_images_that_are_not_rgb_are_not_corrupted(run_copy, capsys):
+  model_dir, _ = run_copy('stochcon_gaussian', '--channels=1')
+  numbers = studied(model_dir)
+  assert 'corrupted' not in numbers and 'uncertainty' in numbers
+  assert 'No corruptions, which are of RGB images' in capsys.readouterr().out
+
+
 def test_looks_are_corruptions():
   assert len(study.CORRUPTIONS) == 10
   for name, look in study.CORRUPTIONS.items():

@@ -84,6 +84,46 @@ def test_the_nearest_are_found_and_the_index_is_kept(
   )
 
 
+@pytest.mark.parametrize('kind', ['PNG of 16 bits', 'TIFF', 'TIFF of 16 bits'])
+def test_a_query_is_read_as_a_folder_is(bernoulli, tmp_path, capsys, kind):
+  """The same image as one of the set: by the higher byte, in 16 bits."""
+  model_dir, images = bernoulli
+  with open(f'{images}/val/dog/3.JPG', 'rb') as file:
+    image = tf.io.decode_png(file.read()).numpy()
+  wide = image.astype(np.uint16) * 256 + 7
+  path = f'{tmp_path}/query.{kind.split()[0]}'
+  if kind.startswith('PNG'):
+    write(path, tf.io.encode_png(wide).numpy())
+  else:
+    tifffile = pytest.importorskip('tifffile')
+    pixels = wide if '16' in kind else image
+    tifffile.imwrite(path, pixels, photometric='rgb')
+  flags = ['--mode=search', f'--model_dir={model_dir}', '--neighbors=7']
+  distances = []
+  for query in (path, f'{images}/val/dog/3.JPG'):
+    assert call(*flags, f'--query={query}') == 0
+    lines = capsys.readouterr().out.splitlines()
+    distances.append([line for line in lines if ' bits  ' in line])
+  assert distances[0] == distances[1] and len(distances[0]) == 7
+  assert any(
+    line.split()[0] == '0' and 'dog/3.JPG' in line for line in distances[0]
+  )
+
+
+def test_a_query_that_folders_would_not_read(bernoulli, tmp_path, capsys):
+  tifffile = pytest.importorskip('tifffile')
+  model_dir, _ = bernoulli
+  flags = ['--mode=search', f'--model_dir={model_dir}']
+  path = f'{tmp_path}/five.tif'
+  tifffile.imwrite(path, np.zeros([8, 8, 5], np.uint8), planarconfig='contig')
+  assert call(*flags, f'--query={path}') == 2
+  said = capsys.readouterr().err
+  assert f'--query={path}: {path}: it has 5 channels, and --channels=3' in said
+  write(path, b'II*\0 no image')
+  assert call(*flags, f'--query={path}') == 2
+  assert f'--query={path} cannot be read' in capsys.readouterr().err
+
+
 def test_what_cannot_be_searched(bernoulli, tmp_path, capsys):
   model_dir, images = bernoulli
   flags = ['--mode=search', f'--model_dir={model_dir}']
@@ -257,7 +297,7 @@ def test_what_changes_the_bits_is_no_flag_of_the_search(
 def test_2048_bits_of_a_large_image(tmp_path):
   arrays = {'latent_bits': np.zeros([3, 256], np.uint8)}
   np.savez(f'{tmp_path}/f.npz', **arrays)
-  line = features.bits_on_disk(2048, 224, 3, [f'{tmp_path}/f.npz'])
+  line = features.bits_on_disk(2048, 224**2 * 3, 3, [f'{tmp_path}/f.npz'])
   assert '2,048 bits an image: 588.0 x smaller' in line
   assert 'latent_bits takes 896 bytes on disk' in line
 
