@@ -142,10 +142,7 @@ def distorted_boxes(shape, tries, corner, area_lower, area_upper, covered):
 
 
 def resize(image, size):
-  """[..., H, W, C] of any dtype -> float32 [..., size, size, C], bicubic.
-
-  About in [0, 1]: bicubic overshoots at edges.
-  """
+  """[..., H, W, C] -> float32 [..., size, size, C], about in [0, 1]."""
   image = tf.image.convert_image_dtype(image, tf.float32)
   return tf.image.resize(image, [size, size], method='bicubic')
 
@@ -166,10 +163,7 @@ def to_bytes(levels):
 
 
 def eval_image(image, size, crop_proportion=0.875):
-  """Centre square of crop_proportion of the shorter side, resized.
-
-  image: [H, W, 3], or a batch of them.
-  """
+  """[..., H, W, C] -> the central square of a share of its side, resized."""
   shape = tf.shape(image)[-3:-1]
   side = tf.cast(tf.reduce_min(shape), tf.float32) * crop_proportion
   side = tf.maximum(tf.cast(tf.round(side), tf.int32), 1)

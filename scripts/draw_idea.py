@@ -101,8 +101,9 @@ def encoders(ax, before, after, most):
       )  # fmt: skip
   ax.axvline(most, color=ORANGE, linewidth=1)
   ax.annotate(
-    'most that\nnoise allows', (most, ax.get_ylim()[1]), color=ORANGE, ha='right',
-    va='top', xytext=(-5, -2), textcoords='offset points', fontsize=9,
+    'most that\nnoise allows', (most, ax.get_ylim()[1]), color=ORANGE,
+    ha='right', va='top', xytext=(-5, -2), textcoords='offset points',
+    fontsize=9,
   )  # fmt: skip
   ax.set(
     xlabel='cosine of z ~ e(z|x) and the mean of b(z|y)',

@@ -187,7 +187,7 @@ def test_what_is_no_image_is_refused(encoder):
   images = pictures(2)
   for bad in (255 * images, images - 0.5, np.where(images > 0.9, np.nan, 0)):
     for call in (encoder, encoder.preprocess):
-      with pytest.raises(ValueError, match=r'^images must be .* in \[0, 1\]'):
+      with pytest.raises(ValueError, match=r'^images must be in \[0, 1\]'):
         call(bad)
   for bad in (
     images[0],

@@ -4,7 +4,7 @@ import tensorflow as tf
 
 from cvr.exports import images as images_of
 
-RANGE = r'images must be RGB in \[0, 1\] as floats, or bytes as uint8'
+RANGE = r'images must be in \[0, 1\] as floats, or bytes as uint8'
 
 
 def eager(images):
