@@ -80,6 +80,7 @@ def _locked(folder, monitor):
 
 
 def _train(cfg, argv, strategy, monitor):
+  from cvr.data import splits
   from cvr.evaluation import online
   from cvr.training import start, train
 
@@ -91,7 +92,8 @@ def _train(cfg, argv, strategy, monitor):
     record = start.record(cfg, argv, info)
     state, total = train.train(cfg, strategy, info, record, monitor)
     if cfg.mode == 'train_then_eval' and state.probe:
-      online.evaluate_state(cfg, strategy, state, total, monitor)
+      with contextlib.suppress(splits.NoEvaluation):  # Was said at the start.
+        online.evaluate_state(cfg, strategy, state, total, monitor)
     monitor.say(f'Done: {total} steps in {cfg.model_dir}')
 
 

@@ -139,8 +139,8 @@ class Settings:
   train_split: str = opt('train', 'Split to train on; train[:90%] works too.')
   train_share: float = opt(1.0, 'Train on this share of every class, drawn by '
     '--seed: semi-supervised learning.', '(0, 1]')
-  eval_split: str = opt('validation', 'Split to evaluate on; many data sets '
-    'call it test.')
+  eval_split: str = opt('validation', 'Split to evaluate on. validation: the '
+    'first of validation, val and test that there is.')
   image_size: int = opt(224, 'Height and width of the crops. 32 or less '
     'brings the CIFAR stem, see --stem.', '[8, inf)')
   eval_crop: str = opt('auto', 'The share of the shorter side that the central '

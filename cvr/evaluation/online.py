@@ -67,7 +67,7 @@ def make_evaluator(cfg, strategy, state, info):
   return evaluate
 
 
-def _report(cfg, monitor, step, metrics):
+def _report(info, monitor, step, metrics):
   """result.json, result_<step>.json, TensorBoard and a line."""
   result = metrics | {'global_step': float(step)}
   monitor.write_json('result.json', result)
@@ -76,11 +76,11 @@ def _report(cfg, monitor, step, metrics):
   monitor.say(
     f'step {step}: top-1 {100 * metrics["eval/label_top_1_accuracy"]:.2f}%  '
     f'top-5 {100 * metrics["eval/label_top_5_accuracy"]:.2f}%  '
-    f'({cfg.dataset}, {cfg.eval_split})'
+    f'({info.name}, {info.split})'
   )
   if metrics['eval/bad_images']:
     monitor.say(
-      f'{metrics["eval/bad_images"]:,.0f} images of {cfg.eval_split} cannot be '
+      f'{metrics["eval/bad_images"]:,.0f} images of {info.split} cannot be '
       'decoded and are left out'
     )
   return result
@@ -104,7 +104,7 @@ def evaluate_state(cfg, strategy, state, step, monitor):
       'train a new probe: --train_mode=finetune --fine_tune_after_block=4.'
     )
   evaluator = make_evaluator(cfg, strategy, state, info)
-  return _report(cfg, monitor, step, evaluator())
+  return _report(info, monitor, step, evaluator())
 
 
 def follow(cfg, strategy, state, total, monitor, wait=time.sleep):
@@ -140,7 +140,7 @@ def follow(cfg, strategy, state, total, monitor, wait=time.sleep):
         raise
       monitor.say(f'ckpt-{step} was deleted while it was read; going on')
       continue
-    result = _report(cfg, monitor, step, evaluator())
+    result = _report(info, monitor, step, evaluator())
     done = step
   return result
 

@@ -8,7 +8,7 @@ import tensorflow as tf
 from cvr.checkpoints import files, pretrained, saving
 from cvr.configs import checks, derived
 from cvr.configs.plan import make_plan
-from cvr.data import augmentation, batches, service, sources, tiff
+from cvr.data import augmentation, batches, service, sources, splits, tiff
 from cvr.methods import skeletons
 from cvr.numerics import replicas
 from cvr.training import bad_images, big_batches, loop, optimizers, watch
@@ -102,7 +102,10 @@ def describe(cfg, say=print):
     info = batches.share_of(info, cfg.train_share, cfg.seed)
   sources.check_batch(info, cfg.train_batch_size)
   if cfg.mode == 'train_then_eval' and info.class_names:
-    sources.describe(cfg.dataset, cfg.data_dir, cfg.eval_split)
+    try:
+      sources.describe(cfg.dataset, cfg.data_dir, cfg.eval_split)
+    except splits.NoEvaluation as error:
+      say(f'Note: {error} The evaluation after the training is skipped.')
   if cfg.data_service:
     if info.paths and tiff.is_tiff(info.paths[0]):
       raise sources.DataError(

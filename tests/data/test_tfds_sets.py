@@ -92,13 +92,12 @@ def test_unknown_size_counts_as_large(tmp_path, monkeypatch):
   assert info.num_examples == 16
 
 
-def test_photo_patches_end_to_end(data_dir, caplog):
+def test_photo_patches_end_to_end(data_dir):
   info = describe('photo_patches', data_dir)
   assert info.cluster == 'photograph'
   assert info.num_examples == 1024 and len(info.class_names) == 16
   test = describe('photo_patches', data_dir, 'validation')
   assert test.num_examples == 256 and test.split == 'test'
-  assert 'using its test split' in caplog.text
   slices = ('train[:10%]', 'train[10%:]')
   parts = [describe('photo_patches', data_dir, s) for s in slices]
   assert [part.num_examples for part in parts] == [102, 922]
