@@ -8,7 +8,7 @@ import importlib.util
 import os
 import re
 
-from cvr.configs import derived, methods, transfer_sets
+from cvr.configs import derived, methods, places, transfer_sets
 from cvr.configs.settings import FIELDS, refuse, show
 
 # fmt: off
@@ -86,9 +86,9 @@ def check_place(flag, path):
 
 def _check_names(cfg):
   name = r'[a-z0-9_]+(/\w[\w.-]*)?(:\d+\.\d+\.\d+)?'
-  folder = re.fullmatch(r'folder:.+', cfg.dataset)
-  if not folder and not re.fullmatch(name, cfg.dataset, re.ASCII):
-    why = 'must be a TFDS name such as cifar10, or folder:PATH'
+  placed = places.parse(cfg.dataset)
+  if not placed and not re.fullmatch(name, cfg.dataset, re.ASCII):
+    why = f'must be a TFDS name such as cifar10, or one of {places.known()}'
     refuse('dataset', cfg.dataset, why)
   for flag in ('model_dir', 'checkpoint'):
     check_place(flag, getattr(cfg, flag))
@@ -254,9 +254,11 @@ def check_surroundings(cfg):
   def missing(path):
     return '://' not in path and not os.path.exists(path)
 
-  kind, _, path = cfg.dataset.partition(':')
-  if kind == 'folder' and missing(path):
-    refuse('dataset', cfg.dataset, 'there is no such folder')
+  place = places.parse(cfg.dataset)
+  if place and place.kind in ('folder', *places.FILES):
+    what = 'folder' if place.kind == 'folder' else 'file'
+    if not place.has_file_per_split and missing(place.path):
+      refuse('dataset', cfg.dataset, f'there is no such {what}')
   index = f'{cfg.checkpoint}.index'
   if cfg.checkpoint and missing(cfg.checkpoint) and missing(index):
     refuse('checkpoint', cfg.checkpoint, 'there is no such file or folder')

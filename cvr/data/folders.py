@@ -1,6 +1,5 @@
 """--dataset=folder:PATH: a folder per class, or images without labels."""
 
-import logging
 import os
 import re
 
@@ -8,8 +7,6 @@ from cvr.data import splits, tiff
 from cvr.data.dataset_info import DataError, DatasetInfo
 
 IMAGE_SUFFIXES = ('.jpg', '.jpeg', '.png')
-
-log = logging.getLogger(__name__)
 
 
 def _walk(folder, suffixes):
@@ -116,8 +113,10 @@ def _labelled_images(name, folder, subfolders, train, classes, suffixes):
   return classes, paths, labels
 
 
-def describe(name, root, split):
+def describe(name, place, split, data_dir=None):
   """Finds the images and the classes of a split -> DatasetInfo."""
+  del data_dir
+  root = place.path
   split, folder, train, known = _split_folder(name, root, split)
   suffixes = _suffixes(folder)
   with os.scandir(folder) as entries:
@@ -132,7 +131,6 @@ def describe(name, root, split):
   if not classes:
     paths = sorted(_walk(folder, suffixes))
     labels = [-1] * len(paths)
-    log.warning('%s: %d images without labels', folder, len(paths))
   else:
     classes, paths, labels = _labelled_images(
       name, folder, classes, train, known, suffixes
@@ -150,5 +148,6 @@ def describe(name, root, split):
     tuple(classes),
     tuple(paths),
     tuple(labels),
+    read=tiff.read if tiff.is_tiff(paths[0]) else None,
     folder=folder,
   )

@@ -69,9 +69,9 @@ def _converted(path):
 
 
 def as_png(path):
-  """A file's path, bytes -> PNG bytes; b'' if it cannot be decoded."""
+  """A file's path -> PNG bytes; b'' if it cannot be decoded."""
   try:
-    image = _converted(path.decode())
+    image = _converted(path)
   except FileNotFoundError:
     raise
   except Exception:  # tifffile raises whatever a damaged file leads to.
@@ -80,9 +80,11 @@ def as_png(path):
 
 
 def read(path):
-  """A path, a tensor -> PNG bytes."""
-  data = tf.numpy_function(as_png, [path], tf.string, stateful=False)
-  return tf.ensure_shape(data, [])
+  """The path of a TIFF or of any other image -> bytes to decode."""
+  if is_tiff(path):
+    return as_png(path)
+  with open(path, 'rb') as file:
+    return file.read()
 
 
 def is_tiff(path):

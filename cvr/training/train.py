@@ -8,7 +8,7 @@ import tensorflow as tf
 from cvr.checkpoints import files, pretrained, saving
 from cvr.configs import checks, derived
 from cvr.configs.plan import make_plan
-from cvr.data import augmentation, batches, service, sources, splits, tiff
+from cvr.data import augmentation, batches, service, sources, splits
 from cvr.methods import skeletons
 from cvr.numerics import replicas
 from cvr.training import bad_images, big_batches, loop, optimizers, watch
@@ -107,10 +107,10 @@ def describe(cfg, say=print):
     except splits.NoEvaluation as error:
       say(f'Note: {error} The evaluation after the training is skipped.')
   if cfg.data_service:
-    if info.paths and tiff.is_tiff(info.paths[0]):
+    if info.read:
       raise sources.DataError(
-        f'--dataset={cfg.dataset}: TIFF files are read by this process alone: '
-        'drop --data_service, or convert them to PNG.'
+        f'--dataset={cfg.dataset}: such data are read by this process alone. '
+        'Drop --data_service, or make them a folder of PNG or JPEG files.'
       )
     service.check(cfg.data_service)
   return info
