@@ -14,7 +14,7 @@ import re
 import tensorflow as tf
 
 from cvr.configs import places
-from cvr.data import folders, tfds_sets
+from cvr.data import folders, tables, tfds_sets
 from cvr.data.dataset_info import DataError, DatasetInfo, Shard
 
 log = logging.getLogger(__name__)
@@ -22,6 +22,8 @@ log = logging.getLogger(__name__)
 # Kind of a place -> (name, place, split, data_dir) -> DatasetInfo.
 _KINDS = {
   'folder': folders.describe,
+  'csv': tables.describe,
+  'list': tables.describe,
 }
 
 

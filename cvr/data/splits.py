@@ -1,5 +1,7 @@
 """Which split of a data set is meant, of those that there are."""
 
+import re
+
 from cvr.configs.settings import show
 from cvr.data.dataset_info import DataError
 
@@ -34,3 +36,25 @@ def choose(name, split, there):
     f'--dataset={name}: no split {split!r} (--train_split, --eval_split). '
     f'There is: {known}.'
   )
+
+
+def choose_file(name, place, split, exists):
+  """-> the split that is meant, the path that holds it, that of train.
+
+  Of a place with {split} in its path, which stands for the split's name.
+  Without it the path holds all splits.
+
+  exists: path -> whether there is one.
+  """
+  if not place.has_file_per_split:
+    return split, place.path, place.path
+  if not re.fullmatch(r'\w+', split):
+    raise DataError(
+      f'--dataset={name}: split {split!r} (--train_split, --eval_split): there '
+      'are whole splits only, such as train or validation.'
+    )
+  names = dict.fromkeys(('train', *EVALUATION, split))
+  there = [s for s in names if exists(place.of(s))]
+  chosen = choose(name, split, there)
+  train = 'train' if 'train' in there else chosen
+  return chosen, place.of(chosen), place.of(train)
