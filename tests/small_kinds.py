@@ -3,6 +3,8 @@
 import csv
 import os
 
+import numpy as np
+
 from small_data import CLASSES, encoded, write
 
 TRAIN = [0] * 5 + [1] * 9 + [2] * 8
@@ -34,7 +36,18 @@ def _list(root):
   return f'list:{root}/{{split}}.txt'
 
 
-MAKE = {'csv': _csv, 'list': _list}
+def _npz(root):
+  arrays = {}
+  for split in ('train', 'val'):
+    own = [(i, k) for s, i, k in EXAMPLES if s == split]
+    pixels = np.array([i for i, _ in own], np.uint8)[:, None, None, None]
+    arrays[f'{split}_images'] = np.tile(pixels, [1, 6, 8, 3])
+    arrays[f'{split}_labels'] = np.array([[CLASSES[k]] for _, k in own])
+  np.savez(f'{root}/all.npz', **arrays)
+  return f'npz:{root}/all.npz'
+
+
+MAKE = {'csv': _csv, 'list': _list, 'npz': _npz}
 
 
 def make(kind, root):

@@ -14,7 +14,7 @@ import re
 import tensorflow as tf
 
 from cvr.configs import places
-from cvr.data import folders, tables, tfds_sets
+from cvr.data import arrays, folders, tables, tfds_sets
 from cvr.data.dataset_info import DataError, DatasetInfo, Shard
 
 log = logging.getLogger(__name__)
@@ -24,6 +24,8 @@ _KINDS = {
   'folder': folders.describe,
   'csv': tables.describe,
   'list': tables.describe,
+  'npz': arrays.describe,
+  'npy': arrays.describe,
 }
 
 
