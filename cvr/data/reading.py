@@ -192,11 +192,20 @@ def path_reader(info):
   """-> function index -> (image's bytes, label), for a split with paths."""
   paths, labels = tf.constant(info.paths), tf.constant(info.labels, tf.int64)
 
+  def data_or_why_not(path):
+    try:
+      return info.read(path.decode()), b''
+    except (OSError, ValueError, tf.errors.OpError) as error:
+      return b'', str(error).encode()
+
   def in_python(path):
-    data = tf.numpy_function(
-      lambda path: info.read(path.decode()), [path], tf.string, stateful=False
+    data, why_not = tf.numpy_function(
+      data_or_why_not, [path], (tf.string, tf.string), stateful=False
     )
-    return tf.ensure_shape(data, [])
+    # An exception would be an error with the traceback of TensorFlow's inside.
+    is_read = tf.raw_ops.Assert(condition=why_not == b'', data=[why_not])
+    with tf.control_dependencies([is_read]):
+      return tf.ensure_shape(data, [])
 
   read = in_python if info.read else tf.io.read_file
   return lambda index: (read(paths[index]), labels[index])

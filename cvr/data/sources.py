@@ -14,7 +14,7 @@ import re
 import tensorflow as tf
 
 from cvr.configs import places
-from cvr.data import arrays, folders, tables, tfds_sets
+from cvr.data import arrays, folders, tables, tfds_sets, wds_sets
 from cvr.data.dataset_info import DataError, DatasetInfo, Shard
 
 log = logging.getLogger(__name__)
@@ -26,6 +26,7 @@ _KINDS = {
   'list': tables.describe,
   'npz': arrays.describe,
   'npy': arrays.describe,
+  'wds': wds_sets.describe,
 }
 
 
@@ -167,11 +168,15 @@ def explained(info):
     reason = str(error).partition('\n')[0]
     # TensorFlow puts the names of operations before the reason.
     names = r'{{.*?}} |Error in user-defined .*? Iterator::\S+ '
+    names += '|assertion failed: '
     reason = re.sub(names, '', reason)[:300]
     path = damaged_shard(info)
     file = f'{path} is damaged: ' if path else ''
+    todo = (
+      'Prepare the data set again' if info.shards else 'Put a good copy there'
+    )
     raise DataError(
-      f'--dataset={info.name}: {file}{reason}. Prepare the data set again; '
+      f'--dataset={info.name}: {file}{reason}. {todo}; '
       'the same command then goes on from the last checkpoint.'
     ) from error
 
