@@ -6,6 +6,7 @@ import os
 import tarfile
 
 import numpy as np
+import pytest
 
 from small_data import CLASSES, encoded, write
 
@@ -61,7 +62,25 @@ def _wds(root):
   return f'wds:{root}/{{split}}-*.tar'
 
 
-MAKE = {'csv': _csv, 'list': _list, 'npz': _npz, 'wds': _wds}
+def _hf(root):
+  datasets = pytest.importorskip('datasets', reason="pip install '.[hf]'")
+  datasets.disable_progress_bars()
+  splits = {}
+  for split in ('train', 'val'):
+    own = [(encoded(i), k) for s, i, k in EXAMPLES if s == split]
+    columns = {
+      'label': [k for _, k in own],
+      'image': [{'bytes': data, 'path': None} for data, _ in own],
+    }
+    features = datasets.Features(
+      label=datasets.ClassLabel(names=list(CLASSES)), image=datasets.Image()
+    )
+    splits[split] = datasets.Dataset.from_dict(columns, features=features)
+  datasets.DatasetDict(splits).save_to_disk(f'{root}/saved')
+  return f'hf:{root}/saved'
+
+
+MAKE = {'csv': _csv, 'list': _list, 'npz': _npz, 'wds': _wds, 'hf': _hf}
 
 
 def make(kind, root):

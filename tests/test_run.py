@@ -11,6 +11,7 @@ import pytest
 import tensorflow as tf
 
 import run
+import small_kinds
 from cvr.checkpoints import files
 from cvr.configs.config import Config
 from cvr.training import health
@@ -238,6 +239,18 @@ def test_the_quickstart_takes_other_data(images, tmp_path, capsys, glance):
   small = [word for word in flags(images, tmp_path) if 'warmup' not in word]
   assert run.main([*small, '--preset=quickstart', '--train_steps=1']) == 0
   assert f'(folder:{images}, validation)' in capsys.readouterr().out
+
+
+@pytest.mark.parametrize('kind', small_kinds.MAKE)
+def test_every_kind_of_data_is_trained_and_evaluated_on(
+  kind, tmp_path, capsys, glance
+):
+  name = small_kinds.make(kind, tmp_path / 'data')
+  argv = flags('', tmp_path / 'run', '--train_steps=2', *QUICK)
+  assert run.main([*argv, f'--dataset={name}']) == 0
+  assert f'{name}: 22 examples, 3 classes' in capsys.readouterr().out
+  result = json.loads((tmp_path / 'run' / 'result.json').read_text())
+  assert result['eval/images'] == 7
 
 
 def test_a_loss_that_is_no_number_stops_without_a_checkpoint(

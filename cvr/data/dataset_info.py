@@ -4,6 +4,8 @@ import dataclasses
 from collections.abc import Callable
 from typing import NamedTuple
 
+DOWNLOAD_LIMIT = 10**9  # Bytes that are downloaded without asking.
+
 
 class DataError(ValueError):
   """What is wrong with the data and what the user can do, in a line or two."""

@@ -113,9 +113,8 @@ def _labelled_images(name, folder, subfolders, train, classes, suffixes):
   return classes, paths, labels
 
 
-def describe(name, place, split, data_dir=None):
+def describe(name, place, split, **_):
   """Finds the images and the classes of a split -> DatasetInfo."""
-  del data_dir
   root = place.path
   split, folder, train, known = _split_folder(name, root, split)
   suffixes = _suffixes(folder)

@@ -14,12 +14,12 @@ import re
 import tensorflow as tf
 
 from cvr.configs import places
-from cvr.data import arrays, folders, tables, tfds_sets, wds_sets
+from cvr.data import arrays, folders, hf_sets, tables, tfds_sets, wds_sets
 from cvr.data.dataset_info import DataError, DatasetInfo, Shard
 
 log = logging.getLogger(__name__)
 
-# Kind of a place -> (name, place, split, data_dir) -> DatasetInfo.
+# Kind of a place -> (name, place, split, data_dir=, download=) -> DatasetInfo.
 _KINDS = {
   'folder': folders.describe,
   'csv': tables.describe,
@@ -27,6 +27,7 @@ _KINDS = {
   'npz': arrays.describe,
   'npy': arrays.describe,
   'wds': wds_sets.describe,
+  'hf': hf_sets.describe,
 }
 
 
@@ -53,7 +54,8 @@ def _described(name, data_dir, split, download):
   place = places.parse(name)
   if not place:
     return tfds_sets.describe(name, data_dir or None, split, download)
-  info = _KINDS[place.kind](name, place, split, data_dir)
+  describe_kind = _KINDS[place.kind]
+  info = describe_kind(name, place, split, data_dir=data_dir, download=download)
   if not info.class_names:
     log.warning('%s: %d images without labels', name, info.num_examples)
   return info

@@ -211,7 +211,7 @@ def _rows_of(name, place, split):
   return split, file, by_split[split], by_split.get('train', rows)
 
 
-def describe(name, place, split, data_dir):
+def describe(name, place, split, data_dir=None, **_):
   """Finds the images and the labels of a split -> DatasetInfo."""
   split, file, rows, train = _rows_of(name, place, split)
   if not rows:

@@ -20,14 +20,18 @@ import tensorflow_datasets as tfds
 from tensorflow_datasets.core.utils import gcs_utils
 
 from cvr.data import photo_patches
-from cvr.data.dataset_info import DataError, DatasetInfo, Shard
+from cvr.data.dataset_info import (
+  DOWNLOAD_LIMIT,
+  DataError,
+  DatasetInfo,
+  Shard,
+)
 from cvr.data.splits import choose
 
 # Newer TFDS never asks Google's bucket for its metadata, older ones do, and
 # hang for a while where there is no network. This is the newer default.
 gcs_utils._is_gcs_disabled = True
 
-DOWNLOAD_LIMIT = 10**9  # Bytes that are downloaded without asking.
 TFDS_NAME = re.compile(
   r'[a-z0-9_]+(/(?!\.+(:|$))[A-Za-z0-9_.\-]+)?(:\d+\.\d+\.\d+)?'
 )

@@ -190,9 +190,8 @@ def read(path):
   return data
 
 
-def describe(name, place, split, data_dir=None):
+def describe(name, place, split, **_):
   """Finds the samples of a split -> DatasetInfo."""
-  del data_dir
   split, pattern, train = splits.choose_file(
     name,
     place,
