@@ -212,10 +212,11 @@ def _arrays(name, place, split):
 
   Those of train are None if there are none.
   """
-  split, file, train = splits.choose_file(name, place, split, os.path.exists)
-  alone = place.has_file_per_split
+  file = train = place.path
+  alone = place.kind == 'npy' or place.has_file_per_split
+  if alone:
+    split, file, train = splits.choose_file(name, place, split, os.path.exists)
   if place.kind == 'npy':
-    split = split if alone else splits.choose(name, split, ['train'])
     return split, (file, ''), None
   keys = _splits_of(name, file)
   # In a file of its own a split is called images.

@@ -41,13 +41,13 @@ def choose(name, split, there):
 def choose_file(name, place, split, exists):
   """-> the split that is meant, the path that holds it, that of train.
 
-  Of a place with {split} in its path, which stands for the split's name.
-  Without it the path holds all splits.
+  {split} in the place's path stands for the split's name; without it the path
+  is the training split, and the only one.
 
   exists: path -> whether there is one.
   """
   if not place.has_file_per_split:
-    return split, place.path, place.path
+    return choose(name, split, ['train']), place.path, place.path
   if not re.fullmatch(r'\w+', split):
     raise DataError(
       f'--dataset={name}: split {split!r} (--train_split, --eval_split): there '

@@ -190,25 +190,22 @@ def _located(name, file, rows, data_dir):
   return folder, tuple(paths)
 
 
-_ROWS = {'csv': _csv_rows, 'list': _list_rows}
-
-
 def _rows_of(name, place, split):
   """-> the split that is meant, its file, its rows, those of train."""
-  split, file, train_file = splits.choose_file(
-    name, place, split, os.path.exists
-  )
-  read = _ROWS[place.kind]
-  rows = read(name, file, place.label)
-  if place.has_file_per_split:
+  if place.kind == 'list' or place.has_file_per_split:
+    split, file, train_file = splits.choose_file(
+      name, place, split, os.path.exists
+    )
+    read = {'csv': _csv_rows, 'list': _list_rows}[place.kind]
+    rows = read(name, file, place.label)
     same = train_file == file
     train = rows if same else read(name, train_file, place.label)
     return split, file, rows, train
-  by_split = {}
+  rows, by_split = _csv_rows(name, place.path, place.label), {}
   for row in rows:
     by_split.setdefault(row.split, []).append(row)
   split = splits.choose(name, split, [*by_split])
-  return split, file, by_split[split], by_split.get('train', rows)
+  return split, place.path, by_split[split], by_split.get('train', rows)
 
 
 def describe(name, place, split, data_dir=None, **_):

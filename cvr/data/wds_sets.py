@@ -198,8 +198,6 @@ def describe(name, place, split, **_):
     split,
     lambda path: any(map(tf.io.gfile.exists, _files(name, path))),
   )
-  if not place.has_file_per_split:
-    split = splits.choose(name, split, ['train'])
   files = _stamps(name, pattern)
   index = _index(name, files, place.label)
   samples = [*itertools.chain(*index)]
