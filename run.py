@@ -99,6 +99,7 @@ def _locked(folder, monitor):
 
 
 def _train(cfg, argv, strategy, monitor):
+  from cvr.data import splits
   from cvr.evaluation import online
   from cvr.training import closing, start, trackers, train
 
@@ -111,7 +112,8 @@ def _train(cfg, argv, strategy, monitor):
     with trackers.opened(cfg, monitor):
       state, total = train.train(cfg, strategy, info, record, monitor)
       if cfg.mode == 'train_then_eval' and state.probe:
-        online.evaluate_state(cfg, strategy, state, total, monitor)
+        with contextlib.suppress(splits.NoEvaluation):  # Was said before.
+          online.evaluate_state(cfg, strategy, state, total, monitor)
     monitor.say(f'Done: {total} steps in {cfg.model_dir}')
     if monitor.chief:
       labelled = bool(info.class_names)

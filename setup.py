@@ -15,6 +15,7 @@ def requirements(name):
 
 PLOT = ['matplotlib>=3.7']
 TIFF = ['tifffile>=2023.1']
+HF = ['datasets>=4.0']
 SEARCH = ['faiss-cpu>=1.10']
 EXPORT = ['safetensors>=0.4', 'tf2onnx>=1.16', 'onnxruntime>=1.17']
 
@@ -44,6 +45,8 @@ setup(
     'plot': PLOT,
     # Many queries at once in --mode=search; without it numpy takes longer.
     'search': SEARCH,
+    # --dataset=hf:NAME_OR_PATH.
+    'hf': HF,
     # Folders of TIFF files.
     'tiff': TIFF,
     # --wandb_project and --mlflow_uri.
@@ -59,6 +62,7 @@ setup(
       'ruff>=0.9',
       'import-linter>=2.5',
       *EXPORT,
+      *HF,
       *PLOT,
       *SEARCH,
       *TIFF,

@@ -11,6 +11,7 @@ import pytest
 import tensorflow as tf
 
 import run
+import small_kinds
 from cvr.checkpoints import files
 from cvr.configs.config import Config
 from cvr.training import health
@@ -223,6 +224,40 @@ def test_unlabelled_images_train_without_a_probe(tmp_path, capsys, glance):
   assert run.main(argv) == 0
   assert '  probe ' not in capsys.readouterr().out
   assert files.steps(tmp_path / 'run') == [0, 2]
+
+
+def test_without_an_evaluation_split_a_run_is_trained_and_says_so(
+  images, tmp_path, capsys, glance
+):
+  (tmp_path / 'mine').mkdir()
+  (tmp_path / 'mine' / 'train').symlink_to(images / 'train')
+  argv = flags(tmp_path / 'mine', tmp_path / 'run', '--train_steps=1', *QUICK)
+  assert run.main(argv) == 0
+  out = capsys.readouterr().out
+  assert 'Note: --dataset=folder:' in out and 'evaluation after' in out
+  assert 'neither validation, val nor test. There is: train.' in out
+  assert not (tmp_path / 'run' / 'result.json').exists()
+  assert run.main([*argv, '--mode=eval']) == 2
+  assert '--eval_split=...' in capsys.readouterr().err
+  assert run.main([*argv, '--mode=eval', '--eval_split=train']) == 0
+
+
+def test_the_quickstart_takes_other_data(images, tmp_path, capsys, glance):
+  small = [word for word in flags(images, tmp_path) if 'warmup' not in word]
+  assert run.main([*small, '--preset=quickstart', '--train_steps=1']) == 0
+  assert f'(folder:{images}, validation)' in capsys.readouterr().out
+
+
+@pytest.mark.parametrize('kind', small_kinds.MAKE)
+def test_every_kind_of_data_is_trained_and_evaluated_on(
+  kind, tmp_path, capsys, glance
+):
+  name = small_kinds.make(kind, tmp_path / 'data')
+  argv = flags('', tmp_path / 'run', '--train_steps=2', *QUICK)
+  assert run.main([*argv, f'--dataset={name}']) == 0
+  assert f'{name}: 22 examples, 3 classes' in capsys.readouterr().out
+  result = json.loads((tmp_path / 'run' / 'result.json').read_text())
+  assert result['eval/images'] == 7
 
 
 def test_a_loss_that_is_no_number_stops_without_a_checkpoint(

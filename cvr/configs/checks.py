@@ -8,7 +8,7 @@ import importlib.util
 import os
 import re
 
-from cvr.configs import derived, methods, transfer_sets
+from cvr.configs import derived, methods, places, transfer_sets
 from cvr.configs.settings import FIELDS, refuse, show
 
 # fmt: off
@@ -98,9 +98,9 @@ def check_place(flag, path):
 
 def _check_names(cfg):
   name = r'[a-z0-9_]+(/\w[\w.-]*)?(:\d+\.\d+\.\d+)?'
-  folder = re.fullmatch(r'folder:.+', cfg.dataset)
-  if not folder and not re.fullmatch(name, cfg.dataset, re.ASCII):
-    why = 'must be a TFDS name such as cifar10, or folder:PATH'
+  placed = places.parse(cfg.dataset)
+  if not placed and not re.fullmatch(name, cfg.dataset, re.ASCII):
+    why = f'must be a TFDS name such as cifar10, or one of {places.known()}'
     refuse('dataset', cfg.dataset, why)
   for flag in ('model_dir', 'checkpoint'):
     check_place(flag, getattr(cfg, flag))
@@ -281,15 +281,21 @@ def _folder_problem(path):
   return 'the folder is empty; it has to hold train/<class>/*.jpg'
 
 
+def _file_problem(path):
+  return '' if os.path.exists(path) else 'there is no such file'
+
+
 # The KIND of --dataset=KIND:PATH -> a function of the path that says why it
 # cannot be read, or ''. Local paths only, and only what is known at once.
 _PLACES = {'folder': _folder_problem}
+_PLACES |= dict.fromkeys(places.FILES, _file_problem)
 
 
 def _check_dataset(cfg):
-  kind, _, path = cfg.dataset.partition(':')
-  if kind in _PLACES and '://' not in path:
-    problem = _PLACES[kind](os.path.expanduser(path))
+  place = places.parse(cfg.dataset)
+  kinds = () if not place or place.has_file_per_split else _PLACES
+  if kinds and place.kind in kinds and '://' not in place.path:
+    problem = kinds[place.kind](place.path)
     if problem:
       refuse('dataset', cfg.dataset, problem)
 

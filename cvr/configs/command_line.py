@@ -216,7 +216,10 @@ def typed_flags(argv):
 
 
 def _preset(typed):
-  return PRESETS[typed['preset']][1] if typed.get('preset') else {}
+  """What a preset sets; its evaluation split is one of its own data set."""
+  values = PRESETS[typed['preset']][1] if typed.get('preset') else {}
+  foreign = ('eval_split',) if 'dataset' in typed else ()
+  return {k: v for k, v in values.items() if k not in foreign}
 
 
 def _find_stored(given, load):

@@ -24,8 +24,8 @@ _GAUSSIAN = {'pretrain_loss': 'stochcon_gaussian'}
 _CBYOL = {'pretrain_loss': 'byol_ceb', 'kappa_e': 16384.0, 'kappa_b': 10.0,
           'ceb_beta': 1.0}
 
-_CIFAR10 = {'dataset': 'cifar10', 'eval_split': 'test', 'image_size': 32,
-            'resnet_depth': 18, 'shortcut': 'torchvision', 'train_epochs': 1000,
+_CIFAR10 = {'dataset': 'cifar10', 'image_size': 32, 'resnet_depth': 18,
+            'shortcut': 'torchvision', 'train_epochs': 1000,
             'train_batch_size': 256, 'brightness_fn': 'simclrv2'}
 _SOLO = {'lars_eta': 0.02, 'lars_clip': True, 'proj_out_dim': 256}
 _SOLO_SIMCLR = _SOLO | {

@@ -146,15 +146,19 @@ class Settings:
 
   # Data
   dataset: str = opt('imagenet2012', 'A TFDS name (cifar10, '
-    'imagenet2012_subset/1pct), photo_patches/32px (built in), or folder:PATH '
-    'with PATH/train/<class>/*.jpg.')
+    'imagenet2012_subset/1pct), photo_patches/32px (built in), folder:PATH '
+    'with PATH/train/<class>/*.jpg, or csv:FILE, list:FILE, npz:FILE, '
+    'npy:FILE, wds:PATTERN (WebDataset), hf:NAME_OR_PATH (Hugging Face): see '
+    'docs/data.md.')
   data_dir: str = opt('', "Where TFDS keeps its data sets, local or gs://; "
-    "empty: TFDS' own default.")
-  train_split: str = opt('train', 'Split to train on; train[:90%] works too.')
+    "empty: TFDS' own default. A folder from which csv: and list: may read "
+    'files, beside their own.')
+  train_split: str = opt('train', 'Split to train on; of TFDS train[:90%] '
+    'works too.')
   train_share: float = opt(1.0, 'Train on this share of every class, drawn by '
     '--seed: semi-supervised learning.', '(0, 1]')
-  eval_split: str = opt('validation', 'Split to evaluate on; many data sets '
-    'call it test.')
+  eval_split: str = opt('validation', 'Split to evaluate on. validation: the '
+    'first of validation, val and test that there is.')
   image_size: int = opt(224, 'Height and width of the crops. 32 or less '
     'brings the CIFAR stem, see --stem.', '[8, inf)')
   eval_crop: str = opt('auto', 'The share of the shorter side that the central '

@@ -8,6 +8,8 @@ it lies.
 import difflib
 from typing import NamedTuple
 
+from cvr.configs import places
+
 
 class TransferSet(NamedTuple):
   """A data set, its splits, and its images to train, validate and test on."""
@@ -111,11 +113,11 @@ def parse(text):
 def splits(name, dataset):
   """-> names of the train, validation ('': held out) and test split.
 
-  Folders have names of their own: 'val', because 'validation' would be test
-  where there is none, and 'test' for Food-101 too.
+  What is not of TFDS has names of its own: 'val', because 'validation' would be
+  test where there is none, and 'test' for Food-101 too.
   """
   row = SETS[name]
-  if dataset.startswith('folder:'):
+  if places.parse(dataset):
     return 'train', 'val' if row.validation else '', 'test'
   return row.train, row.validation, row.test
 

@@ -24,6 +24,7 @@ from cvr.data.reading import HostBatch
 from cvr.numerics.randomness import split_seed
 
 _LOOKED_AT = 256  # Images whose depth stands for that of all.
+_SHALLOW = ('.jpg', '.jpeg')  # They have 8 bits.
 
 # Parts of a split.
 
@@ -39,8 +40,7 @@ def labels_of(info):
 
 def depth_of(info):
   """Bits of a channel that a split needs -> (bits, a line about them or '')."""
-  deep = ('.png', *tiff.SUFFIXES)
-  if info.paths and not any(p.lower().endswith(deep) for p in info.paths):
+  if info.paths and all(p.lower().endswith(_SHALLOW) for p in info.paths):
     return 8, ''
   few = sources.a_few(info, _LOOKED_AT)
   if any(tiff.is_tiff(p) and tiff.holds_floats(p) for p in few.paths):
@@ -116,7 +116,7 @@ def _train_loader(info, in_memory):
   if in_memory:
     return _memory_loader(info, spare)
   if info.paths:
-    return _loader(reading.file_reader(info), spare, info)
+    return _loader(reading.path_reader(info), spare, info)
   parse = reading.checked_parse(info)
   return _loader(lambda *record: parse(*record)[1:], spare, info)
 
@@ -268,7 +268,7 @@ def _eval_examples(info, rows, spare):
   size, none = info.num_examples, tf.constant(-1, tf.int64)
   steps = steps_of_all(info, rows.global_batch, rows.num_hosts)
   if info.paths:
-    read = reading.file_reader(info)
+    read = reading.path_reader(info)
     positions = reading.host_positions(rows, 0, steps)
     indices = positions.map(lambda i: tf.where(i < size, i, none))
     return indices.map(lambda i: (i, *read(tf.maximum(i, 0))))

@@ -4,6 +4,8 @@ import dataclasses
 from collections.abc import Callable
 from typing import NamedTuple
 
+DOWNLOAD_LIMIT = 10**9  # Bytes that are downloaded without asking.
+
 
 class DataError(ValueError):
   """What is wrong with the data and what the user can do, in a line or two."""
@@ -26,11 +28,19 @@ class DatasetInfo:
   split: str
   num_examples: int
   class_names: tuple[str, ...]  # () when there are no labels.
+  # Of a split at random access: where each example is, and its label. A path is
+  # a file, or whatever `read` takes: files and what is in them, after a NUL
+  # what is not part of the example's name.
   paths: tuple[str, ...] = dataclasses.field(default=(), repr=False)
   labels: tuple[int, ...] = dataclasses.field(default=(), repr=False)
-  shards: tuple[Shard, ...] = dataclasses.field(default=(), repr=False)
+  # Path -> the bytes of an image file, in Python; None: TensorFlow reads it.
+  read: Callable | None = dataclasses.field(default=None, repr=False)
+  # What holds the examples, where they are no files of their own.
+  files: tuple[str, ...] = dataclasses.field(default=(), repr=False)
   folder: str = dataclasses.field(default='', repr=False)  # Of the paths.
-  # Sorted indices into the shards, if the split is a part of them; (): all.
+  # Of a split in records, which are read in order.
+  shards: tuple[Shard, ...] = dataclasses.field(default=(), repr=False)
+  # Sorted indices into the shards, if it is a part of them; (): all.
   keep: tuple[int, ...] = dataclasses.field(default=(), repr=False)
   bits: int = 8  # Of a channel, to decode to; above 8 images are uint16.
   channels: int = 3  # To decode to.

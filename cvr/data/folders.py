@@ -1,15 +1,12 @@
 """--dataset=folder:PATH: a folder per class, or images without labels."""
 
-import logging
 import os
 import re
 
-from cvr.data import tiff
+from cvr.data import splits, tiff
 from cvr.data.dataset_info import DataError, DatasetInfo
 
 IMAGE_SUFFIXES = ('.jpg', '.jpeg', '.png')
-
-log = logging.getLogger(__name__)
 
 
 def _walk(folder, suffixes):
@@ -41,8 +38,13 @@ def _subfolders(folder):
     )
 
 
-def _split_folder(name, root, split):
-  """The folder that holds a split; the root itself when it is unlabelled."""
+def _holds_images(folder, suffixes):
+  """Whether a folder has images in it, not only below it."""
+  with os.scandir(folder) as entries:
+    return any(e.name.lower().endswith(suffixes) for e in entries)
+
+
+def _check_root(name, root, split):
   if '://' in root or not os.path.isdir(root):
     raise DataError(
       f'--dataset={name}: there is no folder {root} on this machine. Give one '
@@ -53,25 +55,45 @@ def _split_folder(name, root, split):
       f'--dataset={name}: split {split!r} (--train_split, --eval_split): a '
       'folder has whole splits only, such as train or validation.'
     )
+
+
+def _class_folders(root, names):
+  """The class folders in a root that has no train folder.
+
+  All of its folders but those of the other splits, if there are at least two,
+  each holds images and the root itself none.
+  """
+  suffixes = (*IMAGE_SUFFIXES, *tiff.SUFFIXES)
+  names = [n for n in names if n not in splits.EVALUATION]
+  each = all(_holds_images(os.path.join(root, n), suffixes) for n in names)
+  loose = _holds_images(root, suffixes)
+  return names if len(names) > 1 and each and not loose else []
+
+
+def _split_folder(name, root, split):
+  """-> the split's name, its folder, that of train, the classes of train.
+
+  That of train is the root if it holds class folders, or images alone.
+  """
+  _check_root(name, root, split)
   names = _subfolders(root)
-  allowed = ('validation', 'val', 'test') if split == 'validation' else (split,)
-  for name_of_split in allowed:
-    if name_of_split in names:
-      return os.path.join(root, name_of_split)
-  splits = {'train', 'validation', 'val', 'test'} & set(names)
-  if split == 'train' and not splits:
-    return root
-  raise DataError(
-    f'--dataset={name}: split {split!r} (--train_split, --eval_split) needs a '
-    f'folder {os.path.join(root, allowed[0])}; there is: '
-    f'{", ".join(names) or "no folder"}.'
-  )
-
-
-def _labelled_images(name, root, folder, subfolders, suffixes):
-  """-> the class names of the train split, paths, labels."""
   train = os.path.join(root, 'train')
-  classes = (_subfolders(train) if os.path.isdir(train) else []) or subfolders
+  if 'train' in names:
+    classes = _subfolders(train)
+  else:
+    classes = _class_folders(root, names)
+    names = [n for n in names if n not in classes]
+    if classes or not {*splits.EVALUATION} & {*names}:
+      train, names = root, ['train', *names]
+  chosen = splits.choose(name, split, names)
+  folder = train if chosen == 'train' else os.path.join(root, chosen)
+  # Cards of folders have always called val what was asked for.
+  return split if chosen == 'val' else chosen, folder, train, classes
+
+
+def _labelled_images(name, folder, subfolders, train, classes, suffixes):
+  """-> the class names of the train split, paths, labels."""
+  classes = classes or subfolders
   unknown = [c for c in subfolders if c not in classes]
   if unknown:
     raise DataError(
@@ -91,13 +113,14 @@ def _labelled_images(name, root, folder, subfolders, suffixes):
   return classes, paths, labels
 
 
-def describe(name, root, split):
+def describe(name, place, split, **_):
   """Finds the images and the classes of a split -> DatasetInfo."""
-  folder = _split_folder(name, root, split)
+  root = place.path
+  split, folder, train, known = _split_folder(name, root, split)
   suffixes = _suffixes(folder)
   with os.scandir(folder) as entries:
     loose = sorted(e.name for e in entries if e.name.lower().endswith(suffixes))
-  classes = [] if folder == root else _subfolders(folder)
+  classes = known if folder == root else _subfolders(folder)
   if loose and classes:
     raise DataError(
       f'--dataset={name}: {folder} holds both class folders '
@@ -107,10 +130,9 @@ def describe(name, root, split):
   if not classes:
     paths = sorted(_walk(folder, suffixes))
     labels = [-1] * len(paths)
-    log.warning('%s: %d images without labels', folder, len(paths))
   else:
     classes, paths, labels = _labelled_images(
-      name, root, folder, classes, suffixes
+      name, folder, classes, train, known, suffixes
     )
   if not paths:
     raise DataError(
@@ -123,5 +145,6 @@ def describe(name, root, split):
     tuple(classes),
     tuple(paths),
     tuple(labels),
+    read=tiff.read if tiff.is_tiff(paths[0]) else None,
     folder=folder,
   )

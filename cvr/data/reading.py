@@ -1,18 +1,16 @@
 """Which examples a host reads, and in which order; nothing is decoded here.
 
-Two kinds of source. Random access (folders, and any split in memory): the
-example at each position of an epoch's permutation can be computed, without a
-buffer. Records (TFDS): the epoch seeds the order of the files and a shuffle
-buffer, and the records before the start are skipped.
+Two kinds of source. Random access (whatever has paths, and any split in
+memory): the example at each position of an epoch's permutation can be computed,
+without a buffer. Records (TFDS): the epoch seeds the order of the files and a
+shuffle buffer, and the records before the start are skipped.
 """
 
-import functools
 from typing import NamedTuple
 
 import numpy as np
 import tensorflow as tf
 
-from cvr.data import tiff
 from cvr.numerics.randomness import fold_in, split_seed, uniform
 
 
@@ -190,13 +188,26 @@ def shared_records(info, rows, seed, start_step, buffer):
 # Random access.
 
 
-def file_reader(info):
-  """-> function index -> (image's bytes, label), for a folder."""
+def path_reader(info):
+  """-> function index -> (image's bytes, label), for a split with paths."""
   paths, labels = tf.constant(info.paths), tf.constant(info.labels, tf.int64)
-  # A folder has files of one kind.
-  is_tiff = tiff.is_tiff(info.paths[0])
-  read = functools.partial(tiff.read, channels=info.channels)
-  read = read if is_tiff else tf.io.read_file
+
+  def data_or_why_not(path):
+    try:
+      return info.read(path.decode()), b''
+    except (OSError, ValueError, tf.errors.OpError) as error:
+      return b'', str(error).encode()
+
+  def in_python(path):
+    data, why_not = tf.numpy_function(
+      data_or_why_not, [path], (tf.string, tf.string), stateful=False
+    )
+    # An exception would be an error with the traceback of TensorFlow's inside.
+    is_read = tf.raw_ops.Assert(condition=why_not == b'', data=[why_not])
+    with tf.control_dependencies([is_read]):
+      return tf.ensure_shape(data, [])
+
+  read = in_python if info.read else tf.io.read_file
   return lambda index: (read(paths[index]), labels[index])
 
 
@@ -238,7 +249,7 @@ def shuffled_indices(info, rows, seed, start_step):
 def in_order(info):
   """All (bytes, label) of a split, by index."""
   if info.paths:
-    return tf.data.Dataset.range(info.num_examples).map(file_reader(info))
+    return tf.data.Dataset.range(info.num_examples).map(path_reader(info))
   records = host_records(info, _ALONE)
   if info.keep:
     is_kept = np.zeros(info.keep[-1] + 1, bool)

@@ -6,15 +6,41 @@ looked at, if at all.
 
 import contextlib
 import dataclasses
+import functools
 import hashlib
 import json
+import logging
 import os
 import re
 
 import tensorflow as tf
 
-from cvr.data import decoding, folders, reading, tfds_sets, tiff
+from cvr.configs import places
+from cvr.data import (
+  arrays,
+  decoding,
+  folders,
+  hf_sets,
+  reading,
+  tables,
+  tfds_sets,
+  tiff,
+  wds_sets,
+)
 from cvr.data.dataset_info import DataError, DatasetInfo, Shard
+
+log = logging.getLogger(__name__)
+
+# Kind of a place -> (name, place, split, data_dir=, download=) -> DatasetInfo.
+_KINDS = {
+  'folder': folders.describe,
+  'csv': tables.describe,
+  'list': tables.describe,
+  'npz': arrays.describe,
+  'npy': arrays.describe,
+  'wds': wds_sets.describe,
+  'hf': hf_sets.describe,
+}
 
 
 def describe(
@@ -23,9 +49,10 @@ def describe(
   """Finds one split of a data set and checks it.
 
   Args:
-    name: 'folder:PATH', or a TFDS name such as 'imagenet2012' or
-      'imagenet2012_subset/1pct'.
-    data_dir: where TFDS keeps prepared data sets; its default when empty.
+    name: a TFDS name such as 'imagenet2012' or 'imagenet2012_subset/1pct', or
+      'KIND:PLACE' (configs/places.py).
+    data_dir: where TFDS keeps prepared data sets; its default when empty. A
+      table may name files below it.
     split: a split or, for TFDS, a slice such as 'train[:10%]'. 'validation'
       is the first of validation, val and test that exists.
     download: allows downloads of more than 1 GB.
@@ -33,9 +60,12 @@ def describe(
   """
   info = _described(name, data_dir, split, download)
   info = dataclasses.replace(info, bits=bits, channels=channels)
-  if info.paths and tiff.is_tiff(info.paths[0]):
-    tiff.check(f'--dataset={name}', info.paths[0], channels)
-  elif channels not in decoding.CONVERTED:
+  if info.read is tiff.read:
+    first = next(path for path in info.paths if tiff.is_tiff(path))
+    tiff.check(f'--dataset={name}', first, channels)
+    read = functools.partial(tiff.read, channels=channels)
+    return dataclasses.replace(info, read=read)
+  if channels not in decoding.CONVERTED:
     _check_channels(info)
   return info
 
@@ -52,10 +82,14 @@ def _check_channels(info):
 
 
 def _described(name, data_dir, split, download):
-  if name.startswith('folder:'):
-    root = os.path.expanduser(name.removeprefix('folder:'))
-    return folders.describe(name, root, split)
-  return tfds_sets.describe(name, data_dir or None, split, download)
+  place = places.parse(name)
+  if not place:
+    return tfds_sets.describe(name, data_dir or None, split, download)
+  describe_kind = _KINDS[place.kind]
+  info = describe_kind(name, place, split, data_dir=data_dir, download=download)
+  if not info.class_names:
+    log.warning('%s: %d images without labels', name, info.num_examples)
+  return info
 
 
 def check_batch(info, global_batch):
@@ -99,7 +133,7 @@ def _last_records(info, count):
 def a_few(info, count):
   """The same split with `count` of its examples, or all if it has fewer.
 
-  At equal distances in a folder, which is sorted by class; the last ones of
+  At equal distances in paths, which may be sorted by class; the last ones of
   TFDS' files, which were shuffled when they were prepared.
   """
   size = info.num_examples
@@ -114,7 +148,8 @@ def a_few(info, count):
 def example_id(info, index):
   """An example's name: its path below the split's folder, or its TFDS id."""
   if info.paths:
-    return os.path.relpath(info.paths[index], info.folder)
+    path = info.paths[index].partition('\0')[0]
+    return os.path.relpath(path, info.folder)
   index = info.keep[index] if info.keep else index
   shard = next(s for s in reversed(info.shards) if s.first <= index)
   number = index - shard.first + shard.skip
@@ -137,14 +172,14 @@ def overlap(info, other):
 
 def fingerprint(info):
   """A dict for JSON that differs if the examples differ."""
-  files = info.paths or [os.fspath(shard.path) for shard in info.shards]
+  paths = info.paths or [os.fspath(shard.path) for shard in info.shards]
   sizes = [
     (os.path.getsize(path), os.stat(path).st_mtime_ns)
-    for path in files
+    for path in info.files or paths
     if '://' not in path
   ]
   parts = [[s.skip, s.take] for s in info.shards]
-  text = json.dumps([list(files), sizes, parts, info.labels, info.keep])
+  text = json.dumps([list(paths), sizes, parts, info.labels, info.keep])
   return {
     'dataset': info.name,
     'split': info.split,
@@ -167,11 +202,15 @@ def explained(info):
     reason = str(error).partition('\n')[0]
     # TensorFlow puts the names of operations before the reason.
     names = r'{{.*?}} |Error in user-defined .*? Iterator::\S+ '
+    names += '|assertion failed: '
     reason = re.sub(names, '', reason)[:300]
     path = damaged_shard(info)
     file = f'{path} is damaged: ' if path else ''
+    todo = (
+      'Prepare the data set again' if info.shards else 'Put a good copy there'
+    )
     raise DataError(
-      f'--dataset={info.name}: {file}{reason}. Prepare the data set again; '
+      f'--dataset={info.name}: {file}{reason}. {todo}; '
       'the same command then goes on from the last checkpoint.'
     ) from error
 

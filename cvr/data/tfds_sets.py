@@ -8,7 +8,6 @@ import contextlib
 import difflib
 import fcntl
 import io
-import logging
 import os
 import re
 import socket
@@ -21,18 +20,21 @@ import tensorflow_datasets as tfds
 from tensorflow_datasets.core.utils import gcs_utils
 
 from cvr.data import photo_patches
-from cvr.data.dataset_info import DataError, DatasetInfo, Shard
+from cvr.data.dataset_info import (
+  DOWNLOAD_LIMIT,
+  DataError,
+  DatasetInfo,
+  Shard,
+)
+from cvr.data.splits import choose
 
 # Newer TFDS never asks Google's bucket for its metadata, older ones do, and
 # hang for a while where there is no network. This is the newer default.
 gcs_utils._is_gcs_disabled = True
 
-DOWNLOAD_LIMIT = 10**9  # Bytes that are downloaded without asking.
 TFDS_NAME = re.compile(
   r'[a-z0-9_]+(/(?!\.+(:|$))[A-Za-z0-9_.\-]+)?(:\d+\.\d+\.\d+)?'
 )
-
-log = logging.getLogger(__name__)
 
 
 def _closest(word, words):
@@ -196,9 +198,8 @@ def _prepare(name, data_dir, download):
 
 def _choose_split(name, splits, split):
   base = re.match(r'\w*', split)[0]
-  if base == 'validation' and base not in splits and 'test' in splits:
-    log.warning('%s has no validation split: using its test split', name)
-    split = split.replace('validation', 'test', 1)
+  if base == 'validation':
+    split = split.replace(base, choose(name, base, [*splits]), 1)
   try:
     return split, splits[split]
   except Exception:  # KeyError, ValueError or AssertionError, by version.

@@ -5,10 +5,7 @@ than a PNG has, so that nothing else of the input knows the format. It takes
 Python, and so cannot be done by the workers of the data service.
 """
 
-import functools
-
 import numpy as np
-import tensorflow as tf
 
 from cvr.data.dataset_info import DataError
 from cvr.data.decoding import CONVERTED, MAX_PIXELS, encode, misfit
@@ -79,9 +76,9 @@ def _converted(path, channels):
 
 
 def encoded(path, channels=3):
-  """A file's path, bytes -> its image's bytes; b'' if it cannot be decoded."""
+  """A file's path -> its image's bytes; b'' if it cannot be decoded."""
   try:
-    image = _converted(path.decode(), channels)
+    image = _converted(path, channels)
   except FileNotFoundError:
     raise
   except Exception:  # tifffile raises whatever a damaged file leads to.
@@ -90,10 +87,11 @@ def encoded(path, channels=3):
 
 
 def read(path, channels=3):
-  """A path, a tensor -> its image's bytes."""
-  read_file = functools.partial(encoded, channels=channels)
-  data = tf.numpy_function(read_file, [path], tf.string, stateful=False)
-  return tf.ensure_shape(data, [])
+  """The path of a TIFF or of any other image -> bytes to decode."""
+  if is_tiff(path):
+    return encoded(path, channels)
+  with open(path, 'rb') as file:
+    return file.read()
 
 
 def is_tiff(path):

@@ -101,7 +101,7 @@ def accuracies(images, top_1, top_5, clustered):
   return metrics
 
 
-def _report(cfg, monitor, step, metrics, cluster):
+def _report(info, monitor, step, metrics):
   """result.json, result_<step>.json, TensorBoard and lines."""
   result = metrics | {'global_step': float(step)}
   monitor.write_json('result.json', result)
@@ -115,17 +115,18 @@ def _report(cfg, monitor, step, metrics, cluster):
   line = f'step {step}: top-1 {percent["top_1_accuracy"]}'
   if 'top_5_accuracy' in percent:
     line += f'  top-5 {percent["top_5_accuracy"]}'
-  monitor.say(f'{line}  ({cfg.dataset}, {cfg.eval_split})')
+  monitor.say(f'{line}  ({info.name}, {info.split})')
   if 'top_1_low' in percent:
-    over = f'{cluster}s' if cluster else f'{metrics["eval/images"]:,.0f} images'
+    over = f'{metrics["eval/images"]:,.0f} images'
+    over = f'{info.cluster}s' if info.cluster else over
     monitor.say(
       f'top-1 lies between {percent["top_1_low"]} and {percent["top_1_high"]}: '
       f'95% interval over {over}'
     )
   if metrics['eval/bad_images']:
     monitor.say(
-      f'{metrics["eval/bad_images"]:,.0f} images of {cfg.eval_split} '
-      f'{decoding.cannot(cfg.channels)} and are left out'
+      f'{metrics["eval/bad_images"]:,.0f} images of {info.split} '
+      f'{decoding.cannot(info.channels)} and are left out'
     )
   return result
 
@@ -148,7 +149,7 @@ def evaluate_state(cfg, strategy, state, step, monitor):
       'train a new probe: --train_mode=finetune --fine_tune_after_block=4.'
     )
   evaluator = make_evaluator(cfg, strategy, state, info)
-  return _report(cfg, monitor, step, evaluator(), info.cluster)
+  return _report(info, monitor, step, evaluator())
 
 
 def follow(cfg, strategy, state, total, monitor, wait=time.sleep):
@@ -184,7 +185,7 @@ def follow(cfg, strategy, state, total, monitor, wait=time.sleep):
         raise
       monitor.say(f'ckpt-{step} was deleted while it was read; going on')
       continue
-    result = _report(cfg, monitor, step, evaluator(), info.cluster)
+    result = _report(info, monitor, step, evaluator())
     done = step
   return result
 

@@ -8,7 +8,7 @@ import tensorflow as tf
 from cvr.checkpoints import files, pretrained, saving
 from cvr.configs import checks, derived
 from cvr.configs.plan import make_plan
-from cvr.data import augmentation, batches, service, sources, tiff
+from cvr.data import augmentation, batches, service, sources, splits
 from cvr.methods import skeletons
 from cvr.numerics import replicas
 from cvr.training import (
@@ -106,12 +106,15 @@ def describe(cfg, say=print):
     info = batches.share_of(info, cfg.train_share, cfg.seed)
   sources.check_batch(info, cfg.train_batch_size)
   if cfg.mode == 'train_then_eval' and info.class_names:
-    sources.describe(cfg.dataset, cfg.data_dir, cfg.eval_split, **pixels)
+    try:
+      sources.describe(cfg.dataset, cfg.data_dir, cfg.eval_split, **pixels)
+    except splits.NoEvaluation as error:
+      say(f'Note: {error} The evaluation after the training is skipped.')
   if cfg.data_service:
-    if info.paths and tiff.is_tiff(info.paths[0]):
+    if info.read:
       raise sources.DataError(
-        f'--dataset={cfg.dataset}: TIFF files are read by this process alone: '
-        'drop --data_service, or convert them to PNG.'
+        f'--dataset={cfg.dataset}: such data are read by this process alone. '
+        'Drop --data_service, or make them a folder of PNG or JPEG files.'
       )
     service.check(cfg.data_service)
   return info

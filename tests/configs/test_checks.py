@@ -54,6 +54,8 @@ WRONG = [
   ('--dataset=cifar10/../x', ['--dataset=cifar10/../x', 'TFDS']),
   ('--dataset=folder:', ['--dataset=folder:', 'folder:PATH']),
   ('--dataset=folder:/no/such', ['--dataset=folder:/no/such', 'no such']),
+  ('--dataset=csv:/no/such#a', ['--dataset=csv:/no/such#a', 'no such file']),
+  ('--dataset=cvs:a.csv', ['--dataset=cvs:a.csv', 'csv:FILE, list:FILE']),
   ('--model_dir=run[1]', ['--model_dir=run[1]', '[ ] * ?']),
   ('--model_dir=run*', ['--model_dir=run*', '[ ] * ?']),
   ('--data_service=localhost:5050', ['=localhost:5050', 'grpc://localhost']),

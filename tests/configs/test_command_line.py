@@ -324,3 +324,13 @@ def test_an_older_run_keeps_its_version_of_the_photographs(tmp_path):
   older_run(tmp_path, dataset='photo_patches/32px:2.0.0')
   cfg = parse(f'{where} --mode=eval', stored.read_stored)
   assert cfg.dataset == 'photo_patches/32px:2.0.0'
+
+
+def test_the_evaluation_split_of_a_preset_is_of_its_own_data_set():
+  assert parse('--preset=quickstart').eval_split == 'test'
+  line = '--preset=quickstart --dataset=folder:mine'
+  assert parse(line).eval_split == 'validation'
+  assert parse(f'{line} --eval_split=val').eval_split == 'val'
+  assert 'eval_split                     test' not in (
+    command_line.describe(parse(line), ['run.py', *line.split()])
+  )

@@ -18,11 +18,37 @@ def test_folder_classes_are_sorted_names(folder):
   assert test.labels == (1,) * 4 + (2,) * 3
 
 
-def test_validation_is_whichever_there_is(folder):
+def test_validation_is_the_first_there_is(folder):
+  def validation():
+    info = describe(f'folder:{folder}', split='validation')
+    return os.path.basename(info.folder), info.split, info.num_examples
+
   os.rename(f'{folder}/val', f'{folder}/test')
-  assert describe(f'folder:{folder}', split='validation').num_examples == 7
-  os.rename(f'{folder}/test', f'{folder}/validation')
-  assert describe(f'folder:{folder}', split='validation').num_examples == 7
+  assert validation() == ('test', 'test', 7)
+  write(f'{folder}/val/cat/1.png', encoded(0))
+  assert validation() == ('val', 'validation', 1)
+  write(f'{folder}/validation/dog/1.png', encoded(0))
+  write(f'{folder}/validation/dog/2.png', encoded(0))
+  assert validation() == ('validation', 'validation', 2)
+  assert describe(f'folder:{folder}', split='test').num_examples == 7
+
+
+def test_without_a_train_folder_the_others_are_the_classes(folder):
+  for name in CLASSES:
+    os.rename(f'{folder}/train/{name}', f'{folder}/{name}')
+  os.rmdir(f'{folder}/train')
+  info = describe(f'folder:{folder}')
+  assert info.class_names == CLASSES and info.split == 'train'
+  assert info.labels == (0,) * 5 + (1,) * 9 + (2,) * 8
+  test = describe(f'folder:{folder}', split='validation')
+  assert test.class_names == CLASSES and test.labels == (1,) * 4 + (2,) * 3
+  write(f'{folder}/val/horse/1.png', encoded(0))
+  with pytest.raises(DataError, match='val/horse is a class that'):
+    describe(f'folder:{folder}', split='validation')
+  # One folder, or images beside the folders: not classes.
+  write(f'{folder}/loose.png', encoded(0))
+  with pytest.raises(DataError, match='no split .train.*bird, cat, dog, val'):
+    describe(f'folder:{folder}')
 
 
 def test_unlabelled_folder(tmp_path):

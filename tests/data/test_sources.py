@@ -1,10 +1,14 @@
 """Splits of both kinds: their parts, names, fingerprints and damage."""
 
 import dataclasses
+import pathlib
+import re
 
 import numpy as np
 import pytest
+import tensorflow as tf
 
+from cvr.configs import places
 from cvr.data import batches, decoding, reading, sources
 from cvr.data.batches import HostBatch
 from cvr.data.sources import DataError, Shard, check_batch, describe
@@ -86,6 +90,26 @@ def test_overlap_of_two_splits(infos, kind):
     assert sources.overlap(a, b) == sources.overlap(b, a) == 2
     b = dataclasses.replace(info, shards=(Shard('f', 6, 6, 0),))
     assert sources.overlap(a, b) == 0
+
+
+def test_the_example_of_a_new_source_works(tmp_path, monkeypatch):
+  """That of docs/data.md."""
+  page = (pathlib.Path(__file__).parents[2] / 'docs/data.md').read_text()
+  (code,) = re.findall(r'```python\n(.*?)```', page, re.DOTALL)
+  module = {}
+  exec(code, module)
+  monkeypatch.setitem(places.KINDS, 'cifar', 'FILE')
+  monkeypatch.setitem(sources._KINDS, 'cifar', module['describe'])
+  rows = np.random.default_rng(0).integers(0, 10, [4, 3073], np.uint8)
+  (tmp_path / 'train.bin').write_bytes(rows.tobytes())
+  info = describe(f'cifar:{tmp_path}/{{split}}.bin')
+  assert info.labels == tuple(rows[:, 0])
+  assert sources.example_id(info, 3) == 'train.bin/3'
+  image = tf.io.decode_png(info.read(info.paths[3]))
+  planes = rows[3, 1:].reshape(3, 32, 32)
+  np.testing.assert_array_equal(tf.transpose(image, [2, 0, 1]), planes)
+  with pytest.raises(DataError, match='no split to evaluate on'):
+    describe(f'cifar:{tmp_path}/train.bin', split='validation')
 
 
 def test_too_few_examples(infos):

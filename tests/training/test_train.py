@@ -12,6 +12,7 @@ from cvr import methods
 from cvr.checkpoints import pretrained
 from cvr.configs.config import Config, ConfigError
 from cvr.configs.presets import PRESETS
+from cvr.data.sources import DataError
 from cvr.training import loading, train
 from cvr.training.step import make_train_step
 from small_data import METHOD_SETTINGS, SMALL, plan_of
@@ -152,6 +153,15 @@ def test_a_twin_that_is_a_copy_is_one_of_what_was_loaded(
   same = [np.array_equal(a, b) for a, b in zip(online, twin, strict=True)]
   # BYOL's twin begins with weights of its own, as published.
   assert any(same) == all(same) == (loss != 'byol')
+
+
+def test_what_python_reads_is_not_for_the_data_service(tmp_path):
+  np.save(f'{tmp_path}/a.npy', np.zeros([9, 8, 8], np.uint8))
+  cfg = Config(
+    dataset=f'npy:{tmp_path}/a.npy', data_service='grpc://localhost:1', **SMALL
+  )
+  with pytest.raises(DataError, match='by this process alone. Drop --data_ser'):
+    train.describe(cfg)
 
 
 def test_a_run_is_rebuilt_with_the_examples_it_had(tiny_encoder, folder):

@@ -92,7 +92,7 @@ def _read(path, channels):
   """A file -> its image's bytes, as of a folder's files."""
   if tiff.is_tiff(path):
     tiff.check(f'--query={path}', path, channels)
-    return tiff.encoded(path.encode(), channels)
+    return tiff.encoded(path, channels)
   with tf.io.gfile.GFile(path, 'rb') as file:
     return file.read()
 

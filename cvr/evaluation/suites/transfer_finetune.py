@@ -20,6 +20,7 @@ def _joined(subject, train, validation):
     num_examples=train.num_examples + validation.num_examples,
     paths=train.paths + validation.paths,
     labels=train.labels + validation.labels,
+    files=train.files + validation.files,
   )
 
 
