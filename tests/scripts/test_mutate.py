@@ -61,10 +61,21 @@ def tree_of(tmp_path, monkeypatch):
 
 
 def test_tests_that_fail_or_hang_kill_and_others_do_not(tmp_path, monkeypatch):
-  runner = tree_of(tmp_path, monkeypatch)
-  assert runner.limit('thing.py') == mutate.LEAST
-  assert runner._run('thing.py', 60)[0] == 'survived'
+  runner, tests = tree_of(tmp_path, monkeypatch), ['tests/test_thing.py']
+  assert runner.limit(tests) == mutate.LEAST
+  assert 0 < runner.seconds[tests[0]] < mutate.LEAST
+  assert runner._run(tests, 60)[0] == 'survived'
   (tmp_path / 'thing.py').write_text('def f(x):\n  return x - 1\n')
-  assert runner._run('thing.py', 60)[0] == 'killed'
+  assert runner._run(tests, 60)[0] == 'killed'
   (tmp_path / 'thing.py').write_text('while True:\n  pass\n')
-  assert runner._run('thing.py', 3) == ('killed', 'out of time')
+  assert runner._run(tests, 2) == ('killed', 'out of time')
+
+
+def test_tests_that_wait_for_ever_are_killed_too(tmp_path, monkeypatch):
+  runner = tree_of(tmp_path, monkeypatch)
+  monkeypatch.setattr(mutate, 'WAIT', 0.1)
+  (tmp_path / 'thing.py').write_text(
+    'import threading\nthreading.Event().wait()\n'
+  )
+  found = runner._run(['tests/test_thing.py'], 10)
+  assert found == ('killed', 'out of time')
