@@ -5,7 +5,8 @@ Corruptions and Perturbations", ICLR 2019. The scale 'imagenet_c' has the
 parameters of ImageNet-C, for images of 224 px, and 'cifar10_c' those of
 CIFAR-10-C, most of them milder, for 32 px. Accuracies are similar to those on
 the published sets but not comparable, for these exceptions:
-  frost adds procedural pictures to the image, not the published photographs;
+  frost adds procedural pictures to the image, not the published photographs,
+    but with their colours and contrast;
   motion_blur and snow blur as the sources of ImageMagick's -motion-blur do,
   without that program;
   elastic_transform moves by exact distances, not by multiples of 1/32 pixel;
@@ -350,7 +351,7 @@ SCALES = {
   'cifar10_c': Scale(CIFAR10_C, 32),
 }
 # To be raised when images in stores would come out differently.
-VERSION = 2
+VERSION = 3
 
 
 def draws(name, severity, index, seed=0):

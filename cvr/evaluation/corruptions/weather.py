@@ -3,8 +3,9 @@
 Flakes, fog and ice are drawn at `base` px (224 in ImageNet-C, 32 in CIFAR-10-C)
 or as fine as the image needs, and averaged down to its size. draw(fn, shape,
 stream) -> [b, *shape], independent for each image: see corruptions.draws. Two
-differ from ImageNet-C: frost adds procedural pictures, not its photographs;
-snow's motion blur follows the sources of ImageMagick, without that program.
+differ from ImageNet-C: frost adds procedural pictures with the colours and the
+contrast of its photographs; snow's motion blur follows the sources of
+ImageMagick, without that program.
 """
 
 import functools
@@ -15,9 +16,17 @@ import tensorflow as tf
 from cvr.evaluation.corruptions import blurs
 from cvr.numerics import randomness
 
-# Five frosted panes, a part of which is added to an image.
-_PANES, _PANE_SIDE = 5, 512
-_ICE = (0.86, 0.94, 1.0)
+# Of the five photographs of frost: means of red, green and blue, and the
+# deviation of their gray levels, as in the files of imagecorruptions 1.1.2.
+# The second and the third are one photograph.
+PHOTOGRAPHS = (
+  (77.7, 149.1, 165.7, 18.0),
+  (200.8, 205.4, 214.5, 22.0),
+  (200.8, 205.4, 214.5, 22.0),
+  (137.6, 152.8, 165.2, 28.9),
+  (112.4, 123.4, 134.8, 43.1),
+)
+_PANES, _PANE_SIDE = len(PHOTOGRAPHS), 512
 # Of the pictures of frost, by the side of the images: CIFAR-10-C's.
 _SHRUNK = {32: 0.2}
 
@@ -100,7 +109,10 @@ def _smooth(noise, along, across, angle):
 
 @functools.lru_cache
 def panes():
-  """[5, 512, 512] in [0, 1]: needles of ice in patches, from a fixed seed."""
+  """[5, 512, 512]: needles of ice in patches, from a fixed seed.
+
+  Of mean 0 and deviation 1, between -4/3 and 2.
+  """
   rng = np.random.default_rng(2019)
   out = []
   for _ in range(_PANES):
@@ -113,9 +125,10 @@ def panes():
       needles = np.maximum(needles, long + 0.9 * patch)
     cloud = _smooth(noise(), 45, 45, 0)
     grain = _smooth(noise(), 0.7, 0.7, 0)
-    ice = 0.75 * needles + 0.9 * cloud + 0.25 * grain
+    ice = 0.75 * needles + 0.9 * cloud + 0.5 * grain
     rank = np.argsort(np.argsort(ice, None)).reshape(ice.shape) / ice.size
-    out.append(0.08 + 0.92 * rank**1.5)
+    # Of uniform ranks this power has mean 0.4 and deviation 0.3.
+    out.append((rank**1.5 - 0.4) / 0.3)
   return np.array(out)
 
 
@@ -132,5 +145,7 @@ def frost(x, draw, base, keep, amount):
   )
   at = tf.range(size)
   flat = (pane * side + top + at[:, None]) * side + left + at
-  ice = tf.gather(tf.reshape(scaled, [-1]), flat)[..., None]
-  return keep * x + amount * ice * _ICE
+  pattern = tf.gather(tf.reshape(scaled, [-1]), flat)[..., None]
+  levels = tf.gather(tf.constant(PHOTOGRAPHS) / 255, pane)  # [b, 1, 1, 4]
+  ice = levels[..., :3] + levels[..., 3:] * pattern
+  return keep * x + amount * ice
