@@ -30,7 +30,9 @@ SCOPE = (
 TESTS = {
   'cvr/checkpoints/files.py': ['checkpoints/test_saving.py'],
   'cvr/checkpoints/inspection.py': ['checkpoints/test_pretrained.py'],
+  'cvr/data/class_labels.py': ['data/test_tables.py', 'data/test_kinds.py'],
   'cvr/data/dataset_info.py': ['data/test_sources.py'],
+  'cvr/data/tars.py': ['data/test_wds_sets.py'],
   'objectives.py': ['test_objectives.py', 'methods/test_decorrelation.py'],
   'cvr/methods/finetune.py': ['training/test_train.py', 'test_model.py'],
 }
