@@ -26,6 +26,8 @@ from cvr.evaluation.card import files, page, schema
 ROOT = os.path.join('runs', 'reproduce')
 SEEDS = (0, 1, 2)
 PAIRS = {'contrastive': 'contrastive_ceb', 'byol': 'byol_ceb'}
+# Half as long again as scripts/families.py, whose settings these are.
+STEPS = 240
 _FLAGS = (
   *('--mode=evaluate', '--suite=linear,knn,robustness,compression'),
   *('--corrupt=all', '--use_tpu=false'),
@@ -71,7 +73,9 @@ def settings(method, seed):
     | same
     | {
       'pretrain_loss': method,
+      'train_steps': STEPS,
       'seed': seed,
+      'checkpoint_steps': STEPS,
     }
   )
 
