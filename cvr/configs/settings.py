@@ -59,148 +59,154 @@ class Settings:
 
   # fmt: off
   # This call
-  preset: str = opt('', 'A recipe from the list at the end of this text; flags '
-    'typed beside it win over it. --print_config shows its values.',
-    ('', *PRESETS))
-  print_config: bool = opt(False, 'Print every setting with where it came '
-    'from, and stop.')
-  mode: str = opt('train_then_eval', 'eval follows the run in --model_dir '
-    'until the last step of the training; where there is none it evaluates '
-    '--checkpoint. extract_features, export and inspect read --checkpoint, or '
-    'the newest one in --model_dir; so do latents (what the bits or Gaussians '
-    'of stochcon_* hold: forests on bits, capacity, uncertainty) and search '
-    '(the images of --eval_split that are nearest to --query by bits). doctor '
-    'measures input and step of a run with these flags and says which one to '
-    'turn; it trains and stores nothing. evaluate makes a card of numbers from '
-    'a checkpoint, see --suite; compare tests the differences between --cards.',
+  preset: str = opt('', 'A recipe: values for other flags, from the list at '
+    'the end (--help=preset). A flag that is typed beside it overrides its '
+    'value.', ('', *PRESETS))
+  print_config: bool = opt(False, 'Print every setting and where its value '
+    'comes from, then stop.')
+  mode: str = opt('train_then_eval', 'train: train a run. train_then_eval: '
+    'also evaluate its probe at the end. eval: evaluate the probe of every new '
+    'checkpoint in --model_dir until the training ends; if there is no run, '
+    'that of --checkpoint. evaluate: measure a checkpoint (--suite) and write '
+    'a card. compare: test the differences between --cards. extract_features, '
+    'export, inspect: read --checkpoint, or else the newest one in '
+    '--model_dir. latents: report what the latents of stochcon_* hold (forests '
+    'on bits, capacity, uncertainty). search: find the images of --eval_split '
+    'that are nearest to --query by their bits. doctor: measure the input and '
+    'the step of a run with these flags and say which flag to change; nothing '
+    'is trained or stored.',
     ('train', 'eval', 'train_then_eval', 'evaluate', 'compare',
      'extract_features', 'latents', 'search', 'export', 'inspect', 'doctor'))
-  suite: str = opt('all', 'What --mode=evaluate measures, in this order: '
-    'linear (the stored probe, frozen SGD, L-BFGS), knn, semi, transfer, '
-    'robustness, compression; one or several with commas, or all. '
-    'transfer_finetune is not in all: it trains 56 networks a data set.')
-  linear_passes: int = opt(4, 'Random crops of every training image, whose '
-    'features frozen SGD takes in turn; 0: the central crop alone.', '[0, inf)')
-  transfer_sets: str = opt('all', 'Which of the eleven, with commas; '
-    'birdsnap=folder:PATH says where one lies.')
-  robustness_sets: str = opt('', 'Which variants of ImageNet, likewise; '
-    'empty: all of them where --dataset is ImageNet. imagenet_c_recropped, '
-    'ImageNet-C as robustness_metrics crops it, is not in all.')
-  corrupt: str = opt('', 'Corruptions of the evaluation split that robustness '
-    'is measured on, with commas, or all: the 15 of ImageNet-C at 5 '
+  suite: str = opt('all', 'What --mode=evaluate measures: all, or some of '
+    'these with commas: linear (the stored probe; SGD and L-BFGS on frozen '
+    'features), knn, semi, transfer, robustness, compression, '
+    'transfer_finetune. all leaves out transfer_finetune, which trains 56 '
+    'networks on each data set.')
+  linear_passes: int = opt(4, 'How many random crops of each training image '
+    'are used to train linear classifiers by SGD on frozen features; 0: the '
+    'central crop alone.', '[0, inf)')
+  transfer_sets: str = opt('all', 'Which of the eleven transfer data sets to '
+    'use, with commas, or all. birdsnap=folder:PATH gives the folder of one.')
+  robustness_sets: str = opt('', 'Which variants of ImageNet to test on, with '
+    'commas; NAME=folder:PATH gives the folder of one. Empty: all of them if '
+    '--dataset is ImageNet. all leaves out imagenet_c_recropped, which is '
+    'ImageNet-C with the crop of robustness_metrics.')
+  corrupt: str = opt('', 'Corruptions of the evaluation split for the suite '
+    'robustness, with commas, or all: the 15 of ImageNet-C, each at 5 '
     'severities.')
-  feature_cache: str = opt('', 'Where --mode=evaluate keeps features; empty: '
-    'beside the card.')
-  cards: str = opt('', 'Two or more card.json for --mode=compare, with commas; '
-    'the others are compared with the first.')
-  model_dir: str = opt('', 'Where everything of a run goes, and where it '
-    'resumes from; local or gs://. Without it a new folder under ./runs is '
-    'made and printed.')
-  output: str = opt('', 'Where extract_features writes (features.npz; a folder '
-    'gets shards), and the folder for export; the file in which search keeps '
-    'its index, by itself beside the evaluations of the run.')
-  query: str = opt('', 'The file of the image that --mode=search looks for.')
+  feature_cache: str = opt('', 'The folder where --mode=evaluate keeps '
+    'features. Empty: beside the card.')
+  cards: str = opt('', 'Two or more card.json for --mode=compare, with commas. '
+    'Each is compared with the first.')
+  model_dir: str = opt('', 'The folder of the run, local or gs://. Everything '
+    'is written there, and a run resumes from it. Empty: a new folder under '
+    './runs, whose name is printed.')
+  output: str = opt('', 'Where to write. extract_features: a file '
+    '(features.npz), or a folder for several. export, compare: a folder. '
+    'search: the file of its index; empty: beside the evaluations of the run.')
+  query: str = opt('', 'The image file for --mode=search.')
   neighbors: int = opt(10, 'How many images --mode=search finds.', '[1, inf)')
-  format: str = opt('saved_model', 'What export writes. saved_model: for '
-    'TensorFlow, trainable. safetensors: for torchvision and timm. onnx. '
-    'keras: for Keras 3. released: a checkpoint that the published code reads.',
+  format: str = opt('saved_model', 'What --mode=export writes. saved_model: '
+    'for TensorFlow, can be trained further. safetensors: for torchvision and '
+    'timm. onnx: for ONNX Runtime. keras: for Keras 3. released: a checkpoint '
+    'that the published code reads.',
     ('saved_model', 'safetensors', 'onnx', 'keras', 'released'))
-  resume: str = opt('auto', 'auto: go on from the newest checkpoint in '
-    '--model_dir if there is one. never: refuse a folder that has one. must: '
-    'refuse a folder that has none.', ('auto', 'never', 'must'))
-  fresh_start: bool = opt(False, 'Begin at step 0 although the checkpoints in '
-    '--model_dir are damaged; they are kept beside the new ones.')
-  allow_config_change: bool = opt(False, 'Resume although settings that change '
-    'the meaning of the run differ from those in config.json.')
-  download: bool = opt(False, 'Allow downloads of more than 1 GB. Without it '
-    'the command that prepares the data set is printed instead.')
-  eval_name: str = opt('', "Suffix of the results' folder, to keep several "
-    'evaluations.')
+  resume: str = opt('auto', 'auto: resume from the newest checkpoint in '
+    '--model_dir if there is one. never: refuse a folder with checkpoints. '
+    'must: refuse a folder without checkpoints.', ('auto', 'never', 'must'))
+  fresh_start: bool = opt(False, 'Begin at step 0 although --model_dir has '
+    'checkpoints, which may be damaged. They are kept under other names.')
+  allow_config_change: bool = opt(False, 'Resume a run although settings that '
+    'change its meaning differ from those in its config.json.')
+  download: bool = opt(False, 'Allow downloads of more than 1 GB. Otherwise '
+    'the command that prepares the data set is printed.')
+  eval_name: str = opt('', 'Evaluations are written to eval_NAME in '
+    '--model_dir, so that several can be kept. Empty: to eval.')
   wandb_project: str = opt('', 'Also send the numbers of metrics.jsonl to this '
-    "project of Weights & Biases (pip install -e '.[wandb]'). A resumed run "
-    'continues its run there.')
+    'project of Weights & Biases. A resumed run continues its run there. Needs '
+    "pip install -e '.[wandb]'.")
   mlflow_uri: str = opt('', 'Also send the numbers of metrics.jsonl to this '
-    'MLflow server or store, such as http://HOST:5000 or sqlite:///mlflow.db '
-    "(pip install -e '.[mlflow]').")
-  profile_steps: str = opt('', "Two steps such as '10,20': what devices and "
-    'host do between them is traced into profile/ of the run, for the profiler '
-    'of TensorBoard.')
-  export_train_model: bool = opt(True, 'Accepted without effect: see '
-    '--mode=export.')
-  export_eval_model: bool = opt(True, 'Accepted without effect: see '
-    '--mode=export.')
-  keep_hub_module_max: int = opt(1, 'Accepted without effect: see '
-    '--mode=export.', '[0, inf)')
+    'MLflow server or store, such as http://HOST:5000 or sqlite:///mlflow.db. '
+    "Needs pip install -e '.[mlflow]'.")
+  profile_steps: str = opt('', "Two steps such as '10,20': a trace of devices "
+    'and host between them is written to profile/ in --model_dir, for the '
+    'profiler of TensorBoard.')
+  export_train_model: bool = opt(True, 'Accepted for published command lines, '
+    'without effect: see --mode=export.')
+  export_eval_model: bool = opt(True, 'Accepted for published command lines, '
+    'without effect: see --mode=export.')
+  keep_hub_module_max: int = opt(1, 'Accepted for published command lines, '
+    'without effect: see --mode=export.', '[0, inf)')
 
   # Hardware
-  use_tpu: bool | None = opt(None, 'Not given: a TPU if one is named or '
-    'attached, else all GPUs, else the CPU. true: a TPU or an error. false: '
-    'never look for one.')
-  tpu_name: str = opt('', 'The Cloud TPU to use.')
-  tpu_zone: str = opt('', 'The zone of that TPU, where it cannot be guessed.')
-  gcp_project: str = opt('', 'The project of that TPU, likewise.')
-  master: str = opt('', 'Address of a TPU worker, instead of --tpu_name.')
-  data_service: str = opt('', 'Have the training images prepared by the '
-    'processes of scripts/data_workers.sh, which prints what to give here. '
-    'Their order is then not promised, nor is exact resuming.')
+  use_tpu: bool | None = opt(None, 'true: use a TPU, or stop with an error. '
+    'false: never look for a TPU. Not given: a TPU if one is named or '
+    'attached, else all GPUs, else the CPU.')
+  tpu_name: str = opt('', 'Name of the Cloud TPU.')
+  tpu_zone: str = opt('', 'Zone of the Cloud TPU, if it cannot be detected.')
+  gcp_project: str = opt('', 'Google Cloud project of the Cloud TPU, if it '
+    'cannot be detected.')
+  master: str = opt('', 'Address of a TPU worker, in place of --tpu_name.')
+  data_service: str = opt('', 'The address that scripts/data_workers.sh '
+    'prints: its processes then prepare the training images. The order of the '
+    'examples, and exact resuming, are no longer guaranteed.')
 
   # Data
   dataset: str = opt('imagenet2012', 'A TFDS name (cifar10, '
-    'imagenet2012_subset/1pct), photo_patches/32px (built in), folder:PATH '
-    'with PATH/train/<class>/*.jpg, or csv:FILE, list:FILE, npz:FILE, '
-    'npy:FILE, wds:PATTERN (WebDataset), hf:NAME_OR_PATH (Hugging Face): see '
-    'docs/data.md.')
-  data_dir: str = opt('', "Where TFDS keeps its data sets, local or gs://; "
-    "empty: TFDS' own default. A folder from which csv: and list: may read "
-    'files, beside their own.')
-  train_split: str = opt('train', 'Split to train on; of TFDS train[:90%] '
-    'works too.')
-  train_share: float = opt(1.0, 'Train on this share of every class, drawn by '
-    '--seed: semi-supervised learning.', '(0, 1]')
-  eval_split: str = opt('validation', 'Split to evaluate on. validation: the '
-    'first of validation, val and test that there is.')
-  image_size: int = opt(224, 'Height and width of the crops. 32 or less '
-    'brings the CIFAR stem, see --stem.', '[8, inf)')
-  eval_crop: str = opt('auto', 'The share of the shorter side that the central '
-    'crop of the evaluation keeps. auto: all of it at 32 pixels or less, else '
-    '0.875.', ('auto', '0.875', '1'), before='0.875')
-  corrupt_scale: str = opt('auto', 'The parameters of --corrupt: '
-    "ImageNet-C's, or CIFAR-10-C's, most of them milder, for 32 px. auto: the "
-    'latter up to 32 px.', ('auto', 'imagenet_c', 'cifar10_c'),
-    before='imagenet_c')
-  bit_depth: str = opt('auto', 'Bits of a channel that images are decoded to. '
-    'auto: 8, or what 16-bit PNG files hold: the smallest of 10, 12, 14 and 16 '
-    'bits that 256 training images fit into, which is printed and stored. From '
-    '10 bits on all images keep 16 bits, and the brightest such value of a '
-    '16-bit file is 1.',
-    ('auto', '8', '10', '12', '14', '16'), before='8')
-  channels: int = opt(3, 'Channels of an image. Images become gray (1) or RGB '
-    '(3) whatever they are; for any other number files must have it: PNG with '
-    'alpha (4), TIFF. Saturation, hue and grayscale are of 3 channels alone.',
+    'imagenet2012_subset/1pct), the built-in photo_patches/32px, folder:PATH '
+    'with images in PATH/train/<class>/, csv:FILE, list:FILE, npz:FILE, '
+    'npy:FILE, wds:PATTERN (WebDataset) or hf:NAME_OR_PATH (Hugging Face); '
+    'docs/data.md describes each.')
+  data_dir: str = opt('', 'The folder of the TFDS data sets, local or gs://. '
+    'Empty: the default of TFDS. Also a folder from which csv: and list: may '
+    'read files.')
+  train_split: str = opt('train', 'The split to train on, or a part of it such '
+    'as train[:90%] (TFDS).')
+  train_share: float = opt(1.0, 'Train on this share of the images of each '
+    'class, drawn by --seed: for semi-supervised learning.', '(0, 1]')
+  eval_split: str = opt('validation', 'The split to evaluate on. '
+    'validation: the first of validation, val and test that exists.')
+  image_size: int = opt(224, 'Height and width of the crops in pixels. With 32 '
+    'or less, --stem=auto takes the stem for CIFAR.', '[8, inf)')
+  eval_crop: str = opt('auto', 'Side of the central crop in evaluations, as a '
+    'share of the shorter side of the image. auto: 1 if --image_size is 32 or '
+    'less, else 0.875.', ('auto', '0.875', '1'), before='0.875')
+  corrupt_scale: str = opt('auto', 'Strength of --corrupt: as in ImageNet-C, '
+    'or as in CIFAR-10-C, where most corruptions are milder. auto: cifar10_c '
+    'if --image_size is 32 or less, else imagenet_c.',
+    ('auto', 'imagenet_c', 'cifar10_c'), before='imagenet_c')
+  bit_depth: str = opt('auto', 'Bits per channel of decoded images. auto: 8, '
+    'but for PNG files of 16 bits the smallest of 10, 12, 14 and 16 that holds '
+    'the values of 256 training images; it is printed and stored. With 10 or '
+    'more, images keep 16 bits, and the largest value of this depth becomes '
+    'white.', ('auto', '8', '10', '12', '14', '16'), before='8')
+  channels: int = opt(3, 'Channels of an image. 1: images become gray. 3: they '
+    'become RGB. Any other number: the files must have it, such as PNG with '
+    'alpha (4), or TIFF. Saturation, hue and grayscale need 3 channels.',
     '[1, 16]', before=3)
-  cache_dataset: bool = opt(False, 'Decode the whole split into memory '
-    'before the first step, on every host: for small sets.')
-  shuffle_buffer: int = opt(16384, 'Examples among which the next one is '
-    'drawn. Lower it if the host runs out of memory.', '[1, inf)')
+  cache_dataset: bool = opt(False, 'Decode the whole split into the memory of '
+    'every host before the first step. For small data sets.')
+  shuffle_buffer: int = opt(16384, 'Size of the shuffle buffer in examples. '
+    'Lower it if the host runs out of memory.', '[1, inf)')
 
   # Augmentation
   batch_image_augmentation_type: str = opt('byol', 'byol: blur with '
-    'probability (1, 0.1) and solarization with (0, 0.2) on the two views, '
-    'pixels normalized by mean and deviation. simclr: blur with 0.5 on both.',
-    ('byol', 'simclr'))
+    'probability 1 in view 1 and 0.1 in view 2, solarization with 0 and 0.2, '
+    'pixels normalized by mean and deviation. simclr: blur with 0.5 in both '
+    'views, no solarization, pixels in [0, 1].', ('byol', 'simclr'))
   augment_on: str = opt('auto', 'Where crops are flipped, coloured, blurred '
-    'and normalized: in the step on its device (auto, device), or in the input '
-    'pipeline (host), which pays where host cores idle and the device does '
+    'and normalized. auto, device: in the training step, on its device. host: '
+    'in the input pipeline, which helps if the CPU is idle and the device is '
     'not.', ('auto', 'host', 'device'))
-  use_blur: bool = opt(True, 'Gaussian blur. Turn it off for small images.')
-  blur_probability: str = opt('', "Probabilities 'p1,p2' for the two views, "
-    "instead of those of --batch_image_augmentation_type; 'p1,p2,p3': p3 for "
-    'local crops, otherwise 0.5.')
-  solarize_probability: str = opt('', "Probabilities 'p1,p2' for the two "
-    "views, instead of those of --batch_image_augmentation_type; 'p1,p2,p3': "
-    'p3 for local crops, otherwise 0.')
-  color_jitter_probability: float = opt(0.8, 'Probability that the colours of '
-    'a view are jittered.', '[0, 1]')
+  use_blur: bool = opt(True, 'Use Gaussian blur. Turn it off for small images.')
+  blur_probability: str = opt('', "Probabilities 'p1,p2' of blur in the two "
+    'views, in place of those of --batch_image_augmentation_type. A third one '
+    'is for local crops (otherwise 0.5).')
+  solarize_probability: str = opt('', "Probabilities 'p1,p2' of solarization "
+    'in the two views, in place of those of --batch_image_augmentation_type. A '
+    'third one is for local crops (otherwise 0).')
+  color_jitter_probability: float = opt(0.8, 'Probability of colour jitter in '
+    'a view.', '[0, 1]')
   color_jitter_brightness: float = opt(0.4, 'Strength of the brightness '
     'jitter.', '[0, 1]')
   color_jitter_contrast: float = opt(0.4, 'Strength of the contrast jitter.',
@@ -210,151 +216,159 @@ class Settings:
   color_jitter_hue: float = opt(0.1, 'Strength of the hue jitter.', '[0, 0.5]')
   grayscale_probability: float = opt(0.2, 'Probability that a view becomes '
     'gray.', '[0, 1]')
-  brightness_fn: str = opt('simclrv1', 'Brightness is added (simclrv1) or '
-    'multiplied (simclrv2).', ('simclrv1', 'simclrv2'))
-  bbox_sampling: str = opt('logarithmic', 'How the aspect ratio of a crop is '
-    'drawn: logarithmic as in BYOL, uniform as in SimCLR.',
+  brightness_fn: str = opt('simclrv1', 'How brightness is changed: by adding '
+    '(simclrv1) or multiplying (simclrv2).', ('simclrv1', 'simclrv2'))
+  bbox_sampling: str = opt('logarithmic', 'Distribution of the aspect ratio of '
+    'crops: logarithmic as in BYOL, or uniform as in SimCLR.',
     ('logarithmic', 'uniform'))
-  bbox_tries: int = opt(100, 'How often --bbox_sampling=uniform tries until a '
-    'crop fits into the image and has at least 10% of its area; after that the '
-    'whole image is taken. 0: one try, whose sides are cut where they do not '
-    'fit.', '[0, 1000]', before=0)
-  area_range_lower_bound: float = opt(0.08, 'The smallest crop, as a share of '
-    'the image.', '(0, 1]')
-  area_range_upper_bound: float = opt(1.0, 'The largest crop, likewise.',
-    '(0, 1]')
-  local_crops: int = opt(0, 'Small crops of an image beside its two views, for '
-    'methods that take them.', '[0, 16]')
-  local_size: int = opt(96, 'Height and width of local crops.', '[8, inf)')
-  local_area: str = opt('0.05,0.14', "Smallest and largest local crop 'low,"
-    "high', as shares of the image.")
-  clip_by_value_after_resizing: bool = opt(True, 'Clip to [0, 1] after the '
-    'crop is resized (bicubic overshoots).')
-  clip_by_value_after_grayscale: bool = opt(True, 'Clip to [0, 1] after the '
-    'random change to grayscale.')
-  no_augmentation: bool = opt(False, 'Train on the resized image alone: no '
-    'random crops, flips or colours.')
+  bbox_tries: int = opt(100, 'With --bbox_sampling=uniform: how many crops are '
+    'tried until one fits into the image and covers 10% of it. If none does, '
+    'the whole image is taken. 0: one try, cut off at the borders of the '
+    'image.', '[0, 1000]', before=0)
+  area_range_lower_bound: float = opt(0.08, 'Smallest area of a crop, as a '
+    'share of the image.', '(0, 1]')
+  area_range_upper_bound: float = opt(1.0, 'Largest area of a crop, as a share '
+    'of the image.', '(0, 1]')
+  local_crops: int = opt(0, 'Number of small crops of each image beside its '
+    'two views, for methods that take them.', '[0, 16]')
+  local_size: int = opt(96, 'Height and width of local crops in pixels.',
+    '[8, inf)')
+  local_area: str = opt('0.05,0.14', 'Smallest and largest area of local crops '
+    "'low,high', as shares of the image.")
+  clip_by_value_after_resizing: bool = opt(True, 'Clip pixels to [0, 1] after '
+    'a crop is resized (bicubic interpolation overshoots).')
+  clip_by_value_after_grayscale: bool = opt(True, 'Clip pixels to [0, 1] after '
+    'the random change to grayscale.')
+  no_augmentation: bool = opt(False, 'Train on resized images alone: no random '
+    'crops, flips or colours.')
   plain_view: str = opt('whole', 'What --no_augmentation resizes: the whole '
-    'image, as published, or its centre (central), 87.5% of the shorter side.',
+    'image, as published, or the central 87.5% of its shorter side.',
     ('whole', 'central'), before='central')
-  ft_with_full_aug: bool = opt(False, 'Finetune with all of the above instead '
-    'of crops and flips alone.')
+  ft_with_full_aug: bool = opt(False, 'Finetune with all augmentations of this '
+    'section; otherwise with crops and flips alone.')
 
   # Backbone
   resnet_depth: int = opt(50, 'Layers of the ResNet.',
     (18, 34, 50, 101, 152, 200))
   width_multiplier: int = opt(1, 'Width of the ResNet: 1, 2 or 4 times the '
-    'usual one.', (1, 2, 4))
+    'standard one.', (1, 2, 4))
   sk_ratio: float = opt(0.0, 'Above 0: selective kernels with this ratio '
-    '(SimCLR: 0.0625), at depth 50 and more.', '[0, 1]')
-  se_ratio: float = opt(0.0, 'Above 0: squeeze and excitation with this '
-    'ratio.', '[0, 1]')
-  stem: str = opt('auto', 'auto: cifar at 32 pixels or less, else imagenet. '
-    'imagenet: 7x7 stride 2 and max pool. cifar: 3x3 stride 1. small: 3x3 '
-    'stride 2 and max pool, quick on 32 to 64 pixels.',
-    ('auto', 'imagenet', 'cifar', 'small'))
-  shortcut: str = opt('published', 'ResNet-18 and -34 have a projection in the '
-    'first block of every group (published), or only where shapes change '
-    '(torchvision, solo-learn). Deeper ones are the same.',
-    ('published', 'torchvision'), before='torchvision')
-  global_bn: bool = opt(True, 'Batch norm statistics over all replicas, not '
-    'over each alone.')
-  batch_norm_decay: float = opt(0.9, 'Decay of the moving statistics of batch '
+    '(SimCLR: 0.0625), for a depth of 50 or more.', '[0, 1]')
+  se_ratio: float = opt(0.0, 'Above 0: squeeze-and-excitation with this ratio.',
+    '[0, 1]')
+  stem: str = opt('auto', 'The first layers. imagenet: 7x7 convolution of '
+    'stride 2, max pooling. cifar: 3x3 of stride 1. small: 3x3 of stride 2, '
+    'max pooling; fast on 32 to 64 pixels. auto: cifar if --image_size is 32 '
+    'or less, else imagenet.', ('auto', 'imagenet', 'cifar', 'small'))
+  shortcut: str = opt('published', 'Where ResNet-18 and -34 have projection '
+    'shortcuts: in the first block of every group (published), or only where '
+    'shapes change (torchvision, as in solo-learn too). Deeper networks are '
+    'the same with both.', ('published', 'torchvision'), before='torchvision')
+  global_bn: bool = opt(True, 'Compute the statistics of batch norm over all '
+    'replicas; false: over each replica alone.')
+  batch_norm_decay: float = opt(0.9, 'Decay of the moving averages of batch '
     'norm.', '[0, 1)')
-  view_pairs: str = opt('', "CMC's two networks, and what each sees: two of "
-    'rgb, lab_l, lab_ab, ycbcr_y, ycbcr_cbcr, such as lab_l,lab_ab. Different '
-    'parts are of the same view, the same part (rgb,rgb) is of two views.')
+  view_pairs: str = opt('', 'What each of the two networks of CMC sees: two of '
+    'rgb, lab_l, lab_ab, ycbcr_y, ycbcr_cbcr, such as lab_l,lab_ab. Two '
+    'different parts come from the same view; the same part twice (rgb,rgb) '
+    'comes from two views.')
 
   # Method
   pretrain_loss: str = opt('contrastive', 'The method: contrastive is SimCLR, '
-    'contrastive_ceb C-SimCLR, byol_ceb C-BYOL; the others go by their own '
-    'names. docs/methods.md derives them.', tuple(KINDS))
+    'contrastive_ceb C-SimCLR, byol_ceb C-BYOL; the others have their own '
+    'names. See docs/methods.md.', tuple(KINDS))
   temperature: float = opt(0.1, 'Temperature of the softmax of SimCLR, MoCo, '
-    "CMC, SwAV, DeepCluster, StochCon and DINO's student. C-SimCLR has "
-    '--kappa_b = 1/temperature instead.', '(0, inf)')
-  double_batch_trick: bool = opt(True, 'Take negatives from the same view too '
-    '(SimCLR, C-SimCLR).')
-  byol_loss_weight: float = opt(1.0, 'Weight of the squared distance of BYOL '
-    'and C-BYOL: half the concentration kappa_d of the decoder.', '(0, inf)')
-  ema_alpha: float = opt(0.999, 'Where the coefficient of the moving average '
-    'of the target network starts, see --ema_schedule. Lower it for short runs '
+    'CMC, SwAV, DeepCluster, StochCon and of the student of DINO. In C-SimCLR '
+    'it is 1 / --kappa_b.', '(0, inf)')
+  double_batch_trick: bool = opt(True, 'Use the other images of the same view '
+    'as negatives, too (SimCLR, C-SimCLR, StochCon).')
+  byol_loss_weight: float = opt(1.0, 'Weight of the squared distance in BYOL '
+    'and C-BYOL. It is half of kappa_d, the concentration of the decoder.',
+    '(0, inf)')
+  ema_alpha: float = opt(0.999, 'Coefficient of the moving average of the '
+    'target network at step 0, see --ema_schedule. Lower it for short runs '
     '(0.99 at 300 epochs).', '[0, 1]')
-  ema_schedule: str = opt('cosine', 'How that coefficient goes: cosine up to '
-    '1, or constant (MoCo).', ('cosine', 'constant'))
+  ema_schedule: str = opt('cosine', 'cosine: the coefficient of the moving '
+    'average rises to 1. constant: it stays as it is (MoCo).',
+    ('cosine', 'constant'))
   ceb_beta: float = opt(0.0, 'Weight of the compression in C-SimCLR and '
-    'C-BYOL; published: 1. If a short run does not learn, lower it.',
-    '[0, inf)')
-  beta_schedule: str = opt('constant', 'constant, or up to --ceb_beta: '
-    'linearly during the warm-up, or by a cosine over the run.',
-    ('constant', 'linear_warmup', 'cosine'))
+    'C-BYOL; published: 1. Lower it if a short run does not learn.', '[0, inf)')
+  beta_schedule: str = opt('constant', 'constant: the weight is --ceb_beta at '
+    'every step. linear_warmup, cosine: it rises from 0 to --ceb_beta, '
+    'linearly in the warm-up of the learning rate, or by a cosine over the '
+    'run.', ('constant', 'linear_warmup', 'cosine'))
   ceb_sampling: bool = opt(True, 'Sample z from the forward encoder; false: '
     'take its mean.')
-  ceb_distribution: str = opt('vmf', 'What the encoders of C-SimCLR and '
-    'C-BYOL emit: von Mises-Fisher on the sphere, or Gaussian.',
+  ceb_distribution: str = opt('vmf', 'Distribution of the encoders of C-SimCLR '
+    'and C-BYOL: von Mises-Fisher on the sphere, or Gaussian.',
     ('vmf', 'gaussian'))
-  kappa_e: float = opt(1024.0, 'Concentration of the forward encoder: higher '
-    'is less noise in z. Published: 1024 in C-SimCLR, 16384 in C-BYOL.',
-    '(0, inf)')
-  kappa_b: float = opt(10.0, 'Concentration of the backward encoder: higher '
-    'compresses more; in C-SimCLR also the inverse temperature.', '(0, inf)')
-  gaussian_scale: str = opt('fixed', 'Deviations of the Gaussian encoders: '
-    'fixed, or learned per dimension.', ('fixed', 'learned'))
-  sigma_e: float = opt(1.0, 'Deviation of the Gaussian forward encoder.',
-    '(0, inf)')
-  sigma_b: float = opt(1.0, 'Deviation of the Gaussian backward encoder.',
-    '(0, inf)')
-  backward_view: str = opt('same', "C-BYOL's backward encoder sees the view "
-    'that z came from (same, as published) or the other one (other, the '
-    'canonical CEB).', ('same', 'other'))
+  kappa_e: float = opt(1024.0, 'Concentration of the forward encoder e(z|x): '
+    'the higher, the less noise in z. Published: 1024 in C-SimCLR, 16384 in '
+    'C-BYOL.', '(0, inf)')
+  kappa_b: float = opt(10.0, 'Concentration of the backward encoder b(z|y): '
+    'the higher, the more compression. In C-SimCLR it is also the inverse '
+    'temperature.', '(0, inf)')
+  gaussian_scale: str = opt('fixed', 'Standard deviations of the Gaussian '
+    'encoders: fixed, or learned for each dimension.', ('fixed', 'learned'))
+  sigma_e: float = opt(1.0, 'Standard deviation of the Gaussian forward '
+    'encoder.', '(0, inf)')
+  sigma_b: float = opt(1.0, 'Standard deviation of the Gaussian backward '
+    'encoder.', '(0, inf)')
+  backward_view: str = opt('same', 'Which view the backward encoder of C-BYOL '
+    'gets: the one that z is from (same, as published), or the other one '
+    '(other, as in CEB).', ('same', 'other'))
 
-  teacher_temperature: float = opt(0.04, "Temperature of DINO's teacher: "
-    'lower is sharper. If the loss does not fall below the log of '
-    '--num_prototypes, lower it.', '(0, inf)')
-  teacher_temperature_start: float = opt(0.04, 'Where that begins, with '
-    '--teacher_temperature_warmup_epochs.', '(0, inf)')
-  teacher_temperature_warmup_epochs: float = opt(0.0, 'Epochs of a linear '
-    'way from --teacher_temperature_start to --teacher_temperature.',
-    '[0, inf)')
-  centring: bool | None = opt(None, 'Subtract their moving mean from the '
-    "logits of DINO's teacher: without it one output wins. Not given: yes in "
-    'dino, no in er_dino, whose entropy is in the loss.')
-  centre_momentum: float = opt(0.9, 'Momentum of that mean.', '[0, 1]')
-  er_kappa: float = opt(10.0, 'ER on the sphere: concentration of the kernels '
-    'of entropy and reconstruction, an inverse temperature.', '(0, inf)')
-  er_estimator: str = opt('plug_in', 'Entropy of er_simclr and er_byol: '
-    "plug_in weighs rows by their own density (the published code's default), "
-    "joe takes their plain mean (EntRec's).", ('plug_in', 'joe'))
-  er_leave_one_out: bool = opt(False, "Leave a row's own kernel out of its "
-    'density; published: not left out, which keeps the entropy within a few '
+  teacher_temperature: float = opt(0.04, 'Temperature of the teacher of DINO: '
+    'the lower, the sharper. Lower it if the loss does not fall below the log '
+    'of --num_prototypes.', '(0, inf)')
+  teacher_temperature_start: float = opt(0.04, 'Temperature of the teacher at '
+    'step 0, if --teacher_temperature_warmup_epochs is above 0.', '(0, inf)')
+  teacher_temperature_warmup_epochs: float = opt(0.0, 'Epochs in which the '
+    'temperature of the teacher changes linearly from '
+    '--teacher_temperature_start to --teacher_temperature.', '[0, inf)')
+  centring: bool | None = opt(None, 'Subtract a moving mean from the logits of '
+    'the teacher of DINO; without it one output wins. Not given: true in dino, '
+    'false in er_dino, which has the entropy in its loss.')
+  centre_momentum: float = opt(0.9, 'Momentum of the moving mean of '
+    '--centring.', '[0, 1]')
+  er_kappa: float = opt(10.0, 'Concentration of the kernels of entropy and '
+    'reconstruction on the sphere, an inverse temperature.', '(0, inf)')
+  er_estimator: str = opt('plug_in', 'Estimator of the entropy in er_simclr '
+    'and er_byol. plug_in weights rows by their own density (default of the '
+    'published code). joe is their plain mean (EntRec).', ('plug_in', 'joe'))
+  er_leave_one_out: bool = opt(False, 'Leave out the kernel of a row itself in '
+    'its own density. Published: false, which limits the entropy to a few '
     'nats.')
-  er_entropy_of: str = opt('projection', 'What er_byol keeps the entropy of, '
-    'in the online network.', ('projection', 'prediction'))
-  er_alpha: float = opt(2.0, "Exponent of entrec_cont's reconstruction: 2 is "
-    'Gaussian.', '(0, inf)')
-  latent_temperature: float = opt(1.0, 'Temperature of the binary Concrete in '
-    'stochcon_bernoulli at the beginning.', '(0, inf)')
-  latent_temperature_end: float = opt(0.5, 'The same at the end, by a constant '
-    'factor per step: lower is closer to bits, with noisier gradients.',
-    '(0, inf)')
-  latent_kl_weight: float = opt(0.0, "Weight of the latents' divergence from "
-    'fair bits, or from standard normals, in nats; published: 0.', '[0, inf)')
-  queue_size: int = opt(0, 'Embeddings of earlier steps that are kept: '
-    "MoCo's negatives (published: 65536), more samples for the assignments of "
-    'SwAV (3840 where batches are small).', '[0, inf)')
-  num_prototypes: int = opt(3000, 'Prototypes, or clusters: outputs of the '
-    'last layer.', '[3, inf)')
-  freeze_prototypes_steps: int = opt(0, 'Steps in which the prototypes stay '
-    'as they are.', '[0, inf)')
+  er_entropy_of: str = opt('projection', 'The output of the online network of '
+    'er_byol whose entropy is in the loss.', ('projection', 'prediction'))
+  er_alpha: float = opt(2.0, 'Exponent of the reconstruction of entrec_cont; 2 '
+    'is Gaussian.', '(0, inf)')
+  latent_temperature: float = opt(1.0, 'Temperature of the binary Concrete '
+    'distribution of stochcon_bernoulli at step 0.', '(0, inf)')
+  latent_temperature_end: float = opt(0.5, 'The same temperature at the last '
+    'step; between, it changes by a constant factor per step. The lower, the '
+    'closer to bits, with noisier gradients.', '(0, inf)')
+  latent_kl_weight: float = opt(0.0, 'Weight of the KL divergence of the '
+    'latents from fair bits, or from standard normals, in nats; published: 0.',
+    '[0, inf)')
+  queue_size: int = opt(0, 'How many embeddings of earlier steps are kept: the '
+    'negatives of MoCo (published: 65536), or more samples for the assignments '
+    'of SwAV (3840 for small batches).', '[0, inf)')
+  num_prototypes: int = opt(3000, 'Number of prototypes or clusters: the '
+    'outputs of the last layer.', '[3, inf)')
+  freeze_prototypes_steps: int = opt(0, 'Steps at the beginning in which the '
+    'prototypes are not trained.', '[0, inf)')
   queue_start: float = opt(0.0, 'The epoch from which SwAV uses its queue '
-    '(published: 15), or later, when it is full.', '[0, inf)')
-  sinkhorn_epsilon: float = opt(0.05, "How soft SwAV's assignments are: its "
-    'scores are divided by it.', '(0, inf)')
-  sinkhorn_iterations: int = opt(3, "Rounds in which SwAV's assignments are "
-    'balanced over the prototypes.', '[1, inf)')
-  num_heads: int = opt(3, 'Clusterings that DeepCluster learns from at once, '
-    'each with --num_prototypes clusters.', '[1, inf)')
-  kmeans_iterations: int = opt(10, "Iterations of DeepCluster's k-means at the "
-    'beginning of an epoch.', '[1, inf)')
+    '(published: 15). If the queue is not full then, it waits until it is.',
+    '[0, inf)')
+  sinkhorn_epsilon: float = opt(0.05, 'Softness of the assignments of SwAV: '
+    'its scores are divided by this.', '(0, inf)')
+  sinkhorn_iterations: int = opt(3, 'Sinkhorn iterations that balance the '
+    'assignments of SwAV over the prototypes.', '[1, inf)')
+  num_heads: int = opt(3, 'Number of clusterings that DeepCluster learns from '
+    'at once, each with --num_prototypes clusters.', '[1, inf)')
+  kmeans_iterations: int = opt(10, 'Iterations of k-means at the beginning of '
+    'each epoch of DeepCluster.', '[1, inf)')
 
   # Heads
   proj_head_mode: str = opt('nonlinear', 'The projection head: an MLP, one '
@@ -363,143 +377,156 @@ class Settings:
     '[1, inf)')
   proj_head_hidden_dim: int = opt(4096, 'Width of the hidden layers of the '
     'heads.', '[1, inf)')
-  proj_out_dim: int = opt(256, 'Dimension of the latent z.', '[3, inf)')
+  proj_out_dim: int = opt(256, 'Dimension of z, the output of the projection '
+    'head.', '[3, inf)')
   proj_head_output_bn: bool = opt(False, 'Batch norm after the last layer of '
     'the projection head.')
   proj_head_hidden: str = opt('bn_relu', 'What follows a hidden layer of the '
-    'projection head: batch norm and ReLU; a bias and ReLU, as in MoCo v2; a '
-    'bias and GELU, as in DINO.', ('bn_relu', 'relu', 'gelu'))
+    'projection head. bn_relu: batch norm and ReLU. relu: a bias and ReLU '
+    '(MoCo v2). gelu: a bias and GELU (DINO).', ('bn_relu', 'relu', 'gelu'))
   projector_mid_bn: bool = opt(True, 'Batch norm in the middle of the '
     'predictor of BYOL, C-BYOL and SimSiam.')
   predictor_hidden_dim: int = opt(512, "Width of the hidden layer of SimSiam's "
     'predictor.', '[1, inf)')
-  latent_dim: int = opt(0, 'Bits or dimensions of the latent of stochcon_*, a '
-    'bottleneck with a way back up; 0: as wide as the representation, without '
-    'one.', '[0, inf)')
-  latent_top_k: int = opt(0, 'Above 0: just so many bits of an image are 1, '
-    'those with the largest logits.', '[0, inf)')
-  latent_estimator: str = opt('straight_through', 'What the head sees in '
-    'training: bits, with the gradient of relaxed ones, or relaxed ones.',
-    ('straight_through', 'relaxed'))
+  latent_dim: int = opt(0, 'Dimension of the latent of stochcon_*. It is a '
+    'bottleneck: a layer leads from it back to the width of the '
+    'representation. 0: as wide as the representation, no bottleneck.',
+    '[0, inf)')
+  latent_top_k: int = opt(0, 'Above 0: exactly this many bits of an image are '
+    '1, those with the largest logits.', '[0, inf)')
+  latent_estimator: str = opt('straight_through', 'What the head gets in '
+    'training. straight_through: bits, with the gradient of relaxed bits. '
+    'relaxed: relaxed bits.', ('straight_through', 'relaxed'))
   latent_variance: str = opt('opposing', 'Where the variance of a Gaussian '
-    'latent comes from: the opposing view, which keeps it from vanishing; the '
-    'view itself (own); or it is fixed.', ('opposing', 'own', 'fixed'))
-  latent_scale: str = opt('shared', 'One variance per image (isotropic), or '
-    'one per dimension.', ('shared', 'per_dim'))
-  latent_std: float = opt(1.0, 'The fixed deviation, with '
+    'latent comes from. opposing: the other view, which keeps it from '
+    'vanishing. own: the view itself. fixed: --latent_std.',
+    ('opposing', 'own', 'fixed'))
+  latent_scale: str = opt('shared', 'shared: one variance per image '
+    '(isotropic). per_dim: one per dimension.', ('shared', 'per_dim'))
+  latent_std: float = opt(1.0, 'Standard deviation of the latent with '
     '--latent_variance=fixed.', '(0, inf)')
-  mlp_init: str = opt('byol', 'Initial kernels of the heads: byol is variance '
-    'scaling, simclr a normal of deviation 0.01.', ('byol', 'simclr'))
-  use_momentum_encoder: bool | None = opt(None, 'Follows from '
-    '--pretrain_loss; to contradict it is an error.')
-  use_momentum_proj_head: bool | None = opt(None, 'Likewise.')
-  use_projector: bool | None = opt(None, 'Likewise.')
-  use_target_projector: bool | None = opt(None, 'Likewise.')
-  stochastic_projector: bool | None = opt(None, 'Likewise.')
+  mlp_init: str = opt('byol', 'Initial kernels of the heads: variance scaling '
+    '(byol), or a normal distribution of deviation 0.01 (simclr).',
+    ('byol', 'simclr'))
+  use_momentum_encoder: bool | None = opt(None, 'Follows from --pretrain_loss; '
+    'a value that contradicts it is an error.')
+  use_momentum_proj_head: bool | None = opt(None, 'Follows from '
+    '--pretrain_loss; a value that contradicts it is an error.')
+  use_projector: bool | None = opt(None, 'Follows from --pretrain_loss; a '
+    'value that contradicts it is an error.')
+  use_target_projector: bool | None = opt(None, 'Follows from --pretrain_loss; '
+    'a value that contradicts it is an error.')
+  stochastic_projector: bool | None = opt(None, 'Follows from --pretrain_loss; '
+    'a value that contradicts it is an error.')
 
   # Linear probe and finetuning
-  train_mode: str = opt('pretrain', 'pretrain without labels, or finetune on '
-    'them (from --checkpoint).', ('pretrain', 'finetune'))
-  checkpoint: str = opt('', 'A checkpoint, or its folder, to start from: '
-    'finetuning, or another pretraining.')
-  fine_tune_after_block: int = opt(-1, 'What finetuning trains: -1 '
-    'everything; 0 what comes after the stem; 1 to 3 what comes after that '
-    'block group; 4 the linear head alone (linear evaluation).', '[-1, 4]')
-  lineareval_while_pretraining: bool = opt(True, 'Train a linear probe beside '
-    'the method, behind a stop-gradient, to see the accuracy at every step.')
-  ft_proj_selector: int = opt(0, 'What the probe reads: 0 the representation '
-    'of the backbone, k the k-th layer of the projection head, -1 its output '
-    '(the default of the published code).', '[-1, inf)')
-  probe_latent: bool = opt(False, 'The probe and finetuning read the latent '
-    'of stochcon_*, its bits or means, and not the representation.')
-  zero_init_logits_layer: bool = opt(False, 'Start the linear head from zeros '
-    'when finetuning.')
-  reinit_logits_layer: bool = opt(True, 'Start finetuning with a new linear '
-    'head, not with the stored probe.')
-  rename_supervised_head: bool = opt(False, 'Accepted, without effect: '
-    'another label set just works.')
-  use_binary_cross_entropy: bool = opt(False, 'A sigmoid for each class '
-    'instead of a softmax: every class against the rest, on the one label of '
-    'an image.')
+  train_mode: str = opt('pretrain', 'pretrain: learn without labels. finetune: '
+    'learn from labels, starting from --checkpoint.', ('pretrain', 'finetune'))
+  checkpoint: str = opt('', 'A checkpoint, or its folder: to finetune, to '
+    'start another pretraining from, or to read (--mode).')
+  fine_tune_after_block: int = opt(-1, 'What finetuning trains. -1: '
+    'everything. 0: what comes after the stem. 1 to 3: what comes after this '
+    'group of blocks. 4: the linear head alone (linear evaluation).', '[-1, 4]')
+  lineareval_while_pretraining: bool = opt(True, 'Train a linear probe on the '
+    'labels beside the method. A stop-gradient keeps it from changing the '
+    'encoder. Its accuracy is shown during the run.')
+  ft_proj_selector: int = opt(0, 'Input of the probe. 0: the representation of '
+    'the backbone. k: layer k of the projection head. -1: the output of the '
+    'projection head (default of the published code).', '[-1, inf)')
+  probe_latent: bool = opt(False, 'The probe and finetuning get the latent of '
+    'stochcon_*, its bits or means, instead of the representation.')
+  zero_init_logits_layer: bool = opt(False, 'Initialize the linear head with '
+    'zeros.')
+  reinit_logits_layer: bool = opt(True, 'Finetune from a new linear head; '
+    'false: from the probe of the checkpoint.')
+  rename_supervised_head: bool = opt(False, 'Accepted for published command '
+    'lines, without effect: other labels need no flag.')
+  use_binary_cross_entropy: bool = opt(False, 'Train the linear head with a '
+    'sigmoid for each class, against the rest, instead of a softmax.')
 
   # Optimisation
-  train_batch_size: int = opt(512, 'Examples of a step, over all replicas. '
-    'Halve it if memory runs out: contrastive methods lose negatives, BYOL '
-    'hardly minds.', '[1, inf)')
-  grad_cache_chunk: int = opt(0, 'Methods that compare the images of a '
-    'batch: how many are in the memory of a replica at once; 0: all. Loss and '
-    'gradients are those of the whole batch, batch normalization sees a '
-    'chunk.',
-    '[0, inf)')
-  grad_accum_steps: int = opt(1, 'The other methods, and finetuning: parts of '
-    'a batch that come one after the other, their gradients averaged.',
-    '[1, inf)')
-  eval_batch_size: int = opt(256, 'The same for evaluation.', '[1, inf)')
-  train_epochs: int = opt(100, 'Length of the training.', '[1, inf)')
-  train_steps: int = opt(0, 'Length in steps; above 0 it wins over epochs.',
-    '[0, inf)')
-  optimizer: str = opt('lars', 'lars for large batches; momentum is Nesterov '
-    'SGD; lamb needs the legacy stack (requirements-legacy.txt).',
+  train_batch_size: int = opt(512, 'Images per step, over all replicas. Halve '
+    'it if memory runs out: contrastive methods then have fewer negatives, '
+    'BYOL is hardly affected.', '[1, inf)')
+  grad_cache_chunk: int = opt(0, 'For methods that compare the images of a '
+    'batch: how many of them are in the memory of a replica at once; 0: all. '
+    'Loss and gradients are those of the whole batch, batch norm sees one '
+    'chunk at a time.', '[0, inf)')
+  grad_accum_steps: int = opt(1, 'For the other methods, and finetuning: '
+    'number of parts that a batch is processed in, one after the other. Their '
+    'gradients are averaged.', '[1, inf)')
+  eval_batch_size: int = opt(256, 'Images per step in evaluations, over all '
+    'replicas.', '[1, inf)')
+  train_epochs: int = opt(100, 'Length of the training in epochs.', '[1, inf)')
+  train_steps: int = opt(0, 'Length of the training in steps; above 0 it '
+    'overrides --train_epochs.', '[0, inf)')
+  optimizer: str = opt('lars', 'lars is for large batches. momentum is SGD '
+    'with momentum. lamb needs the legacy stack (requirements-legacy.txt).',
     ('lars', 'momentum', 'adam', 'adamw', 'lamb'))
-  learning_rate: float = opt(0.3, 'Learning rate for a batch of 256, see '
+  learning_rate: float = opt(0.3, 'Peak learning rate for a batch of 256, see '
     '--learning_rate_scaling. Lower it if the loss becomes NaN.', '[0, inf)')
-  learning_rate_scaling: str = opt('linear', 'linear: times batch / 256. '
-    'sqrt: times the square root of the batch, with a smaller base (0.075); '
-    'better for small batches.', ('linear', 'sqrt'))
-  learning_rate_schedule: str = opt('cosine', 'After the warm-up: down to '
-    '--final_learning_rate by a cosine, or constant.', ('cosine', 'constant'))
-  constant_predictor_rate: bool = opt(False, "Keep the learning rate of "
-    "SimSiam's predictor at its peak, with --optimizer=momentum.")
-  final_learning_rate: float = opt(0.0, 'Where the cosine ends, for a batch of '
-    '256, scaled as --learning_rate is.', '[0, inf)')
-  warmup_epochs: float = opt(10.0, 'Epochs of linear warm-up from '
-    '--warmup_learning_rate.', '[0, inf)')
-  warmup_learning_rate: float = opt(0.0, 'Where the warm-up begins, for a '
-    'batch of 256, scaled as --learning_rate is.', '[0, inf)')
-  momentum: float = opt(0.9, 'Momentum of lars and momentum.', '[0, 1)')
-  momentum_nesterov: bool = opt(True, 'Nesterov momentum in momentum; false: '
-    'plain SGD with momentum, as in MoCo and SimSiam.')
-  clip_norm: float = opt(0.0, 'Above 0: gradients are scaled down where the '
-    'norm of all of them together is larger.', '[0, inf)')
-  weight_decay: float = opt(1e-6, 'Weight decay: in lars of all but biases '
-    'and batch norm, in adamw and lamb of kernels, else an l2 loss on all but '
-    'batch norm.', '[0, inf)')
-  final_weight_decay: float = opt(0.0, 'Above 0: where weight decay arrives at '
-    'the end, by a cosine from --weight_decay.', '[0, inf)')
+  learning_rate_scaling: str = opt('linear', 'How learning rates are scaled to '
+    'the batch. linear: times batch / 256. sqrt: times the square root of the '
+    'batch; it needs a lower --learning_rate (0.075), and is better for small '
+    'batches.', ('linear', 'sqrt'))
+  learning_rate_schedule: str = opt('cosine', 'After the warm-up. cosine: down '
+    'to --final_learning_rate. constant: stays at its peak.',
+    ('cosine', 'constant'))
+  constant_predictor_rate: bool = opt(False, 'Keep the learning rate of the '
+    'predictor of SimSiam at its peak. Needs --optimizer=momentum.')
+  final_learning_rate: float = opt(0.0, 'Learning rate at the end of the '
+    'cosine for a batch of 256, scaled as --learning_rate is.', '[0, inf)')
+  warmup_epochs: float = opt(10.0, 'Epochs of linear warm-up of the learning '
+    'rate, from --warmup_learning_rate.', '[0, inf)')
+  warmup_learning_rate: float = opt(0.0, 'Learning rate at the beginning of '
+    'the warm-up for a batch of 256, scaled as --learning_rate is.', '[0, inf)')
+  momentum: float = opt(0.9, 'Momentum of --optimizer=lars and momentum.',
+    '[0, 1)')
+  momentum_nesterov: bool = opt(True, 'Nesterov momentum in '
+    '--optimizer=momentum; false: plain momentum, as in MoCo and SimSiam.')
+  clip_norm: float = opt(0.0, 'Above 0: scale gradients down if their global '
+    'norm is larger than this.', '[0, inf)')
+  weight_decay: float = opt(1e-6, 'Weight decay. lars: of all variables but '
+    'biases and batch norm. adamw, lamb: of kernels. adam, momentum: an l2 '
+    'loss on all but batch norm.', '[0, inf)')
+  final_weight_decay: float = opt(0.0, 'Above 0: weight decay at the last '
+    'step; it changes by a cosine from --weight_decay.', '[0, inf)')
   lars_eta: float = opt(1e-3, 'Trust coefficient of lars (solo-learn: 0.02).',
     '(0, inf)')
-  lars_clip: bool = opt(False, "No longer step of lars than SGD's (LARC).")
-  lars_classic: bool = opt(True, 'true: learning rate and trust ratio inside '
-    'the momentum, as published. false: outside, the popular variant.')
+  lars_clip: bool = opt(False, 'Make no step of lars longer than that of SGD '
+    '(LARC).')
+  lars_classic: bool = opt(True, 'true: learning rate and trust ratio are '
+    'inside the momentum, as published. false: outside, the common variant.')
   lars_nesterov: bool = opt(False, 'Nesterov momentum in lars.')
 
   # Numbers and chance
-  precision: str = opt('fp32', 'bf16 computes in bfloat16 and keeps weights '
-    'and losses in float32: faster on TPUs, recent GPUs and many CPUs. '
-    'fp16 has a loss scale that finds itself: for GPUs without bfloat16.',
+  precision: str = opt('fp32', 'bf16: computes in bfloat16, weights and losses '
+    'stay in float32; faster on TPUs, recent GPUs and many CPUs. fp16: the '
+    'same in float16 with automatic loss scaling, for GPUs without bfloat16.',
     ('fp32', 'bf16', 'fp16'))
-  jit_compile: bool = opt(False, 'Make the step one XLA program: faster on '
-    'GPUs, slower on CPUs; on TPUs it always is one. One replica only.')
-  seed: int = opt(0, 'Seed of everything random.', '[0, 1000000]')
-  deterministic: bool = opt(False, 'Operations that repeat to the last bit, '
-    'where TensorFlow has them; slower.')
+  jit_compile: bool = opt(False, 'Compile the step into one XLA program: '
+    'faster on GPUs, slower on CPUs. On TPUs it always is one. One replica '
+    'only.')
+  seed: int = opt(0, 'Seed of all random numbers.', '[0, 1000000]')
+  deterministic: bool = opt(False, 'Use operations that repeat to the last '
+    'bit, where TensorFlow has them. Slower.')
 
   # Checkpoints and summaries
-  train_summary_steps: int = opt(100, 'Steps between training summaries; 0: '
-    'none.', '[0, inf)')
-  health_pairs: int = opt(512, 'With every training summary two views of so '
-    'many images, always the same ones, of the evaluation split if there is '
-    'one, are looked at: what they tell of each other (information/...), and '
-    'signs of collapse (health/...); 0: none.', '[0, inf)')
-  stop_on_collapse: bool = opt(False, 'End with status 3, after a checkpoint, '
-    'when two summaries in a row show a collapse.')
+  train_summary_steps: int = opt(100, 'Steps between summaries (metrics.jsonl, '
+    'TensorBoard); 0: none.', '[0, inf)')
+  health_pairs: int = opt(512, 'At every summary, two views of this many '
+    'images are compared, always the same ones, of the evaluation split if '
+    'there is one: what the views tell of each other (information/...), and '
+    'signs of collapse (health/...). 0: none.', '[0, inf)')
+  stop_on_collapse: bool = opt(False, 'End the run with status 3, after a '
+    'checkpoint, if two summaries in a row show a collapse.')
   checkpoint_epochs: int = opt(1, 'Epochs between checkpoints.', '[1, inf)')
-  checkpoint_steps: int = opt(0, 'Steps between checkpoints; above 0 it wins '
-    'over epochs.', '[0, inf)')
-  keep_checkpoint_max: int = opt(5, 'Checkpoints kept; older ones are '
-    'deleted.', '[1, inf)')
-  explicitly_watch_vars: bool = opt(False, 'Accepted, without effect: what is '
-    'trained follows from the method.')
+  checkpoint_steps: int = opt(0, 'Steps between checkpoints; above 0 it '
+    'overrides --checkpoint_epochs.', '[0, inf)')
+  keep_checkpoint_max: int = opt(5, 'How many checkpoints are kept; older ones '
+    'are deleted.', '[1, inf)')
+  explicitly_watch_vars: bool = opt(False, 'Accepted for published command '
+    'lines, without effect: the method determines what is trained.')
   # fmt: on
 
 
