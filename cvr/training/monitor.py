@@ -15,6 +15,13 @@ def tag(name):
   return name if '/' in name or name == 'learning_rate' else f'train/{name}'
 
 
+def _digits(number):
+  """A number of epochs with the digits that change: 0.023, 7.8, 300."""
+  if number < 10:
+    return f'{number:.2g}'
+  return f'{number:.1f}'.removesuffix('.0')
+
+
 class Writer(Protocol):
   """Takes the numbers of a summary, {tag: value}, to where they are read."""
 
@@ -83,8 +90,7 @@ class Monitor:
     # By the order in which they matter where there is not room for all.
     parts = [(0, f'step {step:,}/{total:,}')]
     if epochs:
-      done, of = (f'{n:.1f}'.removesuffix('.0') for n in epochs)
-      parts.append((5, f'epoch {done}/{of}'))
+      parts.append((5, f'epoch {"/".join(map(_digits, epochs))}'))
     parts.append((2, f'loss {metrics["total_loss"]:.4f}'))
     if 'supervised_acc' in metrics:
       parts.append((3, f'probe {100 * metrics["supervised_acc"]:.1f}%'))

@@ -90,6 +90,12 @@ class Pace:
     return units / self.rate if self.rate else None
 
 
+def _pace_text(rate):
+  if rate < 1:
+    return f'{duration(1 / rate)} each'
+  return f'{rate:,.0f}/s' if rate >= 10 else f'{rate:.2g}/s'
+
+
 class Line:
   """The last line of a stream, which shows how far a job is."""
 
@@ -125,11 +131,13 @@ class Job:
   """A job of a known number of units, other than the steps of a run.
 
   Shown on stdout once it takes longer than a moment; nothing of it stays on a
-  terminal. shown: whether to show it at all.
+  terminal. shown: whether to show it at all. even: whether all units take about
+  as long; otherwise nothing is said of the time that is left.
   """
 
-  def __init__(self, title, total, unit, shown=True):
+  def __init__(self, title, total, unit, shown=True, even=True):
     self._title, self._total, self._unit = title, total, unit
+    self._even = even
     self._pace, self._done, self._shown = Pace(), 0, shown
     self._line = Line()
     patience = _PATIENCE if self._line.terminal else _IN_A_FILE
@@ -154,16 +162,16 @@ class Job:
   def _parts(self):
     parts = [(0, f'{self._done:,}/{self._total:,} {self._unit}')]
     rate = self._pace.rate
-    if rate:
+    if rate and self._even:
       left = self._pace.left(max(self._total - self._done, 0))
-      parts.append((2, f'{rate:,.0f}/s' if rate >= 10 else f'{rate:.2g}/s'))
+      parts.append((2, _pace_text(rate)))
       parts.append((1, f'ETA {duration(left)}'))
     return parts
 
 
-def over(items, title, total, unit):
+def over(items, title, total, unit, even=True):
   """Yields items, and shows how many are done."""
-  with Job(title, total, unit) as job:
+  with Job(title, total, unit, even=even) as job:
     for item in items:
       yield item
       job.advance()

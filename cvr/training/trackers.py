@@ -44,7 +44,9 @@ class WandB:
     )
     # Steps that a resumed run repeats would be dropped if they were W&B's own.
     self._run.define_metric('*', step_metric='step')
-    self.id, self.place = self._run.id, self._run.url or 'offline'
+    # It warns of being asked for an address that it has not.
+    self.id = self._run.id
+    self.place = 'offline' if self._run.offline else self._run.url
 
   def write(self, step, row):
     self._run.log(row | {'step': step})
@@ -64,6 +66,7 @@ class MLflow:
     # A step waits for it: one that does not answer is given up soon.
     os.environ.setdefault('MLFLOW_HTTP_REQUEST_MAX_RETRIES', '2')
     os.environ.setdefault('MLFLOW_HTTP_REQUEST_TIMEOUT', '10')
+    os.environ.setdefault('MLFLOW_LOGGING_LEVEL', 'WARNING')
     from mlflow import entities, tracking
 
     self._entities = entities

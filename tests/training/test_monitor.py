@@ -97,6 +97,20 @@ def test_a_progress_line_never_wraps(tmp_path, monkeypatch, columns, line):
   assert len(line) < columns
 
 
+@pytest.mark.parametrize(
+  'epochs, said',
+  [
+    ((0.0234, 0.5), '0.023/0.5'),
+    ((3.0, 7.8125), '3/7.8'),
+    ((12.34, 300.0), '12.3/300'),
+  ],
+)
+def test_epochs_have_the_digits_that_change(tmp_path, epochs, said):
+  screen = Monitor(str(tmp_path), stream=(stream := Terminal()))
+  screen.progress(1, 2, {'total_loss': 2.0}, epochs=epochs)
+  assert f'epoch {said}  loss' in stream.getvalue()
+
+
 def test_a_gpu_has_its_memory_in_the_line(tmp_path):
   screen = Monitor(str(tmp_path), stream=(stream := Terminal()))
   screen.progress(1, 2, {'total_loss': 2.0, 'gpu_memory': 12.345})

@@ -176,9 +176,32 @@ def test_a_file_gets_a_plain_line_of_a_job_a_minute(clock, monkeypatch):
   monkeypatch.setattr(sys, 'stdout', stream := io.StringIO())
   run_job(clock, 1.3)
   assert stream.getvalue().splitlines() == [
-    'Counting  47/100 sheep  0.77/s  ETA 1m08s',
-    'Counting  94/100 sheep  0.77/s  ETA 7s',
+    'Counting  47/100 sheep  1s each  ETA 1m08s',
+    'Counting  94/100 sheep  1s each  ETA 7s',
   ]
+
+
+def test_where_units_differ_no_time_is_promised(clock, monkeypatch):
+  monkeypatch.setattr(sys, 'stdout', stream := Terminal())
+  for i in progress.over(range(5), 'Fits', 5, 'l2', even=False):
+    clock[0] += 2.0**i
+  *shown, _ = stream.getvalue().split('\r\033[K')[1:]
+  assert shown == [f'Fits  {i}/5 l2' for i in range(1, 6)]
+
+
+@pytest.mark.parametrize(
+  'rate, said',
+  [
+    (12345.6, '12,346/s'),
+    (10, '10/s'),
+    (9.87, '9.9/s'),
+    (1, '1/s'),
+    (0.5, '2s each'),
+    (1 / 200, '3m20s each'),
+  ],
+)
+def test_a_slow_pace_is_told_by_how_long_each_takes(rate, said):
+  assert progress._pace_text(rate) == said
 
 
 def test_of_a_job_nothing_stays_on_a_terminal(clock, monkeypatch):

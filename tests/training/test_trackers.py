@@ -21,7 +21,7 @@ from cvr.training.monitor import Monitor
 class FakeRun:
   """What wandb.init returns, as far as it is used."""
 
-  url = 'https://example.org/run'
+  url, offline = 'https://example.org/run', False
 
   def __init__(self, fake, options):
     self.fake, self.id = fake, options['id'] or f'new{len(fake.begun)}'

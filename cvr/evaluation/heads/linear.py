@@ -262,7 +262,8 @@ def logistic_path(train, validation, metric, num_classes, refit=True):
   n = len(train[1])
   values, fits, best = [], [], None
   path = _path(features[:n], labels[:n], num_classes)
-  path = progress.over(path, 'Values of l2', len(L2_GRID), 'fits')
+  # Weak penalties take much longer than strong ones.
+  path = progress.over(path, 'Values of l2', len(L2_GRID), 'fits', even=False)
   for l2, head, fit in path:
     values.append(_measured(metric, head, features[n:], labels[n:]))
     fits.append(fit)
