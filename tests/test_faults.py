@@ -498,7 +498,8 @@ def few_patches(monkeypatch, count):
 @pytest.mark.parametrize(
   'kind, says',
   [
-    ('nothing', 'no image'),
+    ('nothing', 'the folder is empty'),
+    ('no image', 'no image (*.jpg'),
     ('an empty class', 'train/a'),
     ('too few', 'train split has 3 examples, the global batch is 8'),
     ('an empty slice', "split 'train[:0]' (--train_split"),
@@ -520,8 +521,11 @@ def test_too_little_data(tmp_path, capsys, monkeypatch, kind, says):
     for i in range(counts.get(kind, 0)):
       content = encoded(i) if kind == 'too few' else b'no image'
       write(f'{folder}/train/a/{i}.png', content)
-  if kind == 'nothing':
+  if kind == 'no image':
+    write(f'{folder}/train/a.txt', b'a list')
     (folder / 'train' / 'a').rmdir()
+  if kind == 'an empty class':
+    write(f'{folder}/train/b/0.png', encoded(0))
   argv = flags('', tmp_path / 'run', '--mode=train', *more)
   assert says in refused(capsys, argv[1:])
   assert not (tmp_path / 'run' / 'ckpt-1.index').exists()
