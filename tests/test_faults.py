@@ -668,7 +668,7 @@ def follow(tmp_path, monkeypatch):
   monkeypatch.setattr(online, 'make_evaluator', lambda *args: read)
   cfg = types.SimpleNamespace(model_dir=str(tmp_path / 'run'))
   cfg.dataset = cfg.data_dir = cfg.eval_split = ''
-  cfg.bit_depth = '8'
+  cfg.bit_depth, cfg.channels = '8', 3
 
   def begin(total, wait):
     results = Results()

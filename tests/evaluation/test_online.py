@@ -106,7 +106,7 @@ def test_what_is_reported(cluster, over):
     summary=lambda step, metrics: None,
     say=said.append,
   )
-  cfg = types.SimpleNamespace(dataset='cifar10', eval_split='test')
+  cfg = types.SimpleNamespace(dataset='cifar10', eval_split='test', channels=3)
   online._report(cfg, monitor, 7, metrics, cluster)
   assert said == [
     'step 7: top-1 50.00%  (cifar10, test)',
