@@ -663,7 +663,7 @@ def follow(tmp_path, monkeypatch):
       'values': values,
     }
 
-  info = types.SimpleNamespace(cluster='')
+  info = types.SimpleNamespace(name='', split='', channels=3, cluster='')
   monkeypatch.setattr(sources, 'describe', lambda *args, **more: info)
   monkeypatch.setattr(online, 'make_evaluator', lambda *args: read)
   cfg = types.SimpleNamespace(model_dir=str(tmp_path / 'run'))

@@ -326,9 +326,10 @@ def test_an_older_run_keeps_its_version_of_the_photographs(tmp_path):
   assert cfg.dataset == 'photo_patches/32px:2.0.0'
 
 
-def test_the_evaluation_split_of_a_preset_is_of_its_own_data_set():
+def test_the_evaluation_split_of_a_preset_is_of_its_own_data_set(tmp_path):
+  (tmp_path / 'a.jpg').touch()
   assert parse('--preset=quickstart').eval_split == 'test'
-  line = '--preset=quickstart --dataset=folder:mine'
+  line = f'--preset=quickstart --dataset=folder:{tmp_path}'
   assert parse(line).eval_split == 'validation'
   assert parse(f'{line} --eval_split=val').eval_split == 'val'
   assert 'eval_split                     test' not in (

@@ -106,8 +106,10 @@ def test_what_is_reported(cluster, over):
     summary=lambda step, metrics: None,
     say=said.append,
   )
-  cfg = types.SimpleNamespace(dataset='cifar10', eval_split='test', channels=3)
-  online._report(cfg, monitor, 7, metrics, cluster)
+  info = types.SimpleNamespace(
+    name='cifar10', split='test', channels=3, cluster=cluster
+  )
+  online._report(info, monitor, 7, metrics)
   assert said == [
     'step 7: top-1 50.00%  (cifar10, test)',
     f'top-1 lies between 35.00% and 65.00%: 95% interval over {over}',
@@ -120,5 +122,5 @@ def test_what_is_reported(cluster, over):
     'eval/images': 48.0,
     'eval/bad_images': 0.0,
   }
-  online._report(cfg, monitor, 7, metrics, cluster)
+  online._report(info, monitor, 7, metrics)
   assert said == ['step 7: top-1 50.00%  top-5 75.00%  (cifar10, test)']
