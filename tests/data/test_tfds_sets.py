@@ -32,7 +32,8 @@ def test_names_that_are_paths_are_refused(name, tmp_path, monkeypatch):
   'name,says',
   [
     ('cifar11', 'cifar10'),
-    ('photo_patches/23px', '32px'),
+    ('photo_patches/23px', 'Closest: 32px'),
+    ('mnist/23px', 'Closest: it has none.'),
     ('photo_patches:9.9.9', '9.9.9'),
     ('imagenet2012', 'docs/imagenet.md'),
     ('imagenet2012_subset/1pct', "tfds.builder('imagenet2012_subset/1pct'"),
@@ -112,6 +113,18 @@ def test_photo_patches_end_to_end(data_dir):
 def test_validation_means_test_where_there_is_no_other(data_dir):
   test = describe('photo_patches', data_dir, 'validation')
   assert test.num_examples == 256 and test.split == 'test'
+
+
+def test_validation_means_test_in_every_slice(data_dir):
+  both = 'validation[:10%]+validation[90%:]'
+  assert describe('photo_patches', data_dir, both).num_examples == 52
+
+
+def test_the_size_of_a_download_is_that_of_its_files(tmp_path):
+  builder = tfds_sets.tfds.builder('cifar10', data_dir=str(tmp_path))
+  # CIFAR-10's page has 162 MB for the binary version, of 2^20 bytes.
+  found = tfds_sets._download_bytes(builder)
+  assert found == pytest.approx(162 * 2**20, rel=0.01)
 
 
 def test_two_prepare_at_once(tmp_path, monkeypatch):
