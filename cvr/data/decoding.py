@@ -200,7 +200,7 @@ def _sides(data, channels):
   return header_sides(data)
 
 
-def decode_sized(data, window=None, bits=8, channels=3):
+def decode_sized(data, window, bits, channels):
   """-> (what decode gives, the shorter side of the whole image)."""
   sides = _sides(data, channels)
   # tf.debugging.Assert has a branch, which takes as long as a small image.

@@ -2,6 +2,7 @@
 
 import fcntl
 import os
+import threading
 
 import pytest
 import tensorflow as tf
@@ -144,6 +145,13 @@ def test_signs_of_life_go_on_until_the_end(tmp_path):
   locks._beat(path, 'a', 'me', stop)
   assert locks._holder(path) == {'run': 'a', 'who': 'me', 'beat': 2}
   assert stop.waits == [locks._BEAT] * 3
+
+
+def test_signs_of_life_do_not_keep_a_process(tmp_path):
+  before = {*threading.enumerate()}
+  with locks._beating(str(tmp_path / '.lock')):
+    (thread,) = {*threading.enumerate()} - before
+    assert thread.daemon
 
 
 def test_a_store_that_does_not_answer_does_not_end_the_signs(monkeypatch):

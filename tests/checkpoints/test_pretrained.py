@@ -396,7 +396,7 @@ def test_inspect_says_what_a_checkpoint_is(tmp_path, capsys):
   for text in (
     'released layout: C-BYOL, ResNet-18 1x, cifar stem, nonlinear projection',
     'step 40',
-    '3 classes',
+    'probe         3 classes\n',
     'model/_target_resnet',
   ):
     assert text in out
@@ -410,6 +410,7 @@ def test_inspect_shows_no_control_characters_and_an_end(tmp_path):
   lines = inspection.describe(prefix).splitlines()
   assert all(line.isprintable() and len(line) < 300 for line in lines)
   assert lines[-1] == '... and 51 more parts' and len(lines) < 110
+  assert 'probe         no classes' in lines
 
 
 @pytest.mark.parametrize(

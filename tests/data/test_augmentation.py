@@ -434,6 +434,25 @@ def test_batches_have_static_shapes_and_travel_as_bytes(pictures):
   assert {view.dtype for view in kept['views']} == {tf.float32}
 
 
+def test_half_of_the_views_are_flipped():
+  recipe = dataclasses.replace(
+    recipe_of(grayscale_probability=0.0, **STILL),
+    blur=(0.0, 0.0), solarize=(0.0, 0.0), mean_std=False,
+  )  # fmt: skip
+  batch = make_batch((8, 8), batch=400)
+  views = augmentation.per_batch(recipe, batch)['views']
+  for view, before in zip(views, batch['views'], strict=True):
+    pixels = before.numpy() / 255
+    flipped = [
+      np.allclose(image, plain[:, ::-1], atol=1e-4)
+      for image, plain in zip(view.numpy(), pixels, strict=True)
+    ]
+    assert stats.binomtest(sum(flipped), 400).pvalue > 1e-4
+    same = np.array(flipped)[:, None, None, None]
+    plain = np.where(same, pixels[:, :, ::-1], pixels)
+    np.testing.assert_allclose(view, plain, atol=1e-4)
+
+
 @pytest.mark.parametrize('mode', ['pretrain', 'finetune'])
 def test_without_random_crops_nothing_is_flipped(mode):
   """The views are the bytes that came, normalised, in every draw."""

@@ -40,6 +40,29 @@ def test_bombs_are_refused_by_their_header(kind):
     tf.function(decoding.decode)(tf.constant(header(kind, *size)))
 
 
+def test_all_bytes_of_a_side_count():
+  sides = (0x01020304, 0x05060708)
+  for kind in ('png', 'bmp'):
+    found = decoding.header_sides(tf.constant(header(kind, *sides))).numpy()
+    assert sorted(found) == sorted(sides)
+
+
+def test_of_a_jpeg_only_the_window_is_decoded(monkeypatch):
+  boxes = []
+  whole = tf.io.decode_and_crop_jpeg
+
+  def crop(data, box, **options):
+    boxes.append(box)
+    return whole(data, box, **options)
+
+  monkeypatch.setattr(tf.io, 'decode_and_crop_jpeg', crop)
+  part = decoding.decode(JPEG, window=lambda shape: (1, 2, 3, 4))
+  assert boxes == [(1, 2, 3, 4)]
+  np.testing.assert_array_equal(part, decoding.decode(JPEG)[1:4, 2:6])
+  decoding.decode(encoded(9), window=lambda shape: (1, 2, 3, 4))
+  assert len(boxes) == 1
+
+
 def test_header_of_real_images():
   from PIL import Image
 
@@ -50,7 +73,7 @@ def test_header_of_real_images():
     data_of = tf.constant(file.getvalue())
     sides = tf.function(decoding.header_sides)(data_of).numpy()
     assert sorted(sides) == [13, 21]
-    whole, side = tf.function(decoding.decode_sized)(data_of)
+    whole, side = tf.function(decoding.decode_sized)(data_of, None, 8, 3)
     assert whole.shape == [13, 21, 3] and int(side) == 13
 
 
@@ -156,7 +179,7 @@ def test_as_many_channels_as_the_file_has(channels, dtype):
     np.testing.assert_array_equal(out, expected)
     part = decode(data, lambda shape: (1, 2, 3, 4), **settings)
     np.testing.assert_array_equal(part, expected[1:4, 2:6])
-  _, side = decoding.decode_sized(data, channels=channels)
+  _, side = decoding.decode_sized(data, None, 8, channels)
   assert int(side) == 6 and decoding.channels_of(data) == channels
   count = int(dtype == np.uint16)
   assert decoding.depth_of([data, data[:-1]], channels) == (
@@ -252,3 +275,8 @@ def test_the_depth_of_files_is_seen_in_them():
   assert depth(gradient(10), gradient(14)) == (14, 16383, 2)
   assert depth(gradient(10) + 1) == (12, 1024, 1)
   assert depth(gradient(16)) == (16, 65535, 1)
+
+
+def test_the_depth_of_what_is_refused_says_nothing(monkeypatch):
+  monkeypatch.setattr(decoding, 'MAX_PIXELS', 8 * 64 - 1)
+  assert decoding.depth_of([by_pillow(gradient(12))]) == (8, 0, 0)

@@ -58,6 +58,16 @@ def test_unlabelled_folder(tmp_path):
   assert info.class_names == () and info.num_examples == 9
 
 
+def test_hidden_folders_and_files_hold_no_images(folder):
+  """Such as those of .git, of macOS and of notebooks."""
+  before = describe(f'folder:{folder}')
+  for hidden in ('.cache/1.png', 'train/.git/1.png', 'train/cat/._1.png',
+                 'train/cat/.ipynb_checkpoints/1.png'):  # fmt: skip
+    write(f'{folder}/{hidden}', encoded(0))
+  info = describe(f'folder:{folder}')
+  assert info.class_names == CLASSES and info.paths == before.paths
+
+
 def break_folder(folder, how):
   if how == 'mixed':
     write(f'{folder}/train/loose.png', encoded(0))

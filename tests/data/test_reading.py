@@ -3,11 +3,12 @@
 import dataclasses
 import os
 
+import numpy as np
 import pytest
 import tensorflow as tf
 
 from cvr.data import reading
-from cvr.data.sources import damaged_shard
+from cvr.data.sources import DatasetInfo, damaged_shard
 from small_data import CLASSES, write
 from small_shards import make_shards, take
 
@@ -39,6 +40,26 @@ def test_hosts_partition_records(records, num_hosts):
       assert own[skipped : skipped + size] == resumed[: 3 * size - skipped]
     seen += own[:size]
   assert sorted(seen) == list(range(records.num_examples))
+
+
+def test_every_epoch_of_indices_is_a_permutation_of_its_own():
+  info = DatasetInfo('folder', 'train', 7, CLASSES)
+  rows = reading.HostBatch(2, 2)
+  order = reading.shuffled_indices(info, rows, [1, 2], 0).take(21)
+  epochs = np.array(list(order.as_numpy_iterator())).reshape(3, 7, 2)
+  np.testing.assert_array_equal(epochs[..., 0].T, 7 * [[0, 1, 2]])
+  np.testing.assert_array_equal(np.sort(epochs[..., 1]), 3 * [range(7)])
+  assert len({tuple(order) for order in epochs[..., 1]}) == 3
+
+
+def test_a_worker_reads_few_files_at_a_time(records):
+  """Of four files one: it takes no records of the next epochs with them."""
+  rows = reading.HostBatch(2, 2)
+  order = reading.shared_records(records, rows, [1, 2], 0, 6).take(23)
+  indices = np.array([int(index) for _, index, _ in order])
+  firsts = [shard.first for shard in records.shards]
+  shards = np.searchsorted(firsts, indices, side='right')
+  assert np.count_nonzero(np.diff(shards)) == len(firsts) - 1
 
 
 # Damage below the images stops the run.

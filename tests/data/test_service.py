@@ -158,6 +158,22 @@ def test_nobody_there(folder, tmp_path, capsys):
     assert 'scripts/data_workers.sh' in err and 'Traceback' not in err
 
 
+def test_what_is_wrong_with_a_service_is_said():
+  with socket.socket() as silent:
+    silent.bind(('127.0.0.1', 0))
+    address = f'grpc://127.0.0.1:{silent.getsockname()[1]}'
+    trouble = service._trouble(address)
+  assert trouble.startswith(f'--data_service={address} does not answer')
+
+
+def test_a_worker_without_a_dispatcher_is_refused(monkeypatch, capsys):
+  monkeypatch.setattr(sys, 'argv', ['service', 'worker'])
+  with pytest.raises(SystemExit) as end:
+    service.main()
+  assert end.value.code == 2
+  assert 'a worker needs --dispatcher=HOST:PORT' in capsys.readouterr().err
+
+
 def test_a_run_does_not_wait_for_ever(monkeypatch):
   lines, statuses, ended = [], [], threading.Event()
 

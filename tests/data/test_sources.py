@@ -32,6 +32,11 @@ def test_an_image_is_called_by_its_place_below_the_split(tmp_path):
   assert sources.example_id(info, 0) == 'cat/7.png'
 
 
+def test_a_description_does_not_change(infos):
+  with pytest.raises(dataclasses.FrozenInstanceError):
+    infos['folder'].num_examples = 3
+
+
 @pytest.mark.parametrize('count', [3, 5, 6, 20])
 def test_the_last_records_of_a_split(infos, count):
   few = sources.a_few(infos['records'], count)

@@ -69,6 +69,10 @@ def test_what_is_written_is_read(tmp_path, kind):
   wanted = {'12': 12, '16': 16, 'pages': 12, '8': 8, 'floats': 16}
   assert [wanted[word] for word in kind.split() if word in wanted] == [bits]
   assert bool(line) == (bits > 8)
+  white = {8: '', 12: '4,095 is white', 16: '1.0 is white'}
+  if kind == 'colours of 16 bits' or kind == 'planes of 16 bits':
+    white[16] = '65,535 is white'
+  assert line.endswith(white[bits])
   info = describe(f'folder:{tmp_path}', bits=bits)
   rows, bad = rows_of(info)
   assert bad == [3] and sorted(rows) == [0, 1, 2]

@@ -1,10 +1,12 @@
 """DINO and SimSiam: losses, centre, twins, crops, what is frozen or steady."""
 
+import functools
 import math
 
 import numpy as np
 import pytest
 import tensorflow as tf
+from scipy import special
 
 import oracles
 from cvr.methods import distillation
@@ -220,6 +222,40 @@ def test_simsiam_is_the_papers_and_stops_at_the_projections():
   z /= np.linalg.norm(z, axis=1, keepdims=True)
   spread = math.sqrt(8) * np.std(z, axis=0).mean()
   assert float(output.metrics['output_std']) == pytest.approx(spread, rel=1e-5)
+
+
+@pytest.mark.parametrize('loss', ['byol', 'simsiam'])
+def test_the_prediction_of_an_evaluation_is_the_last_layers(loss):
+  method = make(tiny(loss))
+  views = make_batch(np.random.default_rng(8))['views']
+  trained = method.encode(views, tf.constant(0, tf.int64), training=False)
+  for z, prediction in zip(
+    trained['projection'], trained['prediction'], strict=True
+  ):
+    np.testing.assert_allclose(method.predict_mean(z), prediction, atol=1e-5)
+
+
+@pytest.mark.parametrize('order', ['same', 'other'])
+def test_the_rate_of_c_byol_is_the_mean_of_both_directions(order):
+  method = make(tiny('byol_ceb', backward_view=order))
+  views = make_batch(np.random.default_rng(9))['views']
+  out = method.encode(views, tf.constant(0, tf.int64), training=False)
+  mu, b = (np.array(out[name], np.float64) for name in ('mu', 'backward'))
+  rate = method.rate([method.embed(view) for view in views], views)
+  kappas = method.ceb.kappa_e, method.ceb.kappa_b
+  own = b if order == 'same' else b[::-1]
+  expected = sum(map(functools.partial(vmf_kl, kappas), mu, own)) / 2
+  np.testing.assert_allclose(rate, expected, rtol=1e-4, atol=1e-4)
+
+
+def vmf_kl(kappas, mu_e, mu_b):
+  """KL(e || b) [B] by scipy's Bessel functions."""
+  d = mu_e.shape[1]
+  log_i = [np.log(special.ive(d / 2 - 1, k)) + k for k in kappas]
+  (ke, kb), (log_ie, log_ib) = kappas, log_i
+  length = special.ive(d / 2, ke) / special.ive(d / 2 - 1, ke)
+  peaks = (d / 2 - 1) * math.log(ke / kb) - log_ie + log_ib
+  return peaks + length * (ke - kb * (mu_e * mu_b).sum(1))
 
 
 def test_simsiams_views_are_batches_of_their_own():

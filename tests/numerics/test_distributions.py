@@ -546,3 +546,13 @@ def test_vmf_scores_equal_scipy_up_to_a_constant(kappa):
   found = distributions.vmf_scores(*map(tf.constant, (z, means)), kappa)
   constant = found.numpy() - log_p
   np.testing.assert_allclose(constant, constant[0, 0], atol=1e-9)
+
+
+def test_logistic_noise_is_the_quantile_of_the_uniform():
+  u = np.array([2**-24, 0.1, 0.5, 0.9, 1 - 2**-24])
+  found = distributions.logistic(tf.constant(u, tf.float32))
+  expected = scipy.stats.logistic.ppf(u.astype(np.float32).astype(np.float64))
+  np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-6)
+  # Half of the smallest step stands for 0.
+  least = float(distributions.logistic(tf.constant(0.0)))
+  assert least == pytest.approx(scipy.stats.logistic.ppf(2**-25), rel=1e-6)

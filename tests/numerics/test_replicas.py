@@ -66,6 +66,11 @@ def test_one_replica_has_nothing_to_say():
     np.testing.assert_array_equal(function(x), x)
 
 
+def test_between_steps_the_first_replica_speaks(two_replicas):
+  with two_replicas.scope():
+    assert replicas.num_replicas() == 2 and replicas.replica_id() == 0
+
+
 def test_of_an_index_that_comes_twice_the_last_row_counts():
   table = replicas.mirrored(tf.zeros([4, 2]), 'table')
   index = tf.constant([2, 0, 2, 2])
@@ -146,6 +151,17 @@ def test_srun_tells_the_workers(node, local, index):
   assert config['task'] == {'type': 'worker', 'index': index}
 
 
+def test_two_tasks_are_several():
+  step = STEP | {
+    'SLURM_STEP_NUM_TASKS': '2', 'SLURM_STEP_NODELIST': 'a,b',
+    'SLURM_STEP_TASKS_PER_NODE': '1(x2)', 'SLURM_NODEID': '1',
+    'SLURM_LOCALID': '0',
+  }  # fmt: skip
+  config = json.loads(replicas.slurm_config(step))
+  assert config['cluster']['worker'] == ['a:10112', 'b:10112']
+  assert config['task'] == {'type': 'worker', 'index': 1}
+
+
 @pytest.mark.parametrize(
   'env',
   [
@@ -156,6 +172,41 @@ def test_srun_tells_the_workers(node, local, index):
 )
 def test_elsewhere_one_process_runs_alone(env):
   assert replicas.slurm_config(env) == ''
+
+
+@pytest.mark.parametrize('gpus, line', [([], 'the CPU'), (['a'], 'one GPU')])
+def test_one_device_is_named(monkeypatch, gpus, line):
+  monkeypatch.delenv('TF_CONFIG', raising=False)
+  monkeypatch.setattr(tf.config, 'list_logical_devices', lambda kind: gpus)
+  assert replicas.make_strategy(use_tpu=False)[1] == line
+
+
+@pytest.mark.parametrize('name, connected', [('local', 0), ('mine', 1)])
+def test_a_tpu_is_asked_for_where_it_was_said(monkeypatch, name, connected):
+  asked, connections = {}, []
+
+  class Strategy:
+    num_replicas_in_sync = 8
+
+    def __init__(self, resolver):
+      assert resolver == 'resolver'
+
+  def resolver(**where):
+    asked.update(where)
+    return 'resolver'
+
+  resolvers, tpu = tf.distribute.cluster_resolver, tf.tpu.experimental
+  monkeypatch.setattr(resolvers, 'TPUClusterResolver', resolver)
+  monkeypatch.setattr(
+    tf.config, 'experimental_connect_to_cluster', connections.append
+  )
+  monkeypatch.setattr(tpu, 'initialize_tpu_system', lambda resolver: None)
+  monkeypatch.setattr(tf.distribute, 'TPUStrategy', Strategy)
+  _, line = replicas.make_strategy(True, name, 'europe-west4-a', 'thesis')
+  assert line == '8 TPU cores' and len(connections) == connected
+  assert asked == {'tpu': name, 'zone': 'europe-west4-a', 'project': 'thesis'}
+  replicas.make_strategy(True, name)
+  assert asked == {'tpu': name, 'zone': None, 'project': None}
 
 
 @pytest.mark.parametrize(
