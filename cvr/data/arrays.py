@@ -249,8 +249,8 @@ def read(path):
   """'FILE/KEY/ROW', a NUL and the length of FILE -> PNG bytes of the row."""
   path, length = path.split('\0')
   key, _, row = path[int(length) + 1 :].rpartition('/')
-  image = np.array(_array(path[: int(length)], key)[int(row)])
-  image = image.astype(image.dtype.newbyteorder('='), copy=False)
+  image = _array(path[: int(length)], key)[int(row)]
+  image = np.array(image, image.dtype.newbyteorder('='))
   image = image if image.ndim == 3 else image[..., None]
   return tf.io.encode_png(image, compression=0).numpy()
 

@@ -31,7 +31,8 @@ def saved(path, split=None, features=None, **columns):
   rows = datasets.Dataset.from_dict(columns, split=split)
   for name, feature in (images | (features or {})).items():
     rows = rows.cast_column(name, feature)
-  rows.save_to_disk(path)
+  # What is set here is stored.
+  rows.with_format('numpy').save_to_disk(path)
   return f'hf:{path}'
 
 
