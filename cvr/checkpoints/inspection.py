@@ -71,7 +71,7 @@ def describe(path):
   ]
   s = checkpoint.settings
   if s:
-    channels = '' if s['channels'] == 3 else f', {s["channels"]} channels'
+    channels = '' if s['channels'] == 3 else f', --channels={s["channels"]}'
     lines.append(
       f'backbone      ResNet-{s["resnet_depth"]} {s["width_multiplier"]}x, '
       f'{s["stem"]} stem{channels}'

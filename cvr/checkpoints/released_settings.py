@@ -133,7 +133,7 @@ class Inferred(NamedTuple):
       self.methods[0], 'SimCLR or C-SimCLR'
     )
     selective = f' SK {s["sk_ratio"]:g}' if s['sk_ratio'] else ''
-    channels = '' if s['channels'] == 3 else f', {s["channels"]} channels'
+    channels = '' if s['channels'] == 3 else f', --channels={s["channels"]}'
     text = (
       f'{kind}, ResNet-{s["resnet_depth"]} {s["width_multiplier"]}x'
       f'{selective}{channels}, '

@@ -261,9 +261,10 @@ def misfit(has, channels):
   """'' or why an image that has so many channels is not decoded to others."""
   if has == channels or (channels in CONVERTED and has <= _PNG_CHANNELS):
     return ''
+  some = f'{has} channel{"s" if has > 1 else ""}'
   return (
-    f'it has {has} channels, and --channels={channels}; a network for such '
-    f'images is trained with --channels={has}'
+    f'it has {some}, and --channels={channels}; a network for such images is '
+    f'trained with --channels={has}'
   )
 
 

@@ -45,7 +45,7 @@ def _empty_card(cfg, checkpoint, model):
     # So that no numbers of the papers are put beside it.
     method = f'a finetuned network ({method})'
   if cfg.channels != 3:
-    method = f'a network of {cfg.channels} channels ({method})'
+    method = f'a network of --channels={cfg.channels} ({method})'
   return {
     'version': schema.VERSION,
     'checkpoint': {

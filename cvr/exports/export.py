@@ -78,7 +78,7 @@ def _writer(kind, model):
   if rgb and model.channels != 3:
     raise CheckpointError(
       f'--format={kind}: the published code has RGB images, and this network '
-      f'takes {model.channels} channels. saved_model, safetensors, onnx and '
+      f'is of --channels={model.channels}. saved_model, safetensors, onnx and '
       'keras hold it.'
     )
   if one_network and hasattr(model.state.method.encoder, 'towers'):

@@ -111,7 +111,7 @@ def _metadata(model):
   mean, std = (0.0,) * channels, (1.0,) * channels
   if model.mean_std:
     mean, std = data_util.mean_and_std(channels)
-  what = 'RGB' if channels == 3 else f'{channels} channels'
+  what = {1: 'gray', 3: 'RGB'}.get(channels, f'{channels} channels')
   return {
     'input': f'{what} in [0, 1], minus mean, divided by std',
     'mean': json.dumps(mean),

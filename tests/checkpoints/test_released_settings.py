@@ -40,7 +40,7 @@ def test_channels_are_those_of_the_first_kernel(monkeypatch, sk):
   shapes[name] = (height, width, 4, filters)
   inferred = released_settings.infer('anywhere')
   assert inferred.settings['channels'] == 4
-  assert ', 4 channels, imagenet stem' in inferred.describe()
+  assert ', --channels=4, imagenet stem' in inferred.describe()
 
 
 @pytest.mark.parametrize(

@@ -13,6 +13,7 @@ import tensorflow as tf
 
 import run
 import tiny_methods
+from cvr import load_encoder
 from small_data import encoded, write
 from small_runs import QUICK, flags, tensors
 
@@ -138,6 +139,11 @@ def test_features_are_those_of_the_exports(tiny, tmp_path, capsys):
   # Of gray a rounded luminance may be another one.
   tolerance = {1: 2e-2, 5: 1e-5}[tiny.channels] * np.abs(expected).max()
   np.testing.assert_allclose(rows['representation'], expected, atol=tolerance)
+  encoder = load_encoder(tiny.model_dir)
+  found = encoder(encoder.preprocess((255 * images).round().astype(np.uint8)))
+  np.testing.assert_allclose(found, expected, atol=1e-5 * expected.max())
+  with pytest.raises(ValueError, match=f'width, {tiny.channels}'):
+    encoder(images[..., :1].repeat(3, -1))
   out = f'--output={tmp_path}/torch'
   assert tiny.read('--mode=export', '--format=safetensors', out) == 0
   stored = safetensors.numpy.load_file(f'{tmp_path}/torch/resnet18.safetensors')
@@ -148,9 +154,9 @@ def test_features_are_those_of_the_exports(tiny, tmp_path, capsys):
   capsys.readouterr()
   out = f'--output={tmp_path}/released'
   assert tiny.read('--mode=export', '--format=released', out) == 2
-  assert f'takes {tiny.channels} channels' in capsys.readouterr().err
+  assert f'is of --channels={tiny.channels}.' in capsys.readouterr().err
   assert tiny.read('--mode=inspect') == 0
-  assert f'stem, {tiny.channels} channels' in capsys.readouterr().out
+  assert f'stem, --channels={tiny.channels}' in capsys.readouterr().out
 
 
 def test_a_contradiction_is_an_error(tiny, tmp_path, capsys):
@@ -215,12 +221,10 @@ def test_three_is_the_default_and_what_older_runs_have(
   assert '--channels=1, was 3' in capsys.readouterr().err
 
 
-def test_nothing_is_left_behind_where_the_first_image_has_others(
-  tmp_path, capsys
-):
+def test_no_run_is_left_where_the_first_image_has_others(tmp_path, capsys):
   write(f'{tmp_path}/images/0.png', encoded(1))
   argv = flags(tmp_path / 'images', tmp_path / 'run', '--mode=train')
   assert run.main([*argv, '--channels=4']) == 2
   said = capsys.readouterr().err
   assert '0.png: it has 3 channels, and --channels=4' in said
-  assert not list((tmp_path / 'run').glob('*'))
+  assert [path.name for path in (tmp_path / 'run').iterdir()] == ['.lock']

@@ -93,7 +93,7 @@ def study(cfg, strategy, state, folder, say):
     }
     numbers['corrupted'] = report.rises(scores, corrupted)
   else:
-    say(f'No corruptions, which are of RGB images: {cfg.channels} channels')
+    say(f'--channels={cfg.channels}: no corruptions, which are of RGB images')
   write(numbers, folder)
   say('\n'.join(report.table(numbers)))
   say(f'Written: latents.json, latents.md, latents.png in {folder}')

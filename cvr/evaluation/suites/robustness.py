@@ -229,7 +229,8 @@ def suite(subject):
       '--robustness_sets names sets of ImageNet'
     )
     if subject.cfg.channels != 3:
-      why = f'corruptions are of RGB images: {subject.cfg.channels} channels'
+      channels = f'--channels={subject.cfg.channels}'
+      why = f'corruptions are of RGB images, and this network of {channels}'
     yield Missing('robustness', '', why)
     return
   heads = _heads(subject, splits)

@@ -74,7 +74,7 @@ def test_images_that_are_not_rgb_are_not_corrupted(run_copy, capsys):
   model_dir, _ = run_copy('stochcon_gaussian', '--channels=1')
   numbers = studied(model_dir)
   assert 'corrupted' not in numbers and 'uncertainty' in numbers
-  assert 'No corruptions, which are of RGB images' in capsys.readouterr().out
+  assert '--channels=1: no corruptions' in capsys.readouterr().out
 
 
 def test_looks_are_corruptions():

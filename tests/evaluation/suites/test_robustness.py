@@ -77,6 +77,18 @@ def test_frames_of_a_list(make_subject, tmp_path):
   assert isinstance(missing, Missing) and "no file '9.png'" in missing.why
 
 
+def test_corruptions_of_other_than_rgb_are_missing(make_subject, tmp_path):
+  subject, _ = make_subject(Encoder(), channels=1)
+  (missing,) = robustness.suite(subject)
+  assert 'RGB images, and this network of --channels=1' in missing.why
+  # Sets of images are read as any other.
+  few = make_images(tmp_path / 'few', {'test': 5})
+  subject, _ = make_subject(
+    Encoder(), channels=1, robustness_sets=f'imagenet_a={few}'
+  )
+  assert 'imagenet_a/online' in {n.name for n in robustness.suite(subject)}
+
+
 def test_nothing_asked_is_said(make_subject):
   subject, _ = make_subject(Encoder())
   (missing,) = robustness.suite(subject)
