@@ -199,7 +199,8 @@ def _prepare(name, data_dir, download):
 def _choose_split(name, splits, split):
   base = re.match(r'\w*', split)[0]
   if base == 'validation':
-    split = split.replace(base, choose(name, base, [*splits]))  # In every slice.
+    # In every slice.
+    split = split.replace(base, choose(name, base, [*splits]))
   try:
     return split, splits[split]
   except Exception:  # KeyError, ValueError or AssertionError, by version.
