@@ -3,6 +3,7 @@
 import importlib.util
 import logging
 import os
+import signal
 import subprocess
 import sys
 import tempfile
@@ -77,11 +78,16 @@ def stops_in_a_line(line='stopped. The same command goes on from here.'):
 def call(*words):
   """Runs a program to its end -> its exit status.
 
-  Ctrl-C reaches both: the other one has time to write its checkpoint.
+  Ctrl-C reaches both. The other one has time to write its checkpoint, then this
+  one is interrupted, too.
   """
-  with subprocess.Popen(words) as process:
-    try:
-      return process.wait()
-    except KeyboardInterrupt:
-      process.wait()
-      raise
+  asked = []
+  before = signal.signal(signal.SIGINT, lambda *_: asked.append(True))
+  try:
+    with subprocess.Popen(words) as process:
+      status = process.wait()
+  finally:
+    signal.signal(signal.SIGINT, before)
+  if asked:
+    raise KeyboardInterrupt
+  return status
