@@ -12,13 +12,11 @@ import struct
 import zipfile
 
 import numpy as np
-import tensorflow as tf
 
 from cvr.configs import places
 from cvr.configs.settings import show
-from cvr.data import class_labels, splits
+from cvr.data import class_labels, decoding, splits
 from cvr.data.dataset_info import DataError, DatasetInfo
-from cvr.data.decoding import MAX_PIXELS
 
 _COMPRESSION = 1032  # Deflate makes nothing smaller by more than that.
 
@@ -180,12 +178,12 @@ def _check_images(name, file, key, images):
   shape, dtype = images.shape, images.dtype
   if dtype.kind != 'u' or dtype.itemsize > 2:
     raise DataError(f'{where} is {dtype}; images are uint8 or uint16.')
-  if len(shape) not in (3, 4) or not 1 <= [*shape, 1][3] <= 4:
+  if len(shape) not in (3, 4):
     raise DataError(
       f'{where} has shape {list(shape)}; images are [n, height, width] or '
-      '[n, height, width, channels] with 1 to 4 channels.'
+      '[n, height, width, channels].'
     )
-  if not all(shape) or math.prod(shape[1:3]) > MAX_PIXELS:
+  if not all(shape) or math.prod(shape[1:3]) > decoding.MAX_PIXELS:
     why = 'there is no image' if not all(shape) else 'images are too large'
     raise DataError(f'{where} has shape {list(shape)}: {why}.')
 
@@ -246,13 +244,12 @@ def _numbered(name, place, own, train, count):
 
 
 def read(path):
-  """'FILE/KEY/ROW', a NUL and the length of FILE -> PNG bytes of the row."""
+  """'FILE/KEY/ROW', a NUL and the length of FILE -> bytes to decode."""
   path, length = path.split('\0')
   key, _, row = path[int(length) + 1 :].rpartition('/')
   image = _array(path[: int(length)], key)[int(row)]
   image = np.array(image, image.dtype.newbyteorder('='))
-  image = image if image.ndim == 3 else image[..., None]
-  return tf.io.encode_png(image, compression=0).numpy()
+  return decoding.encode(image if image.ndim == 3 else image[..., None])
 
 
 def describe(name, place, split, **_):

@@ -65,7 +65,7 @@ def describe(
     tiff.check(f'--dataset={name}', first, channels)
     read = functools.partial(tiff.read, channels=channels)
     return dataclasses.replace(info, read=read)
-  if channels not in decoding.CONVERTED:
+  if info.read or channels not in decoding.CONVERTED:
     _check_channels(info)
   return info
 

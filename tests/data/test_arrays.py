@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from cvr.data import arrays, batches, sources
+from cvr.data import arrays, batches, decoding, sources
 from cvr.data.sources import DataError, describe
 
 RNG = np.random.default_rng(0)
@@ -74,6 +74,18 @@ def test_sixteen_bits_in_any_order_of_bytes_and_axes(tmp_path):
   assert batches.depth_of(info)[0] == 12
 
 
+@pytest.mark.parametrize('dtype', [np.uint8, np.uint16])
+def test_more_channels_than_an_image_file_has(tmp_path, dtype):
+  images = RNG.integers(0, 250, [3, 6, 5, 7]).astype(dtype)
+  np.savez(f'{tmp_path}/a.npz', images=images)
+  info = describe(f'npz:{tmp_path}/a.npz', bits=16, channels=7)
+  read = [decoding.decode(info.read(p), **info.pixels) for p in info.paths]
+  wide = images.astype(int) * (257 if dtype == np.uint8 else 1)
+  np.testing.assert_array_equal(np.stack(read), wide)
+  with pytest.raises(DataError, match='a.npz/images/0: it has 7 channels'):
+    describe(f'npz:{tmp_path}/a.npz', channels=5)
+
+
 def test_a_file_that_changes_is_read_again(tmp_path):
   for images in (GRAY, COLOUR):
     np.save(f'{tmp_path}/a.npy', images)
@@ -86,7 +98,7 @@ def test_a_file_that_changes_is_read_again(tmp_path):
   [
     ({'images': COLOUR / 255}, 'is float64; images are uint8 or uint16'),
     ({'images': COLOUR.astype(np.int64)}, 'is int64'),
-    ({'images': np.zeros([4, 3, 6, 5], np.uint8)}, 'shape [4, 3, 6, 5];'),
+    ({'images': np.zeros([4, 3, 6, 5], np.uint8)}, 'it has 5 channels'),
     ({'images': COLOUR[0, 0]}, 'shape [5, 3]; images are [n, height'),
     ({'images': np.uint8(3)}, 'shape []; images are'),
     ({'images': COLOUR[:0]}, 'shape [0, 6, 5, 3]: there is no image'),
