@@ -1,22 +1,27 @@
 """The optimum of a multinomial logistic regression, by Newton's method.
 
 Objective: sum of cross-entropies + l2 / 2 ||kernel||^2; biases are free. The
-penalty makes it l2-strongly convex in the kernel, so that a gradient of norm g
-means a kernel within g / l2 of the optimum's. Fits end where that is a
-millionth of the kernel's own norm.
+penalty makes it l2-strongly convex in the kernel: s^2 / 2 above its least, the
+kernel is within s / sqrt(l2) of the optimum's. Fits end where that is a
+millionth of the kernel's own norm. (s^2 is gradient by the Hessian's inverse by
+gradient, as far as curvature.py knows that inverse.)
 
 Features are centred, which changes biases alone, and rotated onto their
 principal axes, which changes neither losses nor penalty: fewer numbers where
-there are fewer images than dimensions, and a Gram matrix that is diagonal, the
-preconditioner of conjugate gradients. Gradients are float64; products with the
-Hessian, which only give a direction, float32.
+there are fewer images than dimensions. Newton steps are solved for by conjugate
+gradients, preconditioned by curvature.py. Gradients are float64; products with
+the Hessian, which only give a direction, float32.
 """
 
 import contextlib
 
 import numpy as np
 
-TOLERANCE = 1e-6  # The gradient's norm over that of l2 * kernel.
+from cvr.evaluation.heads import curvature
+
+TOLERANCE = 1e-6  # The kernel's error over its norm.
+# Of it: the inverse of the Hessian is known by its preconditioner alone.
+_SAFE = 0.3
 MAX_ITERATIONS = 100  # Newton steps.
 _MAX_PRODUCTS = 500  # With the Hessian, in one Newton step.
 # The gradient is a sum of terms, each with a rounding error of about this.
@@ -59,15 +64,12 @@ def _product(rows, p, penalty):
   return product
 
 
-def _conjugate_gradients(product, gradient, diagonal, forcing):
-  """-> the step [d + 1, C] that solves H step = -gradient, float32.
-
-  diagonal: [d + 1, 1], the preconditioner.
-  """
+def _conjugate_gradients(product, gradient, nearly_inverse, forcing):
+  """-> the step [d + 1, C] that solves H step = -gradient, float32."""
   step, rest = np.zeros_like(gradient), -gradient
-  scaled = rest / diagonal
+  scaled = nearly_inverse(rest)
   along, size = scaled.copy(), np.sum(rest * scaled)
-  wanted = forcing * np.linalg.norm(rest)
+  wanted = forcing**2 * size
   for _ in range(_MAX_PRODUCTS):
     curved = product(along)
     curvature = np.sum(along * curved)
@@ -75,10 +77,10 @@ def _conjugate_gradients(product, gradient, diagonal, forcing):
       break
     step += size / curvature * along
     rest -= size / curvature * curved
-    if np.linalg.norm(rest) <= wanted:
-      break
-    scaled = rest / diagonal
+    scaled = nearly_inverse(rest)
     before, size = size, np.sum(rest * scaled)
+    if size <= wanted:
+      break
     along = scaled + size / before * along
   return step
 
@@ -149,28 +151,16 @@ class Problem:
   def gradient(self, weights, l2, errors):
     return self.rows.T @ errors + self._penalty(l2) * weights
 
-  def _enough(self, weights, l2, errors):
-    """The gradient's norm at which a fit ends."""
-    rounding = _ROUNDING * np.sum(self.lengths * np.linalg.norm(errors, axis=1))
-    return max(TOLERANCE * l2 * np.linalg.norm(weights[:-1]), rounding)
-
-  def _step(self, gradient, p, l2, forcing):
-    """A Newton step, float64."""
+  def _step(self, gradient, p, l2, curved, forcing):
+    """A Newton step, float64. curved: a Curvature."""
     size = np.linalg.norm(gradient)
-    penalty = self._penalty(l2)
-    # About the mean over images and classes of p (1 - p), times the features'
-    # second moments.
-    spread = np.mean(1 - p.max(1) ** 2) / p.shape[1]
-    spectrum = np.append(self.spectrum, len(p) * self.scale**2)[:, None]
-    diagonal = spread * spectrum + penalty
-    diagonal = np.maximum(diagonal, np.finfo(np.float32).tiny)
-    p, unit, penalty, diagonal = (
+    unit, penalty = (
       part.astype(np.float32)
-      for part in (p, gradient / size, penalty, diagonal)
+      for part in (curved.along(gradient / size), self._penalty(l2))
     )
-    product = _product(self.single, p, penalty)
-    step = _conjugate_gradients(product, unit, diagonal, forcing)
-    return size * step.astype(np.float64)
+    product = _product(curved.rows, curvature.single(p), penalty)
+    step = _conjugate_gradients(product, unit, curved.nearly_inverse, forcing)
+    return size * curved.back(step.astype(np.float64))
 
   def _share(self, weights, step, l2, logits, moves, slope):
     """How much of a step to take: all, or less where it would climb again.
@@ -192,38 +182,49 @@ class Problem:
       share *= np.clip(-slope / (there - slope), 0.1, 0.9)
     return share
 
+  def _rounding(self, errors):
+    """What may be rounding alone of a gradient's norm."""
+    return _ROUNDING * np.sum(self.lengths * np.linalg.norm(errors, axis=1))
+
   def solve(self, l2, start):
     """weights to start from -> the optimum's, {'iterations', 'converged'}."""
-    weights, before = start, None
+    weights, before, curved = start, None, None
     logits = self.rows @ weights
     for iteration in range(MAX_ITERATIONS + 1):
       p, errors = self._errors(logits)
       gradient = self.gradient(weights, l2, errors)
-      size, enough = (
-        np.linalg.norm(gradient),
-        self._enough(weights, l2, errors),
-      )
-      done = size <= enough
+      done = np.linalg.norm(gradient) <= self._rounding(errors)
+      if not done:
+        if curved is None or not curved.is_of(p):
+          curved, before = self._curvature(p, l2), None
+        size = curved.size(gradient)
+        enough = l2**0.5 * np.linalg.norm(weights[:-1]) * _SAFE * TOLERANCE
+        done = size <= enough
       if done or iteration == MAX_ITERATIONS:
         break
       # Eisenstat and Walker: the closer, the more exact.
       forcing = 0.1 if before is None else 0.5 * (size / before) ** 1.5
       forcing = np.clip(max(forcing, 0.3 * enough / size), *_FORCING)
-      step, before = self._step(gradient, p, l2, forcing), size
+      step, before = self._step(gradient, p, l2, curved, forcing), size
       moves = self.rows @ step
       slope = np.sum(gradient * step)
       share = self._share(weights, step, l2, logits, moves, slope)
       weights, logits = weights + share * step, logits + share * moves
     return weights, {'iterations': iteration, 'converged': bool(done)}
 
+  def _curvature(self, p, l2):
+    return curvature.Curvature(self.single, p, self._penalty(l2))
+
+  def objective(self, weights, l2):
+    logits = self.rows @ weights
+    top = logits.max(1)
+    losses = top + np.log(np.sum(np.exp(logits - top[:, None]), 1))
+    losses -= logits[np.arange(len(losses)), self.labels]
+    return np.sum(losses) + l2 / 2 * np.sum(weights[:-1] ** 2)
+
   def better_start(self, l2, starts):
-    """Of several weights those with the smallest gradient."""
-
-    def size(weights):
-      errors = self._errors(self.rows @ weights)[1]
-      return np.linalg.norm(self.gradient(weights, l2, errors))
-
-    return min(starts, key=size)
+    """Of several weights those with the least objective."""
+    return min(starts, key=lambda weights: self.objective(weights, l2))
 
 
 def extrapolated(earlier, at):
