@@ -145,6 +145,5 @@ def describe(name, place, split, **_):
     tuple(classes),
     tuple(paths),
     tuple(labels),
-    read=tiff.read if tiff.is_tiff(paths[0]) else None,
     folder=folder,
   )

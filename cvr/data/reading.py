@@ -6,11 +6,13 @@ without a buffer. Records (TFDS): the epoch seeds the order of the files and a
 shuffle buffer, and the records before the start are skipped.
 """
 
+import functools
 from typing import NamedTuple
 
 import numpy as np
 import tensorflow as tf
 
+from cvr.data import tiff
 from cvr.numerics.randomness import fold_in, split_seed, uniform
 
 
@@ -188,17 +190,27 @@ def shared_records(info, rows, seed, start_step, buffer):
 # Random access.
 
 
+def in_python(info):
+  """-> function path -> bytes to decode; None: TensorFlow reads all paths."""
+  if info.read or not any(map(tiff.is_tiff, info.paths)):
+    return info.read
+  return functools.partial(tiff.read, channels=info.channels)
+
+
 def path_reader(info):
   """-> function index -> (image's bytes, label), for a split with paths."""
   paths, labels = tf.constant(info.paths), tf.constant(info.labels, tf.int64)
+  by_python = in_python(info)
 
   def data_or_why_not(path):
     try:
-      return info.read(path.decode()), b''
+      return by_python(path.decode()), b''
     except (OSError, ValueError, tf.errors.OpError) as error:
       return b'', str(error).encode()
 
-  def in_python(path):
+  def read(path):
+    if not by_python:
+      return tf.io.read_file(path)
     data, why_not = tf.numpy_function(
       data_or_why_not, [path], (tf.string, tf.string), stateful=False
     )
@@ -207,7 +219,6 @@ def path_reader(info):
     with tf.control_dependencies([is_read]):
       return tf.ensure_shape(data, [])
 
-  read = in_python if info.read else tf.io.read_file
   return lambda index: (read(paths[index]), labels[index])
 
 

@@ -6,7 +6,6 @@ looked at, if at all.
 
 import contextlib
 import dataclasses
-import functools
 import hashlib
 import json
 import logging
@@ -60,12 +59,10 @@ def describe(
   """
   info = _described(name, data_dir, split, download)
   info = dataclasses.replace(info, bits=bits, channels=channels)
-  if info.read is tiff.read:
-    first = next(path for path in info.paths if tiff.is_tiff(path))
-    tiff.check(f'--dataset={name}', first, channels)
-    read = functools.partial(tiff.read, channels=channels)
-    return dataclasses.replace(info, read=read)
-  if info.read or channels not in decoding.CONVERTED:
+  first_tiff = next(filter(tiff.is_tiff, info.paths), '')
+  if first_tiff and not info.read:
+    tiff.check(f'--dataset={name}', first_tiff, channels)
+  elif info.read or channels not in decoding.CONVERTED:
     _check_channels(info)
   return info
 

@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 from cvr.configs import places
 from cvr.configs.settings import show
-from cvr.data import class_labels, splits, tiff
+from cvr.data import class_labels, splits
 from cvr.data.dataset_info import DataError, DatasetInfo
 
 # What columns are called, in any case.
@@ -220,7 +220,6 @@ def describe(name, place, split, data_dir=None, **_):
     lambda i: f'{file}, line {rows[i].line}',
   )
   folder, paths = _located(name, file, rows, data_dir)
-  tiffs = [path for path in paths if tiff.is_tiff(path)]
   return DatasetInfo(
     name,
     split,
@@ -228,6 +227,5 @@ def describe(name, place, split, data_dir=None, **_):
     classes,
     paths,
     labels,
-    read=tiff.read if tiffs else None,
     folder=folder,
   )

@@ -8,7 +8,7 @@ import tensorflow as tf
 from cvr.checkpoints import files, pretrained, saving
 from cvr.configs import checks, derived
 from cvr.configs.plan import make_plan
-from cvr.data import augmentation, batches, service, sources, splits
+from cvr.data import augmentation, batches, reading, service, sources, splits
 from cvr.methods import skeletons
 from cvr.numerics import replicas
 from cvr.training import (
@@ -111,7 +111,7 @@ def describe(cfg, say=print):
     except splits.NoEvaluation as error:
       say(f'Note: {error} The evaluation after the training is skipped.')
   if cfg.data_service:
-    if info.read:
+    if reading.in_python(info):
       raise sources.DataError(
         f'--dataset={cfg.dataset}: such data are read by this process alone. '
         'Drop --data_service, or make them a folder of PNG or JPEG files.'

@@ -193,3 +193,12 @@ def test_beside_other_images_they_are_passed_over_as_before(tmp_path):
   tifffile.imwrite(f'{tmp_path}/b.tif', DEEP)
   info = describe(f'folder:{tmp_path}')
   assert [os.path.basename(path) for path in info.paths] == ['a.png']
+
+
+def test_a_table_may_name_them_beside_other_images(tmp_path):
+  write(f'{tmp_path}/a.png', encoded(7))
+  tifffile.imwrite(f'{tmp_path}/b.tif', np.full([6, 8], 9, np.uint8))
+  write(f'{tmp_path}/t.csv', b'path\na.png\nb.tif\n')
+  rows, bad = rows_of(describe(f'csv:{tmp_path}/t.csv'))
+  assert not bad and [int(row[1, 1, 0] * 255 + 0.5) for row in (
+    rows[0], rows[1])] == [7, 9]  # fmt: skip
