@@ -197,6 +197,12 @@ def typed_flags(argv):
     # With these absl reads arguments from a file, or lets misspellings pass.
     if re.match(r'--?(flagfile|undefok)\b', word):
       raise ConfigError(f'{show(word)}: not supported; type the flags')
+  expanded = [w for w in argv if re.match(r'--?dataset=wds:', w)]
+  if len(expanded) > 1:
+    raise ConfigError(
+      f'{show(expanded[0])} and {len(expanded) - 1} more: the shell has '
+      "expanded the braces; write quotes: --dataset='wds:...'"
+    )
   values = flags.FlagValues()
   define_flags(values)
   try:

@@ -130,6 +130,14 @@ def test_typed_default_wins_over_preset():
   assert parse('--preset=quickstart --use_tpu=true').use_tpu is True
 
 
+def test_braces_that_the_shell_has_expanded_are_refused():
+  words = [f'--dataset=wds:/d/{k:02d}.tar' for k in range(3)]
+  with pytest.raises(ConfigError, match="00.tar and 2 more: .*'wds:...'"):
+    parse(' '.join(words))
+  pattern = 'wds:/d/{00..02}.tar'
+  assert parse(f'--dataset={pattern}').dataset == pattern
+
+
 def test_the_last_of_two_wins():
   assert parse('--use_tpu=true --seed=1 --use_tpu=false --seed=2').seed == 2
   assert parse('--use_tpu=true --use_tpu=false').use_tpu is False
