@@ -22,13 +22,14 @@ if __name__ == '__main__':
   stops_in_a_line()
 quiet_start()
 
+from cvr.data.photo_patches import PER_CLASS, PHOTOGRAPHS
 from cvr.evaluation.card import page
 
 ROOT = os.path.join('runs', 'choose')
 RATES = (0.5, 1.0, 2.0)
 BETAS = (0.03, 0.1, 0.3)
 START = 0.1  # The beta of the runs over rates.
-IMAGES = 2048  # Validation patches.
+IMAGES = len(PHOTOGRAPHS) * PER_CLASS['validation']
 
 
 def measured(rate, beta):

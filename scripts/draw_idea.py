@@ -59,7 +59,8 @@ def views_of(recipe):
 
   from cvr.data import augmentation, photo_patches
 
-  recipe = dataclasses.replace(recipe, size=(SIDE, SIDE), mean_std=None)
+  # Not normalised: people look at them.
+  recipe = dataclasses.replace(recipe, size=(SIDE, SIDE), mean_std=False)
   augment = augmentation.per_image(recipe, 2)
   rows = []
   for i, name in enumerate(SHOWN):

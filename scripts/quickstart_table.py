@@ -90,7 +90,7 @@ def measure(model_dir, ends=(0, -1)):
 def main(model_dir):
   classes, steps, (before, after) = measure(model_dir)
   print(f"""
-accuracy on test, logistic probe    step    top-1
+held-out images, logistic probe     step    top-1
 --------------------------------  ------  -------
 chance                                    {100 / classes:6.1f}%
 untrained encoder                 {steps[0]:6d}  {100 * before:6.1f}%

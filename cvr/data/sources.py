@@ -99,18 +99,18 @@ def check_batch(info, global_batch):
     )
 
 
-def kept(info, places):
+def kept(info, indices):
   """The same split with the examples at these indices only, in order.
 
   Of records all are read nevertheless, but only these are kept in memory.
   """
-  places = sorted(int(i) for i in places)
-  fewer = {'num_examples': len(places)}
+  indices = sorted(int(i) for i in indices)
+  fewer = {'num_examples': len(indices)}
   if not info.paths:
-    keep = tuple(info.keep[i] for i in places) if info.keep else tuple(places)
+    keep = tuple(info.keep[i] for i in indices) if info.keep else tuple(indices)
     return dataclasses.replace(info, keep=keep, **fewer)
-  paths = tuple(info.paths[i] for i in places)
-  labels = tuple(info.labels[i] for i in places)
+  paths = tuple(info.paths[i] for i in indices)
+  labels = tuple(info.labels[i] for i in indices)
   return dataclasses.replace(info, paths=paths, labels=labels, **fewer)
 
 

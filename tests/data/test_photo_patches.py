@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import tensorflow_datasets as tfds
 
+from cvr.configs import settings
 from cvr.data import photo_patches
 
 
@@ -121,3 +122,10 @@ def test_without_scikit_image_it_says_what_to_install(monkeypatch):
   monkeypatch.setattr('importlib.util.find_spec', lambda name: None)
   with pytest.raises(ModuleNotFoundError, match='pip install scikit-image'):
     photo_patches.read_photograph('moon')
+
+
+def test_the_command_line_knows_its_names_and_its_newest_version():
+  assert settings.NEWEST == max(photo_patches.REGIONS)
+  sizes = [c.name for c in photo_patches.PhotoPatches.BUILDER_CONFIGS]
+  names = ['photo_patches', *(f'photo_patches/{size}' for size in sizes)]
+  assert [*settings.BUILT_IN] == names
