@@ -10,12 +10,13 @@ import pytest
 from cvr import startup
 from small_runs import ROOT
 
-# Waits for a signal, and then for a line, as a run does for its checkpoint.
+# Waits for a signal, and then for a line, as a run does for its checkpoint. The
+# signal is held back, so that it cannot come between 'ready' and the wait.
 _CHILD = """
 import signal, sys
-signal.signal(signal.SIGINT, lambda *_: None)
+signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
 print('ready', flush=True)
-signal.pause()
+signal.sigwait({signal.SIGINT})
 sys.stdin.readline()
 print('saved', flush=True)
 sys.exit(143)
