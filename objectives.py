@@ -10,6 +10,8 @@ from typing import NamedTuple
 
 import tensorflow as tf
 
+from cvr.numerics import sums
+
 # Large enough to erase a logit from a softmax in float32.
 _MASKED = 1e9
 
@@ -42,6 +44,7 @@ def contrast(scores, z, keys, same_view=None, offset=0) -> Contrast:
   more negatives (the row itself is masked): the double batch trick.
   """
   partner = offset + tf.range(z.shape[0])
+  z = sums.joint(z)
   logits = scores(z, keys)  # [b, B]
   candidates = keys.shape[0]
   if same_view is not None:
@@ -88,6 +91,7 @@ def ceb_contrastive(
   which is also the backward encoder's; keys and same_view as in contrast.
   """
   choice = contrast(scores, z, keys, same_view, offset)
+  z = sums.joint(z)
   log_e, log_b = log_e(z, mu), log_b(z, other)
   rate = log_e - log_b
   relevant = math.log(choice.candidates) - choice.cross_entropy
@@ -126,7 +130,7 @@ def _across_views(targets, logits):
     for j in range(len(log_p))
     if i != j
   ]
-  return tf.add_n(pairs) / len(pairs)
+  return sums.total(pairs) / len(pairs)
 
 
 def sharpened(logits, centre, temperature):
@@ -165,6 +169,7 @@ def variance_hinge(rows, target=1.0, epsilon=1e-4):
   rows [B, d] of all replicas (VICReg, eq. 1 and 2); the variance is the
   unbiased one, B - 1, as the covariance is.
   """
+  rows = sums.joint(rows)
   centred = rows - tf.reduce_mean(rows, 0)
   variance = tf.reduce_sum(tf.square(centred), 0) / (rows.shape[0] - 1)  # [d]
   return tf.reduce_mean(tf.nn.relu(target - tf.sqrt(variance + epsilon)))
@@ -175,6 +180,7 @@ def covariance_penalty(rows):
 
   rows [B, d] of all replicas (VICReg, eq. 3 and 4).
   """
+  rows = sums.joint(rows)
   centred = rows - tf.reduce_mean(rows, 0)
   covariance = tf.matmul(centred, centred, transpose_a=True)  # [d, d]
   covariance /= rows.shape[0] - 1
@@ -197,4 +203,4 @@ def classification(logits, labels, binary=False):
 
 def l2_loss(variables):
   """Half the sum of squares of the variables."""
-  return tf.add_n([tf.nn.l2_loss(tf.cast(v, tf.float32)) for v in variables])
+  return sums.total([tf.nn.l2_loss(tf.cast(v, tf.float32)) for v in variables])

@@ -12,7 +12,7 @@ import threading
 import tensorflow as tf
 import tf_keras as keras
 
-from cvr.numerics import replicas
+from cvr.numerics import replicas, sums
 
 # Depth -> (bottleneck blocks?, blocks in each of the four groups).
 BLOCKS = {
@@ -138,13 +138,13 @@ class BatchNorm(keras.layers.Layer):
 
   def _across_replicas(self, x):
     """-> (y, mean, variance) of the global batch."""
-    x32 = tf.cast(x, tf.float32)
+    x32, first, second = sums.branches(tf.cast(x, tf.float32), 3)
     axes = list(range(x.shape.rank - 1))
     total = replicas.cross_replica_sum(
       tf.concat(
         [
-          tf.reduce_sum(x32, axes),
-          tf.reduce_sum(tf.square(x32), axes),
+          tf.reduce_sum(first, axes),
+          tf.reduce_sum(tf.square(second), axes),
           [_count(x)],
         ],
         0,

@@ -1,40 +1,72 @@
 """The program end to end: train, evaluate, finetune, refuse."""
 
+import glob
 import json
 import os
 import shlex
 import subprocess
 import sys
+import tempfile
 
 import numpy as np
 import pytest
 import tensorflow as tf
+from tensorflow.core.protobuf import config_pb2
 
 import run
 import small_kinds
+import tiny_methods
 from cvr.checkpoints import files
 from cvr.configs.config import Config
 from cvr.training import health
 from cvr.training import start as starting
 from processes import worker
 from small_runs import C_BYOL, QUICK, ROOT, WATCH, events, flags, tensors
+from tiny_methods import wide_sums
 
 pytestmark = pytest.mark.usefixtures('tiny_encoder')
 
 
-def graph_options(line, deterministic):
-  """Tells whether graphs are kept as they are, once a run is set up."""
-  starting.set_up(
-    Config(deterministic=deterministic, use_tpu=False, model_dir='m')
+def _optimised(function, *args):
+  """Calls a tf.function -> the graphs that TensorFlow made of it."""
+  tf.summary.trace_on(graph=True, profiler=False)
+  function(*args)
+  with tempfile.TemporaryDirectory() as folder:
+    with tf.summary.create_file_writer(folder).as_default():
+      tf.summary.trace_export('call', step=0)
+    found = [
+      graph.post_optimization_graph
+      for path in glob.glob(f'{folder}/*')
+      for event in tf.compat.v1.train.summary_iterator(path)
+      for value in event.summary.value
+      for graph in config_pb2.RunMetadata.FromString(
+        value.tensor.string_val[0]
+      ).function_graphs
+    ]
+  return found
+
+
+def wide_sums_of_a_step(line, prepared):
+  """Tells which sums of three tensors or more TensorFlow's own graph has."""
+  if prepared:
+    starting.set_up(Config(use_tpu=False, model_dir='m'))
+  step = tiny_methods.Traced(
+    tiny_methods.tiny('contrastive_ceb', weight_decay=1e-3),
+    encoder=tiny_methods.Glance,
   )
-  options = tf.config.optimizer.get_experimental_options()
-  line.send(options.get('disable_meta_optimizer', False))
+  batch = tiny_methods.make_batch(np.random.default_rng(0))
+  graphs = _optimised(step.step, batch)
+  line.send((len(graphs), [n for g in graphs for n in wide_sums(g)]))
 
 
-@pytest.mark.parametrize('deterministic', [True, False])
-def test_deterministic_runs_keep_graphs_as_they_are(start, deterministic):
-  # What is made of a graph depends on the process, and is set for all of one.
-  assert start(graph_options, deterministic).line.recv() == deterministic
+def test_a_run_keeps_additions_two_by_two(start):
+  """AddN has more than one order: a run would not repeat (see sums.py)."""
+  children = [
+    start(wide_sums_of_a_step, prepared) for prepared in (True, False)
+  ]
+  (graphs, found), (others, left_alone) = (c.line.recv() for c in children)
+  assert graphs and others
+  assert found == [] and left_alone
 
 
 def test_train_evaluate_and_what_is_left(images, tmp_path, capsys):

@@ -90,6 +90,20 @@ def output_of(method, batch, step=3):
   return method.objective(method.encode(batch['views'], at) | index, at)
 
 
+def wide_sums(graph):
+  """The numbers of tensors, where more than two, that AddN adds in a graph.
+
+  graph: a tf.Graph or a GraphDef, the functions in its library included.
+  """
+  graph = graph.as_graph_def() if isinstance(graph, tf.Graph) else graph
+  nodes = [
+    *graph.node,
+    *(n for f in graph.library.function for n in f.node_def),
+  ]
+  counts = [n.attr['N'].i for n in nodes if n.op in ('AddN', 'AccumulateNV2')]
+  return [count for count in counts if count > 2]
+
+
 def loss_and_gradients(method, batch, variables, step=3):
   @tf.function(autograph=False)
   def run(batch):
@@ -154,6 +168,10 @@ class Traced:
   def used(self, batch):
     """The variables that a step reads or writes."""
     return self._plain.get_concrete_function(self._parts(batch)).variables
+
+  def graph(self, batch):
+    """The traced step."""
+    return self._plain.get_concrete_function(self._parts(batch)).graph
 
   def step(self, batch, compiled=False):
     """-> metrics of a step from where the state is."""

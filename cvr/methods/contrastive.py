@@ -8,7 +8,7 @@ import tensorflow as tf
 import model
 import objectives
 from cvr.methods.skeletons import Output, Siamese, Teacher, make_ceb
-from cvr.numerics import distributions, randomness, replicas, schedules
+from cvr.numerics import distributions, randomness, replicas, schedules, sums
 
 # The second half of the seed of MoCo's first keys.
 _QUEUE_STREAM = 65536
@@ -16,12 +16,12 @@ _QUEUE_STREAM = 65536
 
 def _contrast_metrics(*directions):
   """The sum of cross entropies, the means of accuracy and entropy."""
-  total = tf.add_n([tf.reduce_mean(d.cross_entropy) for d in directions])
+  total = sums.total([tf.reduce_mean(d.cross_entropy) for d in directions])
   share = 1.0 / len(directions)
   return {
     'contrast_loss': total,
-    'contrast_acc': share * tf.add_n([d.accuracy for d in directions]),
-    'contrast_entropy': share * tf.add_n([d.entropy for d in directions]),
+    'contrast_acc': share * sums.total([d.accuracy for d in directions]),
+    'contrast_entropy': share * sums.total([d.entropy for d in directions]),
   }
 
 
@@ -97,6 +97,7 @@ class CSimCLR(Siamese):
   def objective(self, embeddings, step):
     h1, h2 = embeddings['projection']
     keys1, keys2, offset = self.keys(h1, h2)
+    (a1, b1, c1), (a2, b2, c2) = (sums.branches(h, 3) for h in (h1, h2))
     beta, double = self.beta(step), self.cfg.double_batch_trick
     terms = {
       'log_e': self.ceb.log_e,
@@ -106,17 +107,17 @@ class CSimCLR(Siamese):
       'offset': offset,
     }
     first = objectives.ceb_contrastive(
-      self.sample(h1, step, 1),
-      h1,
-      h2,
+      self.sample(a1, step, 1),
+      b1,
+      c2,
       keys2,
       keys1 if double else None,
       **terms,
     )
     second = objectives.ceb_contrastive(
-      self.sample(h2, step, 2),
-      h2,
-      h1,
+      self.sample(a2, step, 2),
+      b2,
+      c1,
       keys1,
       keys2 if double else None,
       **terms,

@@ -14,7 +14,7 @@ from cvr.methods.skeletons import (
   head_options,
   make_ceb,
 )
-from cvr.numerics import replicas, schedules
+from cvr.numerics import replicas, schedules, sums
 
 
 class BYOL(Teacher):
@@ -162,7 +162,7 @@ class CBYOL(BYOL):
     }
 
   def objective(self, embeddings, step):
-    (z1, z2), (mu1, mu2) = embeddings['z'], embeddings['mu']
+    (z1, z2), (mu1, mu2) = map(sums.joint, embeddings['z']), embeddings['mu']
     b1, b2 = self.ordered(embeddings['backward'])
     log_e = [self.ceb.log_e(z1, mu1), self.ceb.log_e(z2, mu2)]
     log_b = [self.ceb.log_b(z1, b1), self.ceb.log_b(z2, b2)]
@@ -177,7 +177,7 @@ class CBYOL(BYOL):
       'h_b_zx_y': -tf.reduce_mean(log_b[0]),
     }
     features = tf.stop_gradient(embeddings['probed'])
-    return Output(regression + beta * tf.add_n(rate), metrics, features)
+    return Output(regression + beta * sums.total(rate), metrics, features)
 
 
 class DINO(Teacher):

@@ -10,7 +10,7 @@ import tensorflow as tf
 
 from cvr.methods.distillation import BYOL, DINO
 from cvr.methods.skeletons import Output, Siamese
-from cvr.numerics import information, replicas
+from cvr.numerics import information, replicas, sums
 
 
 def _estimator(cfg):
@@ -119,7 +119,7 @@ class ERBYOL(BYOL):
   def objective(self, embeddings, step):
     cfg = self.cfg
     z, p, y = (
-      [tf.math.l2_normalize(view, -1) for view in embeddings[name]]
+      [tf.math.l2_normalize(sums.joint(x), -1) for x in embeddings[name]]
       for name in (cfg.er_entropy_of, 'prediction', 'target')
     )
     kernel = information.vmf_kernel(z[0].shape[1], cfg.er_kappa)

@@ -12,7 +12,7 @@ import model
 import objectives
 from cvr.configs.settings import refuse
 from cvr.methods.skeletons import Output, Siamese, by_resolution
-from cvr.numerics import clustering, randomness, replicas
+from cvr.numerics import clustering, randomness, replicas, sums
 
 
 class _Crops(Siamese):
@@ -188,14 +188,14 @@ class DeepCluster(_Crops):
     del step
     z, index = embeddings['projection'], embeddings['index']
     assigned = tf.gather(self.assignments, index)  # [b, heads]
-    crops = tf.concat(z, 0)
+    crops = sums.branches(tf.concat(z, 0), self.cfg.num_heads)
     results = [
       objectives.classification(
-        tf.matmul(crops, self.centroids[head], transpose_b=True)
+        tf.matmul(rows, self.centroids[head], transpose_b=True)
         / self.cfg.temperature,
         tf.tile(assigned[:, head], [len(z)]),
       )
-      for head in range(self.cfg.num_heads)
+      for head, rows in enumerate(crops)
     ]
     loss, accuracy = tf.unstack(tf.reduce_mean(tf.stack(results), 0))
     metrics = {

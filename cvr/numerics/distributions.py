@@ -11,6 +11,8 @@ import math
 import numpy as np
 import tensorflow as tf
 
+from cvr.numerics import sums
+
 _LOG_2PI = math.log(2 * math.pi)
 
 # Debye's expansion is in powers of 1 / order: from this order on, this many
@@ -219,11 +221,11 @@ def vmf_sample(mu, kappa, noise):
   uniform direction in the tangent space at mu. Unlike a Householder
   reflection of the pole onto mu, this is well-conditioned for every mu.
   """
-  mu = _at_least_float32(mu)
+  mu, along, across = sums.branches(_at_least_float32(mu), 3)
   noise = _like(noise, mu)
   gap = _interpolate(_vmf_gap_table(mu.shape[-1], kappa), noise[:, :1])
   normal = noise[:, 1:]
-  normal -= tf.reduce_sum(normal * mu, -1, keepdims=True) * mu
+  normal -= tf.reduce_sum(normal * along, -1, keepdims=True) * across
   tangent = tf.math.l2_normalize(normal, -1)
   # gap (2 - gap) is 1 - w^2 without its cancellation.
   return (1 - gap) * mu + tf.sqrt(gap * (2 - gap)) * tangent
@@ -240,7 +242,9 @@ def gaussian_log_prob(z, mu, sigma):
 def gaussian_scores(z, means, sigma):
   """log N(z; mean, sigma^2) up to a constant: [b, d], [B, d] -> [b, B]."""
   z, means = z / sigma, means / sigma
-  squares = tf.reduce_sum(z * z, -1)[:, None] + tf.reduce_sum(means**2, -1)
+  squares = tf.reduce_sum(tf.square(z), -1)[:, None] + tf.reduce_sum(
+    tf.square(means), -1
+  )
   return tf.matmul(z, means, transpose_b=True) - squares / 2
 
 

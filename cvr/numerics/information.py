@@ -15,7 +15,7 @@ from typing import NamedTuple
 
 import tensorflow as tf
 
-from cvr.numerics import distributions
+from cvr.numerics import distributions, sums
 
 
 class Kernel(NamedTuple):
@@ -78,7 +78,9 @@ def _pairs(kernel, z, keys):
   # Centring keeps distances and shrinks lengths: collapsed rows lose no digits.
   centre = tf.stop_gradient(tf.reduce_mean(keys, 0))
   z, keys = z - centre, keys - centre
-  lengths = tf.reduce_sum(z * z, -1)[:, None] + tf.reduce_sum(keys * keys, -1)
+  lengths = tf.reduce_sum(tf.square(z), -1)[:, None] + tf.reduce_sum(
+    tf.square(keys), -1
+  )
   products = tf.matmul(z, keys, transpose_b=True)
   return _log_density(kernel, lengths - 2 * products)
 
@@ -169,8 +171,9 @@ def er_symmetric(kernel, z1, z2, keys1, keys2, **how) -> Er:
   With the vMF kernel and Joe's estimator, of each branch: mean_i [LSE_j kappa
   z_i.z_j - log k] - kappa z1.z2. `how` as in er.
   """
+  (a1, b1, c1), (a2, b2, c2) = (sums.branches(z, 3) for z in (z1, z2))
   return average(
-    er(kernel, z1, keys1, z1, z2, **how), er(kernel, z2, keys2, z2, z1, **how)
+    er(kernel, a1, keys1, b1, c2, **how), er(kernel, a2, keys2, b2, c1, **how)
   )
 
 
@@ -190,12 +193,13 @@ def er_discrete(cross_entropy, means) -> Er:
   means: a list of [c], each branch's probabilities averaged over the rows of
   all replicas.
   """
-  h = tf.add_n([discrete_entropy(p) for p in means]) / len(means)
+  h = sums.total([discrete_entropy(p) for p in means]) / len(means)
   return Er(cross_entropy - h, h, cross_entropy)
 
 
 def er_discrete_symmetric(log_p1, log_p2, mean1, mean2) -> Er:
   """EntRec's discrete form (eq. 7): log_p [b, c] of two views, means [c]."""
+  log_p1, log_p2 = sums.joint(log_p1), sums.joint(log_p2)
   rows = discrete_reconstruction(log_p1, tf.exp(log_p2))
   rows += discrete_reconstruction(log_p2, tf.exp(log_p1))
   return er_discrete(tf.reduce_mean(rows) / 2, [mean1, mean2])

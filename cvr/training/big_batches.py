@@ -10,6 +10,7 @@ from typing import NamedTuple
 import tensorflow as tf
 
 from cvr.numerics import replicas
+from cvr.numerics.sums import total as total_of
 from resnet import still_statistics
 
 _none = tf.UnconnectedGradients.ZERO
@@ -122,7 +123,7 @@ def cached(encode, loss, batch, variables, chunks):
     rows, pulls = part(i)
     with tf.GradientTape() as tape:
       flat = tf.nest.flatten(encode(i, rows))
-      pulled = tf.add_n(
+      pulled = total_of(
         [tf.reduce_sum(flat[k] * g) for k, g in zip(used, pulls, strict=True)]
       )
     new = tape.gradient(pulled, variables, unconnected_gradients=_none)

@@ -146,15 +146,28 @@ def _lamb(schedule, weight_decay, decayed):
   return optimizer
 
 
-def penalty(cfg, groups, decay):
-  """Weight decay as a loss: on what the optimizer does not decay itself."""
+def _penalised(cfg, groups):
+  """The variables that the optimizer does not decay itself."""
   if cfg.optimizer in ('adamw', 'lamb'):
-    return tf.constant(0.0)
-  decays = cfg.optimizer == 'lars'
-  variables = groups.probe_kernels if decays else groups.penalised
+    return []
+  return groups.probe_kernels if cfg.optimizer == 'lars' else groups.penalised
+
+
+def penalty(cfg, groups, decay):
+  """Weight decay as a loss; with_penalty has its gradient."""
+  variables = _penalised(cfg, groups)
   if not variables:
     return tf.constant(0.0)
   return decay * objectives.l2_loss(variables)
+
+
+def with_penalty(cfg, groups, decay, gradients):
+  """The gradients of groups.trained, and that of the penalty."""
+  decayed = {v.ref() for v in _penalised(cfg, groups)}
+  return [
+    g + decay * v if v.ref() in decayed else g
+    for g, v in zip(gradients, groups.trained, strict=True)
+  ]
 
 
 def held(method, step):

@@ -36,13 +36,12 @@ def set_up(cfg):
     )
   except replicas.NoDevice as error:
     raise config.ConfigError(str(error)) from error
+  # It makes AddN of additions, and AddN has more than one order (see sums.py).
+  tf.config.optimizer.set_experimental_options(
+    {'arithmetic_optimization': False}
+  )
   if cfg.deterministic:
     tf.config.experimental.enable_op_determinism()
-    # What TensorFlow makes of a graph differs from process to process, and
-    # with it C-SimCLR's last digits within 5 steps: one cause of several.
-    tf.config.optimizer.set_experimental_options(
-      {'disable_meta_optimizer': True}
-    )
   set_precision(cfg)
   checks.check_replicas(cfg, strategy.num_replicas_in_sync)
   return strategy, where

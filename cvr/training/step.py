@@ -65,17 +65,15 @@ def _make_gradients(plan):
   return big_batches.at_once
 
 
-def _make_loss(state, groups, step):
+def _make_loss(state, step):
   """-> loss(embeddings, batch) -> (this replica's share, metrics, carry)."""
   method, probe, _ = state
   plan = method.plan
-  decay = optimizers.weight_decay(plan)
 
   def loss(embeddings, batch):
     index = {'index': batch.get('index')}  # Benchmarks have none.
     own, metrics, features, carry = method.objective(embeddings | index, step)
-    penalty = optimizers.penalty(plan.cfg, groups, decay(step))
-    total = own + penalty
+    total = own
     if probe:
       labels = tf.tile(
         batch['label'], [features.shape[0] // batch['label'].shape[0]]
@@ -85,7 +83,7 @@ def _make_loss(state, groups, step):
       )
       total += probe_loss
       metrics |= {'supervised_loss': probe_loss, 'supervised_acc': probe_acc}
-    metrics |= {'total_loss': total, 'weight_decay': penalty}
+    metrics |= {'total_loss': total}
     # The one place where the number of replicas enters a loss.
     return total / plan.replicas, metrics, carry
 
@@ -113,17 +111,21 @@ def make_train_step(state, schedule):
   plan = method.plan
   groups = optimizers.make_groups(*state[:2])
   gradients_of = _make_gradients(plan)
+  decays = optimizers.weight_decay(plan)
 
   def train_step(batch):
     step = tf.identity(optimizer.iterations)
     scale, unscale = optimizers.scaling(optimizer)
     metrics, carry, gradients = gradients_of(
       make_encode(method, step),
-      scale(_make_loss(state, groups, step)),
+      scale(_make_loss(state, step)),
       batch,
       groups.trained,
     )
     gradients = replicas.cross_replica_sum(unscale(gradients))
+    decay = decays(step)
+    penalty = optimizers.penalty(plan.cfg, groups, decay)
+    gradients = optimizers.with_penalty(plan.cfg, groups, decay, gradients)
     norm = tf.linalg.global_norm(gradients)
     if plan.cfg.clip_norm:
       gradients, _ = tf.clip_by_global_norm(gradients, plan.cfg.clip_norm, norm)
@@ -137,6 +139,8 @@ def make_train_step(state, schedule):
     method.after_update(step, carry)
     bad = tf.reduce_sum(tf.cast(batch['bad'], tf.float32))
     return metrics | {
+      'total_loss': metrics['total_loss'] + penalty,
+      'weight_decay': penalty,
       'learning_rate': rate,
       'grad_norm': norm,
       'weight_norm': tf.linalg.global_norm(groups.trained),
