@@ -26,9 +26,6 @@ import tempfile
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 GOLDEN = ROOT / 'tests' / 'golden'
-# Where a run's numbers do not repeat from process to process, by how much two
-# runs of one commit may differ: TensorFlow adds their gradients in any order.
-ROUNDING = {'contrastive_ceb': 1e-4, 'byol_ceb': 1e-4}
 STEPS = 3
 _SMALL = """--image_size=16 --stem=small --resnet_depth=18 --train_batch_size=8
   --proj_head_hidden_dim=16 --proj_out_dim=8 --eval_batch_size=8
@@ -295,20 +292,19 @@ def compare(ours, theirs, names):
   """Prints a line per method -> whether all is the same."""
   same = True
 
-  def tell(what, difference, allowed=0.0):
+  def tell(what, difference):
     nonlocal same
-    same &= difference <= allowed
-    verdict = 'identical' if difference == 0 else f'differ by {difference:.1e}'
-    verdict += '' if difference <= allowed else '   <-- NOT THE SAME'
+    same &= difference == 0
+    verdict = f'differ by {difference:.1e}   <-- NOT THE SAME'
+    verdict = 'identical' if difference == 0 else verdict
     print(f'{what:32} {verdict}', flush=True)
 
   for name in names:
     step = f'{name}/ckpt-{STEPS}'
-    allowed = ROUNDING.get(name, 0.0)
     a, b = _values(f'{ours}/{step}'), _values(f'{theirs}/{step}')
-    tell(f'{name}: {len(a)} tensors', _largest_difference(a, b), allowed)
+    tell(f'{name}: {len(a)} tensors', _largest_difference(a, b))
     a, b = (_metrics(f'{runs}/{name}') for runs in (ours, theirs))
-    tell(f'{name}: {len(a[-1])} metrics', _largest_difference(a, b), allowed)
+    tell(f'{name}: {len(a[-1])} metrics', _largest_difference(a, b))
   a, b = (_card(runs, names[0]) for runs in (ours, theirs))
   tell(f'a card of {len(a)} numbers', _largest_difference(a, b))
   a, b = (_parity(runs) for runs in (ours, theirs))

@@ -230,14 +230,12 @@ ROWS = {
   'DeepCluster': Row(
     (*TENS, *QUICK, '--pretrain_loss=deepcluster', '--num_prototypes=5'),
     by_loss_of_its_last_checkpoints, clusters),
-  # Noise of the step.
   'StochCon': Row(
     (*TENS, *QUICK, '--pretrain_loss=stochcon_bernoulli', '--latent_dim=6'),
     by_loss_of_its_last_checkpoints),
-  # A teacher. Not C-BYOL: the last digits of its gradients depend on the
-  # process, even with --deterministic (docs/decisions.md).
-  'BYOL': Row(
-    ('--pretrain_loss=byol', '--train_summary_steps=1', '--deterministic',
+  # A teacher, and noise.
+  'C-BYOL': Row(
+    ('--pretrain_loss=byol_ceb', '--train_summary_steps=1', '--deterministic',
      '--use_blur=false'), by_sigkill, examples, 12),
 }  # fmt: skip
 
