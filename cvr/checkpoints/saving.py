@@ -23,6 +23,10 @@ _SHOWN = 10  # Names in a message.
 _MAX_FAILURES = 3  # Saves in a row that may fail before the run ends.
 
 
+class NotFinite(Exception):
+  """The state holds a number that is none, and was not written."""
+
+
 _RECORD = 'record/.ATTRIBUTES/py_state'
 
 
@@ -48,19 +52,35 @@ def read_record(path):
   return json.loads(reader.get_tensor(_RECORD))
 
 
-def _shapes(root):
-  """Name in a checkpoint -> shape, of every variable but optimizer slots."""
-  shapes, nodes, visited = {}, [('', root)], {id(root)}
+def _variables(root):
+  """Name in a checkpoint -> every variable but optimizer slots."""
+  variables, nodes, visited = {}, [('', root)], {id(root)}
   # The list grows in the loop: breadth first, as TensorFlow names variables.
   for path, node in nodes:
     if isinstance(node, tf.Variable):
-      shapes[path + _VALUE] = node.shape.as_list()
+      variables[path + _VALUE] = node
     for name, child in tf.train.TrackableView.children(node).items():
       if id(child) not in visited:
         visited.add(id(child))
         name = name.replace('.', '..').replace('/', '.S')
         nodes.append((f'{path}{name}/', child))
-  return shapes
+  return variables
+
+
+def _shapes(root):
+  return {k: v.shape.as_list() for k, v in _variables(root).items()}
+
+
+def _not_finite(root, optimizer):
+  """The names of the variables that hold a NaN or an infinity."""
+  named = {k.replace('/' + _VALUE, ''): v for k, v in _variables(root).items()}
+  # Its slots hang on nothing.
+  named |= {v.name: v for v in optimizer.variables()} if optimizer else {}
+  named = {k: v for k, v in named.items() if v.dtype.is_floating}
+  finite = [tf.reduce_all(tf.math.is_finite(v)) for v in named.values()]
+  # One answer of the device for all.
+  flags = tf.stack(finite).numpy() if finite else ()
+  return [name for name, good in zip(named, flags, strict=True) if not good]
 
 
 def difference(path, root, parts=('',)):
@@ -123,6 +143,10 @@ class Checkpoints:
     path = files.prefix(self.directory, step)
     if step == self._newest:
       return path
+    bad = _not_finite(self._checkpoint, self._items.get('optimizer'))
+    if bad:
+      more = f' and {len(bad) - 1} more' if len(bad) > 1 else ''
+      raise NotFinite(f'{bad[0]}{more} is not finite at step {step}')
     self._newest = step
     if not self.chief:
       # Every worker takes part in reading variables; the chief's file counts.

@@ -520,6 +520,10 @@ class Settings:
     'signs of collapse (health/...). 0: none.', '[0, inf)')
   stop_on_collapse: bool = opt(False, 'End the run with status 3, after a '
     'checkpoint, if two summaries in a row show a collapse.')
+  max_bad_steps: int = opt(10, 'A step whose loss or gradient is not finite '
+    'changes nothing and is counted. After so many in a row the run goes back '
+    'to its newest checkpoint; after three returns it ends with status 3.',
+    '[1, inf)')
   checkpoint_epochs: int = opt(1, 'Epochs between checkpoints.', '[1, inf)')
   checkpoint_steps: int = opt(0, 'Steps between checkpoints; above 0 it '
     'overrides --checkpoint_epochs.', '[0, inf)')

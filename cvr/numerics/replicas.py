@@ -105,6 +105,31 @@ def of_first_replica(x):
   return cross_replica_sum(tf.where(replica_id() == 0, x, tf.zeros_like(x)))
 
 
+def when(condition, change, variables):
+  """change() where the condition [] holds, the same on all replicas.
+
+  variables: all that it assigns to. On several replicas it is always called, as
+  they meet in it, and taken back.
+  """
+  if num_replicas() == 1:
+
+    def changed():
+      change()
+      return 0
+
+    tf.cond(condition, changed, lambda: 0)
+    return
+  before = [tf.identity(v) for v in variables]
+  change()
+  put_back(~condition, variables, before)
+
+
+def put_back(condition, variables, before):
+  """Where the condition [] holds, the variables get their values `before`."""
+  for variable, value in zip(variables, before, strict=True):
+    variable.assign(tf.where(condition, value, variable))
+
+
 def repeat(first, last, body, state):
   """state = body(i, state) for i in [first, last), one after the other."""
   strategy = tf.distribute.get_strategy()

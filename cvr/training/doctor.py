@@ -67,7 +67,7 @@ def measure(cfg, strategy, info):
   batches = train.make_input(plan, info, strategy, 0)
   batch, pulling = next(batches), pace(take, batches)
   del batches  # It would go on working beside the step.
-  step, state = train.build(plan, strategy)
+  step, state, _ = train.build(plan, strategy)
   exchange = None
   if strategy.num_replicas_in_sync > 1:
     trained = optimizers.make_groups(state.method, state.probe).trained

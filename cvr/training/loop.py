@@ -23,8 +23,12 @@ class Stopped(Exception):
   """A signal asked for an end; the checkpoint is written."""
 
 
+class Diverged(Exception):
+  """The run does not learn from here: an earlier checkpoint may."""
+
+
 class NonFinite(Exception):
-  """The loss is no longer a number."""
+  """Nor did it learn from earlier checkpoints."""
 
 
 class Collapsed(Exception):
@@ -53,7 +57,9 @@ class Span(NamedTuple):
 class Hooks(NamedTuple):
   """What is done beside the steps, on every worker.
 
-  save: (step, whether the run cannot go on without it).
+  save: (step, whether the run cannot go on without it). Raises Diverged.
+  skipped: called with the number of steps that were skipped since the host
+    looked last, where there are any. Raises Diverged.
   host_means: what all workers make of a list of numbers together.
   watch: (step, metrics of a summary) -> Observation.
   on_epoch: called with an epoch's number before its first step. A run that
@@ -67,6 +73,7 @@ class Hooks(NamedTuple):
   save: Callable
   monitor: object
   host_means: Callable = list
+  skipped: Callable = bool
   watch: Callable | None = None
   on_epoch: Callable | None = None
   after_epoch: Callable | None = None
@@ -101,8 +108,9 @@ def _wait(totals, batch):
 def make_loop(strategy, train_step, jit_compile=False, clocks=True):
   """-> loop(iterator, n) -> means over n steps and all replicas, a dict.
 
-  With them input_seconds: how long a step waited here for its batch; not a
-  number without clocks, which TensorFlow refuses where all is deterministic.
+  Means are of the steps that were not skipped, skipped_steps is a sum. With
+  them input_seconds: how long a step waited here for its batch; not a number
+  without clocks, which TensorFlow refuses where all is deterministic.
   jit_compile: the step becomes one XLA program.
   """
   names = []
@@ -135,7 +143,13 @@ def make_loop(strategy, train_step, jit_compile=False, clocks=True):
   def loop(iterator, n):
     means, waited = (x.numpy() for x in run(iterator, tf.constant(n)))
     metrics = {name: float(means[i]) for i, name in enumerate(names)}
-    return metrics | {'input_seconds': float(waited) if clocks else math.nan}
+    skipped = metrics.pop('skipped_steps', 0.0)
+    share = 1 - skipped
+    metrics = {k: v / share if share else math.nan for k, v in metrics.items()}
+    return metrics | {
+      'skipped_steps': round(skipped * n),
+      'input_seconds': float(waited) if clocks else math.nan,
+    }
 
   return loop
 
@@ -170,17 +184,19 @@ class _Means:
   """Means of metrics over chunks of different lengths."""
 
   def __init__(self):
-    self.steps, self.sums = 0, {}
+    self.sums = {}  # name -> (sum, steps)
 
   def add(self, metrics, n):
-    self.steps += n
+    if not n:
+      return
     for name, value in metrics.items():
-      self.sums[name] = self.sums.get(name, 0.0) + value * n
+      total, steps = self.sums.get(name, (0.0, 0))
+      self.sums[name] = total + value * n, steps + n
 
   def take(self):
     """-> the means so far, and begins anew."""
-    means = {k: v / self.steps for k, v in self.sums.items()}
-    self.steps, self.sums = 0, {}
+    means = {name: total / steps for name, (total, steps) in self.sums.items()}
+    self.sums = {}
     return means
 
 
@@ -197,20 +213,6 @@ def _memory():
   return {} if memory is None else {'gpu_memory': memory}
 
 
-def _check_finite(step, metrics):
-  """Raises NonFinite, with what to turn."""
-  # The weights too: what a bad gradient did shows in the next loss only.
-  for name in ('total_loss', 'weight_norm'):
-    if math.isfinite(metrics.get(name, 0.0)):
-      continue
-    raise NonFinite(
-      f'{name} is {metrics[name]} at step {step}. Lower --learning_rate (for '
-      'small batches --learning_rate_scaling=sqrt), lengthen --warmup_epochs, '
-      'set --clip_norm, or use --precision=fp32; the last checkpoint is from '
-      'before.'
-    )
-
-
 class _Fit:
   """The state of a run between two chunks of its steps."""
 
@@ -218,7 +220,7 @@ class _Fit:
     self.span, self.hooks = span, hooks
     self.step = span.start
     self.chunk, self.pace = 1, Pace()  # steps of the next one, steps a second
-    self.means = _Means()
+    self.means, self.skipped = _Means(), 0
     self.epochs = self._epochs()
 
   def begin_epoch(self):
@@ -269,8 +271,15 @@ class _Fit:
       [seconds, metrics.pop('input_seconds'), stop.asked()]
     )
     self.step += n
-    _check_finite(self.step, metrics)
-    self.means.add(metrics | {'seconds': seconds, 'waited': waited}, n)
+    skipped = metrics.pop('skipped_steps', 0)
+    self.skipped += skipped
+    if skipped:
+      self.hooks.skipped(skipped)
+    elif not math.isfinite(metrics.get('weight_norm', 0.0)):
+      # A finite gradient was too long.
+      raise Diverged(f'the weights are not finite at step {self.step}')
+    self.means.add(metrics, n - skipped)
+    self.means.add({'seconds': seconds, 'waited': waited}, n)
     # The first chunk compiles; its time says nothing about the next ones.
     if self.step - n > self.span.start:
       self.chunk = max(1, min(int(_LOOK_SECONDS / seconds), 2 * self.chunk))
@@ -299,6 +308,7 @@ class _Fit:
     means, monitor = self.means.take(), self.hooks.monitor
     seconds, waited = means.pop('seconds'), means.pop('waited')
     means['images_per_second'] = self.span.batch / seconds
+    means['skipped_steps'], self.skipped = self.skipped, 0
     means |= _share(waited, seconds) | _memory()
     watch = self.hooks.watch
     observed = watch(self.step, means) if watch else Observation()
@@ -314,7 +324,14 @@ class _Fit:
     every, step = self.span.save_every, self.step
     needed = asked or collapsed or step == self.span.total
     if needed or (every and step % every == 0):
-      self.hooks.save(step, needed)
+      try:
+        self.hooks.save(step, needed)
+      except Diverged as error:
+        if not asked:
+          raise
+        raise Stopped(
+          f'{error}. Stopped without a checkpoint of it.'
+        ) from error
       # A signal may have come while it was written.
       asked = bool(self.hooks.host_means([stop.asked()])[0])
     if asked and not needed:

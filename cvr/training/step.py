@@ -12,7 +12,7 @@ from cvr import methods
 from cvr.data import augmentation
 from cvr.methods.skeletons import Method
 from cvr.numerics import replicas
-from cvr.training import big_batches, optimizers
+from cvr.training import big_batches, optimizers, skips
 
 
 class State(NamedTuple):
@@ -102,19 +102,24 @@ def make_encode(method, step):
   return encode
 
 
-def make_train_step(state, schedule):
+def make_train_step(state, schedule, skipped=None):
   """-> train_step(batch) -> this replica's metrics, a flat dict.
 
-  schedule: step -> learning rate, as the optimizer has it.
+  schedule: step -> learning rate, as the optimizer has it. A step whose loss or
+  gradient is not finite counts and changes nothing; `skipped`, the Skips, notes
+  it.
   """
   method, _, optimizer = state
   plan = method.plan
+  statistics = skips.changed_by_forward_pass(method)
+  changing = skips.changed_by_update(state)
   groups = optimizers.make_groups(*state[:2])
   gradients_of = _make_gradients(plan)
   decays = optimizers.weight_decay(plan)
 
   def train_step(batch):
     step = tf.identity(optimizer.iterations)
+    before = [tf.identity(v) for v in statistics]
     scale, unscale = optimizers.scaling(optimizer)
     metrics, carry, gradients = gradients_of(
       make_encode(method, step),
@@ -133,12 +138,22 @@ def make_train_step(state, schedule):
     gradients = optimizers.steadied(
       plan.peak_rate, method, rate, gradients, groups.trained
     )
-    optimizers.update(
-      optimizer, gradients, groups.trained, optimizers.held(method, step)
-    )
-    method.after_update(step, carry)
+
+    def change():
+      optimizers.update(
+        optimizer, gradients, groups.trained, optimizers.held(method, step)
+      )
+      method.after_update(step, carry)
+
+    scaled = isinstance(optimizer, keras.mixed_precision.LossScaleOptimizer)
+    good = skips.is_good(metrics['total_loss'], norm, scaled)
+    replicas.when(good, change, changing)
+    replicas.put_back(~good, statistics, before)
+    optimizer.iterations.assign(step + 1)
+    if skipped:
+      skipped.note(good, step, batch.get('index'))
     bad = tf.reduce_sum(tf.cast(batch['bad'], tf.float32))
-    return metrics | {
+    metrics |= {
       'total_loss': metrics['total_loss'] + penalty,
       'weight_decay': penalty,
       'learning_rate': rate,
@@ -146,5 +161,10 @@ def make_train_step(state, schedule):
       'weight_norm': tf.linalg.global_norm(groups.trained),
       'bad_images': plan.replicas * bad,
     }
+    # What was not finite would hide the other steps of a mean.
+    metrics = {
+      k: tf.where(good, v, tf.zeros_like(v)) for k, v in metrics.items()
+    }
+    return metrics | {'skipped_steps': 1.0 - tf.cast(good, tf.float32)}
 
   return train_step

@@ -2,13 +2,16 @@
 
 import dataclasses
 import functools
+from collections.abc import Callable
+from typing import NamedTuple
 
 import tensorflow as tf
 
 from cvr.checkpoints import files, pretrained, saving
 from cvr.configs import checks, derived
-from cvr.configs.plan import make_plan
+from cvr.configs.plan import Plan, make_plan
 from cvr.data import augmentation, batches, reading, service, sources, splits
+from cvr.data.dataset_info import DatasetInfo
 from cvr.methods import skeletons
 from cvr.numerics import replicas
 from cvr.training import (
@@ -17,10 +20,14 @@ from cvr.training import (
   loop,
   optimizers,
   profiling,
+  skips,
   watch,
 )
 from cvr.training.monitor import Monitor
-from cvr.training.step import make_encode, make_state, make_train_step
+from cvr.training.step import State, make_encode, make_state, make_train_step
+
+# How often a run goes back to a checkpoint before it ends.
+_RETURNS = 3
 
 
 def _resume(cfg, store, state, say):
@@ -130,11 +137,15 @@ def plan_of(cfg, strategy, info):
   )
 
 
-def build(plan, strategy):
-  """-> (the train step, the State that it trains)."""
+def build(plan, strategy, say=print):
+  """-> (the train step, the State that it trains, the Skips that it notes)."""
+  cfg = plan.cfg
   with strategy.scope():
     state = make_state(plan)
-    return make_train_step(state, optimizers.learning_rate(plan)), state
+    rows = cfg.train_batch_size // plan.replicas
+    skipped = skips.Skips(rows, cfg.max_bad_steps, say)
+    step = make_train_step(state, optimizers.learning_rate(plan), skipped)
+  return step, state, skipped
 
 
 def first_pass(strategy, info, method):
@@ -186,7 +197,7 @@ def train(cfg, strategy, info, record, monitor: Monitor):
   plan = plan_of(cfg, strategy, info)
   for line in checks.warnings(cfg, plan.total, plan.warmup):
     monitor.say(f'Note: {line}')
-  step, state = build(plan, strategy)
+  step, state, skipped = build(plan, strategy, monitor.say)
   store = _make_store(plan, strategy, state, record)
   restored = _resume(cfg, store, state, monitor.say)
   monitor.write_json('config.json', record)
@@ -202,39 +213,92 @@ def train(cfg, strategy, info, record, monitor: Monitor):
   if not restored:
     store.save(0)
   if (restored or 0) < plan.total:
-    _fit(plan, strategy, info, state, step, store, restored or 0, monitor)
+    with sources.explained(info):
+      run = _Run(
+        plan,
+        strategy,
+        info,
+        state,
+        loop.make_loop(
+          strategy, step, cfg.jit_compile, clocks=not cfg.deterministic
+        ),
+        store,
+        skipped,
+        monitor,
+        watch.make_watch(plan, strategy, state.method, info, monitor),
+      )
+      _with_returns(run, restored or 0)
   return state, plan.total
 
 
-def _fit(plan, strategy, info, state, step, store, start, monitor):
+class _Run(NamedTuple):
+  """What takes part in the steps."""
+
+  plan: Plan
+  strategy: tf.distribute.Strategy
+  info: DatasetInfo
+  state: State
+  steps: Callable
+  store: saving.Checkpoints
+  skipped: skips.Skips
+  monitor: Monitor
+  watch: Callable | None
+
+
+def _save(store, say, step, needed):
+  try:
+    store.save(step, needed, say)
+  except saving.NotFinite as error:
+    raise loop.Diverged(str(error)) from error
+
+
+def _with_returns(run, start):
+  """The steps from start on, and again from a checkpoint where they diverge."""
+  for attempt in range(1, _RETURNS + 2):
+    try:
+      return _fit(run, start)
+    except loop.Diverged as error:
+      if attempt > _RETURNS:
+        raise loop.NonFinite(
+          f'{error}, after {_RETURNS} returns to a checkpoint. Lower '
+          '--learning_rate (for small batches --learning_rate_scaling=sqrt), '
+          'lengthen --warmup_epochs, set --clip_norm, or use --precision=fp32. '
+          'The checkpoints are from before.'
+        ) from error
+      start = run.store.restore_latest(run.monitor.say)
+      run.monitor.say(
+        f'Warning: {error}. Back to the checkpoint of step {start}: return '
+        f'{attempt} of {_RETURNS}.'
+      )
+
+
+def _fit(run, start):
   """The steps from start to the last one."""
-  cfg = plan.cfg
+  cfg, info, monitor = run.plan.cfg, run.info, run.monitor
   span = loop.Span(
     start,
-    plan.total,
+    run.plan.total,
     batch=cfg.train_batch_size,
     summary_every=cfg.train_summary_steps,
-    save_every=plan.checkpoint_every,
+    save_every=run.plan.checkpoint_every,
     epoch=info.num_examples,
   )
-  steps = loop.make_loop(
-    strategy, step, cfg.jit_compile, clocks=not cfg.deterministic
-  )
   waits = service.watched(cfg.data_service, monitor.say)
-  host_means = replicas.host_means(strategy)
+  host_means = replicas.host_means(run.strategy)
   bad = bad_images.BadImages(
     info, cfg.image_size, monitor, host_means, resumed=start > 0
   )
   trace = profiling.traced(derived.profile_steps(cfg), monitor)
-  with sources.explained(info), waits, trace as at:
-    iterator = make_input(plan, info, strategy, start, bad=bad)
+  with waits, trace as at:
+    iterator = make_input(run.plan, info, run.strategy, start, bad=bad)
     hooks = loop.Hooks(
-      save=functools.partial(store.save, say=monitor.say),
+      save=functools.partial(_save, run.store, monitor.say),
+      skipped=functools.partial(run.skipped.look, run.strategy),
       monitor=monitor,
       host_means=host_means,
-      watch=watch.make_watch(plan, strategy, state.method, info, monitor),
-      on_epoch=_on_epoch(strategy, state.method),
+      watch=run.watch,
+      on_epoch=_on_epoch(run.strategy, run.state.method),
       after_epoch=bad.after_epoch,
       at=at,
     )
-    loop.fit(steps, iterator, span, hooks)
+    loop.fit(run.steps, iterator, span, hooks)

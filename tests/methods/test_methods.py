@@ -86,6 +86,13 @@ def test_two_replicas_equal_one_big_batch(traced, two_replicas):
   batch = make_batch(np.random.default_rng(2))
   two = Traced(traced.cfg, two_replicas, traced.encoder)
   assert_same(traced.after(batch), two.after(batch), 2e-4)
+  # Where one replica alone is not finite all skip.
+  two.after(batch)
+  before = bits(two.state.method.variables)
+  spoiled = [view.numpy() for view in batch['views']]
+  spoiled[0][-1] = math.nan
+  assert two.step(batch | {'views': tuple(spoiled)})['skipped_steps'] == 1
+  assert bits(two.state.method.variables) == before
   # Nor is anything added in an order that a race decides (see sums.py). Learned
   # deviations alone are read in more places than two, and what AddN adds there
   # is used nowhere else: it has one order.
@@ -94,6 +101,31 @@ def test_two_replicas_equal_one_big_batch(traced, two_replicas):
     learned = {'contrastive_ceb': 2, 'byol_ceb': 1}[traced.cfg.pretrain_loss]
   assert len(wide_sums(traced.graph(batch))) == learned
   assert len(wide_sums(two.graph(batch))) == 2 * learned
+
+
+def bits(variables):
+  return [v.numpy().tobytes() for v in variables]
+
+
+def test_a_step_that_is_not_finite_changes_nothing_but_the_count(traced):
+  """Not a teacher, a queue, a moving average or a momentum."""
+  rng = np.random.default_rng(8)
+  traced.after(make_batch(rng))
+  optimizer = traced.state.optimizer
+  others = [
+    v for v in traced.variables() if v.ref() != optimizer.iterations.ref()
+  ]
+  before = bits(others)
+  batch = make_batch(rng)
+  views = batch['views']
+  spoiled = (tf.concat([views[0][:-1], views[0][-1:] * math.nan], 0), views[1])
+  metrics = traced.step(batch | {'views': spoiled})
+  assert bits(others) == before
+  assert int(optimizer.iterations) == 2
+  assert metrics.pop('skipped_steps') == 1
+  assert all(math.isfinite(value) for value in metrics.values())
+  metrics = traced.step(batch)
+  assert metrics['skipped_steps'] == 0 and bits(others) != before
 
 
 def test_the_whole_step_compiles_and_is_the_same(traced):
