@@ -7,21 +7,36 @@ TensorFlow is imported only after the configuration is valid, so that --help
 and every typing error answer at once.
 """
 
+# ruff: noqa: E402
+
+import os
+import signal
+import sys
+
+# 0 done, 1 a bug of ours; the rest as the README lists them.
+EXIT_USAGE, EXIT_NO_USE, EXIT_RETRY, EXIT_PREEMPTED = 2, 3, 75, 143
+
+
+def _stop_at_once(number, frame):
+  """There is nothing yet that could be lost."""
+  del number, frame
+  os.write(2, b'run.py: stopped before it began.\n')
+  os._exit(EXIT_PREEMPTED)
+
+
+if __name__ == '__main__':
+  for _number in (signal.SIGTERM, signal.SIGINT):
+    signal.signal(_number, _stop_at_once)
+
 import contextlib
 import dataclasses
 import errno
 import hashlib
-import os
-import signal
-import sys
 import time
 
 from cvr.checkpoints import stored
 from cvr.configs import command_line, config, derived
 from cvr.startup import quiet_start
-
-# 0 done, 1 a bug of ours; the rest as the README lists them.
-EXIT_USAGE, EXIT_NO_USE, EXIT_RETRY, EXIT_PREEMPTED = 2, 3, 75, 143
 
 
 def execute(cfg, argv):
@@ -250,7 +265,8 @@ def main(argv):
       name = f'card_{hashlib.sha256(place).hexdigest()[:8]}'
     cfg = dataclasses.replace(cfg, model_dir=os.path.join('runs', name))
   # Outside of the training loop, which writes a checkpoint first.
-  signal.signal(signal.SIGTERM, signal.default_int_handler)
+  for number in (signal.SIGTERM, signal.SIGINT):
+    signal.signal(number, signal.default_int_handler)
   try:
     quiet_start()
     execute(cfg, argv)

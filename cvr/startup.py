@@ -49,7 +49,7 @@ def quiet_start():
     os.dup2(output.fileno(), 2)
     try:
       import tensorflow  # noqa: F401
-    except BaseException:
+    except Exception:
       output.seek(0)
       os.write(stderr, output.read())
       raise

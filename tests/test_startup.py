@@ -47,6 +47,34 @@ def test_ctrl_c_reaches_both_and_the_other_is_waited_for():
   assert process.returncode == -signal.SIGINT
 
 
+_EARLY = """
+import os, runpy, signal, sys
+
+class Interrupted:
+  def find_spec(self, name, *rest):
+    if name == MODULE:
+      os.kill(os.getpid(), signal.SIGNAL)
+
+sys.meta_path.insert(0, Interrupted())
+sys.argv = ['run.py', '--preset=quickstart', '--model_dir=FOLDER']
+runpy.run_path('run.py', run_name='__main__')
+"""
+
+
+@pytest.mark.parametrize('name', ['SIGTERM', 'SIGINT'])
+@pytest.mark.parametrize('module', ['cvr.checkpoints', 'tensorflow.python.ops'])
+def test_a_signal_while_modules_are_imported(tmp_path, name, module):
+  code = _EARLY.replace('MODULE', repr(module)).replace('SIGNAL', name)
+  folder = tmp_path / 'run'
+  done = subprocess.run(
+    [sys.executable, '-c', code.replace('FOLDER', str(folder))],
+    cwd=ROOT, capture_output=True, text=True, timeout=120,
+  )  # fmt: skip
+  assert done.returncode == 143
+  assert len(done.stderr.split('\n')) <= 3 and 'run.py: stopped' in done.stderr
+  assert not folder.exists()
+
+
 @pytest.mark.parametrize('status', [0, 3])
 def test_the_status_of_the_other_program(status):
   code = f'import sys; sys.exit({status})'

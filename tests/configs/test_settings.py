@@ -24,6 +24,7 @@ PUBLISHED_DEFAULTS = {
   'checkpoint_epochs': 1,
   'checkpoint_steps': 0,
   'keep_checkpoint_max': 5,
+  'max_bad_steps': 10,
   'dataset': 'imagenet2012',
   'data_dir': '',
   'augment_on': 'auto',
