@@ -17,6 +17,8 @@ from cvr.training.progress import Pace
 
 # Seconds between two looks at the host: stop signals, the progress line.
 _LOOK_SECONDS = 8.0
+# A longer step is said: a cluster may kill a run half a minute after its signal.
+_LONG_STEP = 10.0
 
 
 class Stopped(Exception):
@@ -221,6 +223,8 @@ class _Fit:
     self.step = span.start
     self.chunk, self.pace = 1, Pace()  # steps of the next one, steps a second
     self.means, self.skipped = _Means(), 0
+    self.saving, self.summarised = 0.0, time.monotonic()  # seconds, clock
+    self.said_long = False
     self.epochs = self._epochs()
 
   def begin_epoch(self):
@@ -283,9 +287,18 @@ class _Fit:
     # The first chunk compiles; its time says nothing about the next ones.
     if self.step - n > self.span.start:
       self.chunk = max(1, min(int(_LOOK_SECONDS / seconds), 2 * self.chunk))
+      self._say_if_long(seconds)
     self.pace.reach(self.step)
     self._show(metrics | _share(waited, seconds) | _memory())
     return bool(asked)
+
+  def _say_if_long(self, seconds):
+    if seconds > _LONG_STEP and not self.said_long:
+      self.said_long = True
+      self.hooks.monitor.say(
+        f'Note: a step takes {seconds:.0f} s. After Ctrl-C or SIGTERM the run '
+        'ends so much later, and the time of a save.'
+      )
 
   def _show(self, metrics):
     span, rate = self.span, self.pace.rate
@@ -309,6 +322,10 @@ class _Fit:
     seconds, waited = means.pop('seconds'), means.pop('waited')
     means['images_per_second'] = self.span.batch / seconds
     means['skipped_steps'], self.skipped = self.skipped, 0
+    now = time.monotonic()
+    if now > self.summarised:
+      means['save_share'] = self.saving / (now - self.summarised)
+    self.saving, self.summarised = 0.0, now
     means |= _share(waited, seconds) | _memory()
     watch = self.hooks.watch
     observed = watch(self.step, means) if watch else Observation()
@@ -324,6 +341,7 @@ class _Fit:
     every, step = self.span.save_every, self.step
     needed = asked or collapsed or step == self.span.total
     if needed or (every and step % every == 0):
+      began = time.monotonic()
       try:
         self.hooks.save(step, needed)
       except Diverged as error:
@@ -332,6 +350,7 @@ class _Fit:
         raise Stopped(
           f'{error}. Stopped without a checkpoint of it.'
         ) from error
+      self.saving += time.monotonic() - began
       # A signal may have come while it was written.
       asked = bool(self.hooks.host_means([stop.asked()])[0])
     if asked and not needed:

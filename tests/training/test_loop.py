@@ -278,8 +278,32 @@ def test_the_share_of_waiting_is_within_a_step(fit, waiting, share):
   told = [*trainer.shown, *(metrics for _, metrics in trainer.summaries)]
   assert [m['input_wait'] for m in told] == pytest.approx([share] * len(told))
   assert trainer.summaries[-1][1].keys() == {
-    *('total_loss', 'images_per_second', 'input_wait', 'skipped_steps')
+    *('total_loss', 'images_per_second', 'input_wait'),
+    *('skipped_steps', 'save_share'),
   }
+
+
+def test_the_share_of_a_run_that_saving_takes(fit):
+  trainer = Trainer(pace=1.0)
+
+  def save():
+    trainer.now += 5
+
+  trainer.saving = {10: save, 15: save, 20: save}
+  fit(trainer, 40, (20, 5))
+  shares = [metrics['save_share'] for _, metrics in trainer.summaries]
+  # Two saves within 30 s, then one of 25: a save follows its summary.
+  assert shares == pytest.approx([10 / 30, 5 / 25])
+
+
+def test_a_step_that_delays_a_stop_is_said_once(fit):
+  trainer = Trainer(pace=12.0)
+  fit(trainer, 5)
+  (line,) = trainer.said
+  assert 'a step takes 12 s' in line
+  trainer = Trainer(pace=8.0)
+  fit(trainer, 5)
+  assert trainer.said == []
 
 
 def test_without_clocks_nothing_is_said_of_waiting(fit):
