@@ -197,7 +197,7 @@ def _measure(cfg, strategy, state, checkpoint, monitor):
 
 def _explained(error):
   """An error -> (exit status, a line) if it may be expected, else raises it."""
-  again = 'The same command goes on where it was.'
+  again = 'The same command resumes the run.'
   if isinstance(error, config.ConfigError):
     return EXIT_USAGE, str(error)
   if isinstance(error, KeyboardInterrupt):

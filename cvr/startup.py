@@ -60,7 +60,7 @@ def quiet_start():
   logging.getLogger('tensorflow').setLevel(logging.ERROR)
 
 
-def stops_in_a_line(line='stopped. The same command goes on from here.'):
+def stops_in_a_line(line='stopped. The same command resumes.'):
   """From now on Ctrl-C ends this program with a line and not a traceback.
 
   Its exit status stays what a shell expects of Ctrl-C, 130.

@@ -42,7 +42,7 @@ def settings(beta, kappa_e):
 
 def run(*flags):
   if call(sys.executable, 'run.py', *flags):
-    sys.exit('See above. The same command goes on.')
+    sys.exit('See above. The same command resumes.')
 
 
 def measured(model_dir):

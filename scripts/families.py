@@ -87,7 +87,7 @@ def train(model_dir, settings):
   # Its exit status 0 means that the last checkpoint is there.
   if call(sys.executable, 'run.py', *flags):
     sys.exit(
-      f'{model_dir} did not end well: see above. The same command goes on.'
+      f'{model_dir} did not end well: see above. The same command resumes.'
     )
 
 

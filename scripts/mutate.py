@@ -273,4 +273,4 @@ if __name__ == '__main__':
   try:
     main(sys.argv[1:])
   except KeyboardInterrupt:
-    sys.exit('\nmutate.py: stopped. The same command goes on from here.')
+    sys.exit('\nmutate.py: stopped. The same command resumes.')

@@ -91,7 +91,7 @@ def evaluate(model_dir):
   if not {*NUMBERS} <= {schema.key(row) for row in found['numbers']}:
     flags = [*_FLAGS, f'--model_dir={model_dir}']
     if call(sys.executable, 'run.py', *flags):
-      sys.exit(f'{model_dir}: see above. The same command goes on.')
+      sys.exit(f'{model_dir}: see above. The same command resumes.')
     found, scores = files.read(path)
   return {schema.key(row): row for row in found['numbers']}, scores
 

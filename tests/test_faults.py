@@ -357,7 +357,7 @@ def test_a_run_never_begins_anew_where_its_store_does_not_answer(
   for answers in (write_then_stop, probe):
     store.calls_left = 0 if answers is probe else float('inf')
     monkeypatch.setattr(starting, 'check_writable', answers)
-    assert 'The same command goes on' in refused(capsys, argv, 75)
+    assert 'The same command resumes' in refused(capsys, argv, 75)
     store.calls_left = float('inf')
     assert files_in(tmp_path, 'c*') == before
 
@@ -448,7 +448,7 @@ def test_parts_are_whole_and_counted(tmp_path):
   method = types.SimpleNamespace(encoder=Net(3), projector=Net(2), other=Net(2))
   line = pretrained.load(path, ['encoder'], method)
   assert line == (
-    f'Loaded encoder from {path}: 3 tensors (left there: 7 of the optimizer, '
+    f'Loaded encoder from {path}: 3 tensors (not read: 7 of the optimizer, '
     '1 of the probe, 2 of the projector)'
   )
   assert_same(layers(method.encoder), layers(saved['method'].encoder))
@@ -920,7 +920,7 @@ def test_hostile_settings_are_refused(
     [data, '--mode=eval', f'--model_dir={folder}'],
     flags(images, folder, '--mode=train')[1:],
   ):
-    assert 'config.json is not what a run writes' in refused(capsys, line)
+    assert 'config.json was not written by a run' in refused(capsys, line)
   after = files_in(folder)
   assert {name: after[name] for name in before} == before
   assert os.listdir(tmp_path) == ['folder']

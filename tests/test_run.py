@@ -267,7 +267,7 @@ def test_without_an_evaluation_split_a_run_is_trained_and_says_so(
   assert run.main(argv) == 0
   out = capsys.readouterr().out
   assert 'Note: --dataset=folder:' in out and 'evaluation after' in out
-  assert 'neither validation, val nor test. There is: train.' in out
+  assert '(validation, val or test). It has: train.' in out
   assert not (tmp_path / 'run' / 'result.json').exists()
   assert run.main([*argv, '--mode=eval']) == 2
   assert '--eval_split=...' in capsys.readouterr().err

@@ -43,7 +43,7 @@ def test_ctrl_c_reaches_both_and_the_other_is_waited_for():
     process.wait(1)
   out, err = process.communicate('\n', timeout=60)
   assert out == 'saved\n'
-  assert err == '\n-c: stopped. The same command goes on from here.\n'
+  assert err == '\n-c: stopped. The same command resumes.\n'
   assert process.returncode == -signal.SIGINT
 
 

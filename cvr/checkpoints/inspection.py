@@ -46,7 +46,7 @@ def _training(record):
     ]
     shown = ', '.join(plain(name, 50) for name in classes[:5])
   except (LookupError, TypeError):
-    return ['training      config.json beside it is not what a run writes']
+    return ['training      config.json beside it was not written by a run']
   shown += ', ...' if len(classes) > 5 else ''
   return [
     f'classes       {len(classes)}: {shown}',

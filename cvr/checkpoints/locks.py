@@ -108,7 +108,7 @@ def _await_death(path, other, say):
   """Refuses if the other run signs again; clocks of two machines may differ."""
   say(
     f'{os.path.dirname(path)} was last used by {other["who"]}, which did not '
-    f'end by itself: looking for {_DEAD:.0f} s whether it still lives'
+    f'end normally: waiting {_DEAD:.0f} s for a sign of life'
   )
   for _ in range(int(_DEAD / _LOOK)):
     time.sleep(_LOOK)

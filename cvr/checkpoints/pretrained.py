@@ -57,7 +57,7 @@ def _unsafe(member):
   path = pathlib.PurePosixPath(member.name)
   if path.is_absolute() or '..' in path.parts:
     return 'lies outside'
-  return '' if member.isfile() or member.isdir() else 'is no plain file'
+  return '' if member.isfile() or member.isdir() else 'is not a plain file'
 
 
 @functools.lru_cache(maxsize=1)
@@ -83,7 +83,7 @@ def _unpack(path):
         target = os.path.join(folder, name)
         wanted = member.isfile() and ('.index' in name or '.data-' in name)
         if wanted and os.path.exists(target):
-          reason = 'is there twice'
+          reason = 'occurs twice'
         if reason:
           raise CheckpointError(
             f'--checkpoint={path}: {member.name!r} in the archive {reason}. '
@@ -198,7 +198,7 @@ def load(path, names, method, probe=None, optimizer=None):
   line = f'Loaded {", ".join(names or items)} from {path}: {loaded} tensors'
   if left:
     rest = ', '.join(f'{n} of the {part}' for part, n in left.items())
-    line += f' (left there: {rest})'
+    line += f' (not read: {rest})'
   return line
 
 
@@ -211,7 +211,7 @@ def _load_released(path, names, method, probe, optimizer):
   except released_layout.Mismatch as error:
     raise CheckpointError(
       f'{path} does not fit this model: {error}. Leave out flags about the '
-      'architecture: they are read off the checkpoint.'
+      'architecture: the checkpoint has them.'
     ) from error
   except files.DAMAGE as error:
     raise files.damaged(path, error) from error

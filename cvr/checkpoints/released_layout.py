@@ -94,7 +94,7 @@ def _block(path, block):
 
 def _resnet(path, encoder):
   if hasattr(encoder, 'towers'):
-    raise Mismatch('this layout is of one network, and the encoder is two')
+    raise Mismatch('this layout holds one network, but the encoder has two')
   stem, *groups = encoder.stages
   yield from _stem(f'{path}/initial_conv_relu_max_pool', stem)
   for g, group in enumerate(groups):

@@ -68,8 +68,8 @@ def _infer_resnet(shapes):
   stem = _shape(shapes, f'{root}/initial_conv_relu_max_pool/0/conv2d/kernel')
   if not depths or width % resnet.WIDTH:
     raise Mismatch(
-      f'its backbone has blocks {blocks} of width {width}, which is no ResNet '
-      f'of depth {", ".join(map(str, BLOCKS))}'
+      f'its backbone has blocks {blocks} of width {width}, which is not a '
+      f'ResNet of depth {", ".join(map(str, BLOCKS))}'
     )
   squeeze = shapes.get(f'{groups}/3/layers/0/{branch}/3/conv2d_0/kernel')
   settings = {
@@ -172,7 +172,7 @@ def infer(path):
     layers |= {h: 0}
     if kernel[0] not in layers:
       raise Mismatch(
-        f'its probe reads {kernel[0]} numbers, but no layer has as many '
+        f'its probe reads {kernel[0]} numbers, but no layer has this width '
         f'({", ".join(map(str, layers))})'
       )
     settings['ft_proj_selector'] = layers[kernel[0]]

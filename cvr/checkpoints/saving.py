@@ -171,7 +171,9 @@ class Checkpoints:
         raise files.NotSaved(
           f'{what}. Make room in {self.directory}'
         ) from error
-      say(f'ERROR: {what}. Going on; make room in {self.directory}.')
+      say(
+        f'ERROR: {what}. The training continues; make room in {self.directory}.'
+      )
     return path
 
   def _save(self, step):
@@ -355,8 +357,8 @@ def load_parts(path, **items):
     raise files.damaged(path, error) from error
   if reason:
     raise CheckpointError(
-      f'{path} does not hold this architecture ({reason}). Give the '
-      '--resnet_depth, --width_multiplier, ... it was trained with.'
+      f'{path} has another architecture ({reason}). Give the --resnet_depth, '
+      '--width_multiplier, ... it was trained with.'
     )
   ours = _shapes(root)
   left = [n for n in saved if n.endswith(_VALUE) and n not in ours]

@@ -92,7 +92,7 @@ def check(cfg):
 def check_place(flag, path):
   """Refuses what TensorFlow takes for a pattern of paths."""
   if set(path) & set('[]*?'):
-    why = 'must not hold any of [ ] * ?, or checkpoints in it are not found'
+    why = 'must not contain [ ] * ?: checkpoints in it would not be found'
     refuse(flag, path, why)
 
 
@@ -105,7 +105,7 @@ def _check_names(cfg):
   for flag in ('model_dir', 'checkpoint'):
     check_place(flag, getattr(cfg, flag))
   if not re.fullmatch(r'(grpc://[\w.-]+:\d{1,5})?', cfg.data_service, re.ASCII):
-    why = 'must be such as grpc://localhost:5050'
+    why = 'must be an address such as grpc://localhost:5050'
     refuse('data_service', cfg.data_service, why)
   if not re.fullmatch(r'[\w-][\w.-]*|', cfg.eval_name, re.ASCII):
     why = 'must consist of letters, digits, _ - and .'
@@ -133,7 +133,7 @@ def _check_run(cfg):
     refuse('use_tpu', False, f'contradicts --{named}; drop one')
   frozen = cfg.train_mode == 'finetune' and cfg.fine_tune_after_block >= 0
   if frozen and not derived.reads(cfg) and not cfg.checkpoint:
-    why = 'freezes layers that --checkpoint has to bring; give it, or use -1'
+    why = 'freezes layers that must come from --checkpoint; add it, or use -1'
     refuse('fine_tune_after_block', cfg.fine_tune_after_block, why)
 
 
@@ -167,17 +167,17 @@ def _check_contrast(cfg):
     why = f'must be two of {", ".join(known)}, such as lab_l,lab_ab'
     refuse('view_pairs', cfg.view_pairs, why)
   if parts and cfg.channels != 3:
-    why = f'is of colours, RGB, and --channels={cfg.channels}; use 3'
+    why = f'needs RGB images, but --channels={cfg.channels}; use 3'
     refuse('view_pairs', cfg.view_pairs, why)
   if pretrain and bool(parts) != (cfg.pretrain_loss == 'cmc'):
-    why = 'is of --pretrain_loss=cmc; drop it'
+    why = 'is for --pretrain_loss=cmc only; drop it'
     if not parts:
-      why = '--pretrain_loss=cmc needs two, such as lab_l,lab_ab'
+      why = '--pretrain_loss=cmc needs two parts, such as lab_l,lab_ab'
     refuse('view_pairs', cfg.view_pairs, why)
   if not pretrain or cfg.pretrain_loss != 'moco':
     return
   if not cfg.queue_size:
-    why = '--pretrain_loss=moco has its negatives there; published: 65536'
+    why = 'must be above 0 for --pretrain_loss=moco; published: 65536'
     refuse('queue_size', 0, why)
   batch = cfg.train_batch_size
   if cfg.queue_size % batch:
@@ -209,9 +209,9 @@ def _check_reading_latents(cfg):
       why += ', this one was finetuned without --probe_latent'
     refuse('mode', cfg.mode, why)
   if cfg.mode == 'search' and not cfg.query:
-    refuse('mode', cfg.mode, 'needs --query, the file of an image')
+    refuse('mode', cfg.mode, 'needs --query, an image file')
   if cfg.mode == 'search' and not (cfg.model_dir or cfg.output):
-    refuse('mode', cfg.mode, 'needs --output, the file to keep its index in')
+    refuse('mode', cfg.mode, 'needs --output, the file for its index')
 
 
 def _check_evaluation(cfg):
@@ -221,7 +221,7 @@ def _check_evaluation(cfg):
     return
   derived.suites(cfg)
   if derived.corruptions(cfg) and cfg.channels != 3:
-    why = f'corruptions are of RGB images, and --channels={cfg.channels}'
+    why = f'corruptions need RGB images, but --channels={cfg.channels}'
     refuse('corrupt', cfg.corrupt, f'{why}; drop it')
   derived.robustness_places(cfg)
   try:
@@ -229,7 +229,7 @@ def _check_evaluation(cfg):
   except ValueError as error:
     refuse('transfer_sets', cfg.transfer_sets, str(error))
   if cfg.train_mode == 'finetune' and 'compression' in derived.words(cfg.suite):
-    why = 'compression is of a pretrained model, and this one was finetuned'
+    why = 'compression needs a pretrained model, but this one was finetuned'
     refuse('suite', cfg.suite, why)
 
 
@@ -246,7 +246,7 @@ def _check_augmentation(cfg):
     refuse('use_blur', False, 'contradicts --blur_probability; drop one')
   lowest = cfg.area_range_lower_bound
   if cfg.area_range_upper_bound < lowest:
-    why = f'must be {lowest} or more, --area_range_lower_bound'
+    why = f'must be {lowest} (--area_range_lower_bound) or more'
     refuse('area_range_upper_bound', cfg.area_range_upper_bound, why)
   retries = cfg.bbox_sampling == 'uniform' and cfg.bbox_tries
   if retries and cfg.area_range_upper_bound <= derived.COVERED:
@@ -278,7 +278,7 @@ def _folder_problem(path):
   for _, _, names in os.walk(path, followlinks=True):
     if not all(name.startswith('.') for name in names):
       return ''
-  return 'the folder is empty; it has to hold train/<class>/*.jpg'
+  return 'the folder is empty; it must hold train/<class>/*.jpg'
 
 
 def _file_problem(path):
@@ -327,16 +327,16 @@ def check_surroundings(cfg):
 
 def _check_chunks(cfg):
   if cfg.grad_cache_chunk and not derived.compares(cfg):
-    why = 'its loss is of each image alone; use --grad_accum_steps'
+    why = 'this method does not compare images; use --grad_accum_steps'
     refuse('grad_cache_chunk', cfg.grad_cache_chunk, why)
   if cfg.grad_accum_steps > 1 and derived.compares(cfg):
-    why = 'would cut what images are compared with; use --grad_cache_chunk'
+    why = 'images would be compared with fewer others; use --grad_cache_chunk'
     refuse('grad_accum_steps', cfg.grad_accum_steps, why)
 
 
 def _check_optimizer(cfg):
   if cfg.final_weight_decay and cfg.optimizer == 'lamb':
-    why = 'lamb keeps its weight decay; use adamw, lars or momentum'
+    why = 'the weight decay of lamb is constant; use adamw, lars or momentum'
     refuse('final_weight_decay', cfg.final_weight_decay, why)
   if cfg.constant_predictor_rate and cfg.optimizer != 'momentum':
     why = f'needs --optimizer=momentum, not {cfg.optimizer}'
@@ -355,7 +355,7 @@ def _check_shares(cfg, replicas):
     why = f'must be a multiple of the {replicas} replicas, which share it'
     refuse('queue_size', cfg.queue_size, why)
   if cfg.jit_compile and replicas > 1:
-    refuse('jit_compile', True, f'one replica only, and there are {replicas}')
+    refuse('jit_compile', True, f'needs one replica, but there are {replicas}')
 
 
 def check_replicas(cfg, replicas):
@@ -411,8 +411,8 @@ def warnings(cfg, total=None, warmup=0):
   lines = []
   if cfg.channels != 3 and derived.colours(cfg):
     lines.append(
-      f'--channels={cfg.channels}: no saturation, hue and grayscale in the '
-      'augmentation, which are of RGB'
+      f'--channels={cfg.channels}: no saturation, hue and grayscale, because '
+      'they need RGB'
     )
   for name, other in _idle(cfg).items():
     value, given = getattr(cfg, name), show(getattr(cfg, other))
@@ -423,13 +423,13 @@ def warnings(cfg, total=None, warmup=0):
     if value not in (field.default, field.metadata['before']):
       lines.append(f'--{name}={show(value)}: no effect with --{other}={given}')
   if cfg.train_mode == 'pretrain' and derived.is_ceb(cfg) and cfg.ceb_beta == 0:
-    lines.append('--ceb_beta=0: no compression; the published recipes have 1')
+    lines.append('--ceb_beta=0: no compression; published: 1')
   if cfg.train_mode == 'finetune' and cfg.mode != 'eval' and not cfg.checkpoint:
     lines.append('--train_mode=finetune: starts untrained without --checkpoint')
   if cfg.data_service and not derived.reads(cfg):
     lines.append(
-      f'--data_service={cfg.data_service}: no promised order of examples; '
-      'resuming repeats or leaves out some'
+      f'--data_service={cfg.data_service}: the order of examples is not fixed; '
+      'resuming may repeat or skip some'
     )
   if derived.num_views(cfg) > 2 and cfg.local_size > cfg.image_size:
     lines.append(

@@ -114,7 +114,9 @@ def _taken_over(typed, given, stored, whole):
   if stored.methods and given.get('pretrain_loss') not in stored.methods:
     if 'pretrain_loss' in typed:
       names = ' or '.join(stored.methods)
-      refuse('pretrain_loss', typed['pretrain_loss'], f'it is of {names}')
+      refuse(
+        'pretrain_loss', typed['pretrain_loss'], f'the checkpoint is of {names}'
+      )
     settings['pretrain_loss'] = stored.methods[0]
   return settings
 

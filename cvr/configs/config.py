@@ -81,7 +81,7 @@ def stored_settings(path, read):
   except (ValueError, TypeError, LookupError, RecursionError) as error:
     reason = str(error) if isinstance(error, ConfigError) else 'no settings'
     raise ConfigError(
-      f'{path} is not what a run writes ({reason}). Move it away to go on '
+      f'{path} was not written by a run ({reason}). Move it away to continue '
       'without it.'
     ) from error
   return settings | of_older_code(settings)

@@ -90,7 +90,7 @@ def _among(flag, text, names):
   wanted = words(text)
   unknown = [word for word in wanted if word not in (*names, 'all')]
   if unknown:
-    why = f'{show(unknown[0])} is none of all, {", ".join(names)}'
+    why = f'{show(unknown[0])} is unknown; there are all, {", ".join(names)}'
     refuse(flag, text, why)
   return [name for name in names if name in wanted or 'all' in wanted]
 
@@ -99,7 +99,7 @@ def suites(cfg):
   """The suites of this evaluation, in their order."""
   named = words(cfg.suite)
   if not named:
-    refuse('suite', cfg.suite, f'must name some of all, {", ".join(SUITES)}')
+    refuse('suite', cfg.suite, f'must be all or some of {", ".join(SUITES)}')
   chosen = _among('suite', cfg.suite, SUITES)
   return [name for name in chosen if name in named or name != SUITES[-1]]
 

@@ -70,7 +70,7 @@ def _unknown(name):
     near = of_tfds or near or [key for key in SETS if name in key]
   hint = f'did you mean {" or ".join(near)}?' if near else ''
   hint = hint or f'there are: {", ".join(["all", *SETS])}'
-  return ValueError(f'{name[:60]!r} is no transfer set; {hint}')
+  return ValueError(f'{name[:60]!r} is not a transfer set; {hint}')
 
 
 def _entry(word):
@@ -80,12 +80,12 @@ def _entry(word):
     raise _unknown(name)
   if equals and not dataset:
     raise ValueError(
-      f'{name}= lacks where the set lies, such as {name}=folder:PATH'
+      f'{name}= needs the folder of the set, such as {name}=folder:PATH'
     )
   dataset = dataset or SETS[name].dataset
   if not dataset:
     raise ValueError(
-      f'{name} is not in TFDS; say where it lies: {name}=folder:PATH'
+      f'{name} is not in TFDS; give its folder: {name}=folder:PATH'
     )
   return name, dataset
 
@@ -103,7 +103,7 @@ def parse(text):
       continue
     name, dataset = _entry(word)
     if name in named:
-      raise ValueError(f'{name} is there twice; name each set once')
+      raise ValueError(f'{name} is named twice; name each set once')
     named[name] = dataset
   if 'all' not in words:
     return named

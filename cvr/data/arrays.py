@@ -31,7 +31,7 @@ class _Unusable(ValueError):
 def _header(file):
   """-> (shape, order, dtype) of the array that begins here."""
   if np.lib.format.read_magic(file) != (1, 0):
-    raise _Unusable('it is neither numbers nor texts')
+    raise _Unusable('it has neither numbers nor texts')
   shape, fortran, dtype = np.lib.format.read_array_header_1_0(file)
   if dtype.hasobject:
     raise _Unusable('it holds Python objects (pickles), which are never read')
@@ -44,7 +44,7 @@ def _check_size(shape, dtype, there):
   announced = math.prod(shape) * dtype.itemsize
   if announced > there:
     raise _Unusable(
-      f'its header announces {announced:,} bytes, and {there:,} are there'
+      f'its header states {announced:,} bytes, but it has {there:,}'
     )
   return announced
 
@@ -82,7 +82,7 @@ def _decompressed(archive, member):
     if announced > _memory():
       raise _Unusable(
         f'it is compressed and takes {announced:,} bytes of memory: store it '
-        'by np.savez'
+        'with np.savez'
       )
     content = file.read(announced)
     file.read(1)  # At the end the checksum is compared.
@@ -99,7 +99,7 @@ def _load(path, key):
       return _mapped(path, _first_byte(path, member), member.file_size)
     if member.compress_type == zipfile.ZIP_DEFLATED:
       return _decompressed(archive, member)
-    raise _Unusable('it is compressed or encrypted, and not as np.savez does')
+    raise _Unusable('it is compressed or encrypted, but not as in np.savez')
 
 
 @functools.lru_cache(maxsize=16)
@@ -138,9 +138,9 @@ def _keys(name, file):
     with zipfile.ZipFile(file) as archive:
       members = archive.namelist()
   except (OSError, zipfile.BadZipFile) as error:
-    raise DataError(f'--dataset={name}: {file} is no NPZ file: {error}.') from (
-      error
-    )
+    raise DataError(
+      f'--dataset={name}: {file} is not an NPZ file: {error}.'
+    ) from (error)
   return [m.removesuffix('.npy') for m in members if m.endswith('.npy')]
 
 
@@ -153,8 +153,8 @@ def _splits_of(name, file):
   }
   if not found:
     raise DataError(
-      f'--dataset={name}: {file} has no array images, and none such as '
-      f'train_images. There is: {", ".join(map(show, keys)) or "none"}.'
+      f'--dataset={name}: {file} has neither an array images nor one such as '
+      f'train_images. It has: {", ".join(map(show, keys)) or "none"}.'
     )
   return found
 
@@ -167,7 +167,7 @@ def _label_key(name, file, images, label):
   wanted = images.removesuffix('images') + (label or 'labels')
   if label and wanted not in keys:
     raise DataError(
-      f'--dataset={name}: {file} has no array {show(wanted)}. There is: '
+      f'--dataset={name}: {file} has no array {show(wanted)}. It has: '
       f'{", ".join(map(show, keys))}.'
     )
   return wanted if wanted in keys else ''

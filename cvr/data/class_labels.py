@@ -21,7 +21,7 @@ def _classes_of(name, values):
   if last >= MOST_CLASSES:
     raise DataError(
       f'--dataset={name}: the label {last} would need {last + 1:,} classes. '
-      'Number them from 0, or name them by texts.'
+      'Number them from 0, or use texts as labels.'
     )
   return {str(k): k for k in range(last + 1)}
 
@@ -51,7 +51,7 @@ def numbered(name, values, train, where):
   for i, value in enumerate(values):
     if str(value) not in classes:
       raise DataError(
-        f'--dataset={name}: {where(i)}: the label {show(value)!r} is no class '
-        f'of the training split, which has {len(classes):,}.'
+        f'--dataset={name}: {where(i)}: the label {show(value)!r} is not a '
+        f'class of the training split, which has {len(classes):,}.'
       )
   return tuple(classes), tuple(classes[str(v)] for v in values)

@@ -263,8 +263,8 @@ def misfit(has, channels):
     return ''
   some = f'{has} channel{"s" if has > 1 else ""}'
   return (
-    f'it has {some}, and --channels={channels}; a network for such images is '
-    f'trained with --channels={has}'
+    f'it has {some}, but --channels={channels}; to train on such images use '
+    f'--channels={has}'
   )
 
 
@@ -286,8 +286,8 @@ def find_spare(info, examples):
   tried = min(SPARE_TRIES, info.num_examples)
   raise DataError(
     f'--dataset={info.name}: none of the first {tried} images of {info.split} '
-    f'{cannot(info.channels).replace("cannot", "can")}. JPEG, PNG, GIF and BMP '
-    'can, and TIFF of 8 and 16 bits or floats from 0 to 1.'
+    f'{cannot(info.channels).replace("cannot", "can")}. Supported: JPEG, PNG, '
+    'GIF, BMP, and TIFF of 8 and 16 bits or floats from 0 to 1.'
   )
 
 

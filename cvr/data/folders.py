@@ -53,7 +53,7 @@ def _check_root(name, root, split):
   if not re.fullmatch(r'\w+', split):
     raise DataError(
       f'--dataset={name}: split {split!r} (--train_split, --eval_split): a '
-      'folder has whole splits only, such as train or validation.'
+      'folder supports only whole splits, such as train or validation.'
     )
 
 

@@ -25,13 +25,12 @@ def _library(name):
     import datasets
   except ImportError:
     raise DataError(
-      f'--dataset={name}: is read by the library datasets: '
-      "pip install -e '.[hf]'"
+      f"--dataset={name}: needs the library datasets: pip install -e '.[hf]'"
     ) from None
   if int(datasets.__version__.partition('.')[0]) < 4:
     raise DataError(
-      f'--dataset={name}: needs version 4 of the library datasets, older ones '
-      "run programs that come with the data: pip install -e '.[hf]'"
+      f'--dataset={name}: needs version 4 of the library datasets, because '
+      "older ones run code from the data set: pip install -e '.[hf]'"
     )
   return datasets
 
@@ -58,7 +57,7 @@ def _loaded(name, path, download):
   is_folder = os.path.isdir(path)
   if not is_folder and not re.fullmatch(_NAME, path, re.ASCII):
     raise DataError(
-      f'--dataset={name}: neither a folder nor a name of the hub such as '
+      f'--dataset={name}: neither a folder nor a name on the hub such as '
       'OWNER/NAME or OWNER/NAME:CONFIG.'
     )
   written = ('state.json', 'dataset_dict.json')

@@ -71,7 +71,7 @@ def check(service):
     raise Unreachable(
       f'--data_service={service} does not answer ({error.code().name}). Start '
       'it with scripts/data_workers.sh, which prints its address, or drop the '
-      'flag; the same command then goes on where it was.'
+      'flag; then the same command resumes the run.'
     ) from None
 
 
@@ -107,7 +107,7 @@ def watched(service, say, every=60, patience=10):
         say(f'Waiting: {trouble}')
       if over.wait(every):
         return
-    say('Nobody came. The same command goes on from the last checkpoint.')
+    say('Nothing answers. The same command resumes from the last checkpoint.')
     os._exit(EXIT_RETRY)
 
   if service:
@@ -118,8 +118,8 @@ def watched(service, say, every=60, patience=10):
     if not re.search('Failed to get (split|tasks)', str(error)):
       raise
     raise Unreachable(
-      f'--data_service={service} was started anew and knows nothing of this '
-      'run. The same command goes on from the last checkpoint.'
+      f'--data_service={service} was restarted and does not know this run. The '
+      'same command resumes from the last checkpoint.'
     ) from error
   finally:
     over.set()

@@ -203,12 +203,10 @@ def explained(info):
     reason = re.sub(names, '', reason)[:300]
     path = damaged_shard(info)
     file = f'{path} is damaged: ' if path else ''
-    todo = (
-      'Prepare the data set again' if info.shards else 'Put a good copy there'
-    )
+    todo = 'Prepare the data set again' if info.shards else 'Replace the file'
     raise DataError(
-      f'--dataset={info.name}: {file}{reason}. {todo}; '
-      'the same command then goes on from the last checkpoint.'
+      f'--dataset={info.name}: {file}{reason}. {todo}; then the same command '
+      'resumes from the last checkpoint.'
     ) from error
 
 

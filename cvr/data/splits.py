@@ -29,12 +29,12 @@ def choose(name, split, there):
   known = ', '.join(map(show, there)) or 'none'
   if split == 'validation':
     raise NoEvaluation(
-      f'--dataset={name}: no split to evaluate on: neither validation, val nor '
-      f'test. There is: {known}. Name one: --eval_split=...'
+      f'--dataset={name}: no split to evaluate on (validation, val or test). '
+      f'It has: {known}. Choose one: --eval_split=...'
     )
   raise DataError(
-    f'--dataset={name}: no split {split!r} (--train_split, --eval_split). '
-    f'There is: {known}.'
+    f'--dataset={name}: no split {split!r} (--train_split, --eval_split). It '
+    f'has: {known}.'
   )
 
 
@@ -50,8 +50,8 @@ def choose_file(name, place, split, exists):
     return choose(name, split, ['train']), place.path, place.path
   if not re.fullmatch(r'\w+', split):
     raise DataError(
-      f'--dataset={name}: split {split!r} (--train_split, --eval_split): there '
-      'are whole splits only, such as train or validation.'
+      f'--dataset={name}: split {split!r} (--train_split, --eval_split): only '
+      'whole splits are supported, such as train or validation.'
     )
   names = dict.fromkeys(('train', *EVALUATION, split))
   there = [s for s in names if exists(place.of(s))]

@@ -63,7 +63,7 @@ def _list_rows(name, file, label):
     if not path and not tab:
       continue
     if '\t' in value or (tab and not (path.strip() and value.strip())):
-      why = 'it is neither a path nor a path, a tab and a label'
+      why = 'it must be a path, or a path, a tab and a label'
       raise _Damaged(name, file, number, why)
     value = value.strip() if label != places.NO_LABEL else ''
     rows.append(_Row(number, path, value or None, 'train'))
@@ -78,7 +78,7 @@ def _columns(name, file, header, label):
   names = [column.strip().lower() for column in header]
   twice = {n for n in names if names.count(n) > 1 and n}
   if twice:
-    why = f'the column {show(min(twice))!r} is there twice'
+    why = f'the column {show(min(twice))!r} occurs twice'
     raise _Damaged(name, file, 1, why)
   known = ', '.join(map(show, names))
 
@@ -117,7 +117,7 @@ def _csv_rows(name, file, label):
       if not row:
         continue
       if len(row) != len(header):
-        why = f'it has {len(row)} columns, the header {len(header)}'
+        why = f'it has {len(row)} columns, but the header has {len(header)}'
         raise _Damaged(name, file, reader.line_num, why)
       part = 'train' if split is None else row[split].strip()
       if not part:
@@ -162,8 +162,8 @@ class _Folders:
     linked = base in self._links[folder]
     if not self._allowed[folder] or (linked and not self._is_inside(path)):
       return (
-        f'{show(path)} is outside of {self._roots[0]}. Name the folder that it '
-        'may be read from: --data_dir=...'
+        f'{show(path)} is outside of {self._roots[0]}. To allow it, name its '
+        'folder: --data_dir=...'
       )
     if base not in self._files[folder]:
       return f'there is no file {show(path)}'

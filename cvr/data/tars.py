@@ -76,12 +76,12 @@ def _header(block, at, last):
   """A block of 512 bytes -> tarfile.TarInfo."""
   where = f'after {show(last)}' if last else 'at its beginning'
   if len(block) < _BLOCK:
-    raise Damaged(f'it is cut {where}: its end mark is missing')
+    raise Damaged(f'it is cut off {where}: its end mark is missing')
   try:
     return tarfile.TarInfo.frombuf(block, 'utf-8', 'replace')
   except tarfile.HeaderError as error:
     if block.startswith(b'\x1f\x8b') and not at:
-      why = 'it is compressed, and cannot be read at any place: use gunzip'
+      why = 'it is compressed: decompress it with gunzip'
       raise Damaged(why) from error
     raise Damaged(f'it is damaged {where}, at byte {at:,}') from error
 
@@ -90,7 +90,7 @@ def _check_end(file):
   """Nothing but zeros may follow the end mark, up to a whole record."""
   if file.read(1 << 20).strip(b'\0'):
     raise Damaged(
-      'it goes on after its end mark: tar files cannot be joined by cat'
+      'it continues after its end mark: cat does not join tar files'
     )
 
 
@@ -109,8 +109,8 @@ def entries(file, size):
     there = size - entry.first
     if not 0 <= entry.size <= there:
       raise Damaged(
-        f'it is cut in {show(long_name or entry.name)}, of which '
-        f'{entry.size:,} bytes are announced and {there:,} there'
+        f'it is cut off in {show(long_name or entry.name)}, which has '
+        f'{there:,} of {entry.size:,} bytes'
       )
     at = entry.first + -(-entry.size // _BLOCK) * _BLOCK
     if header.type in (tarfile.XHDTYPE, tarfile.SOLARIS_XHDTYPE):
@@ -125,7 +125,7 @@ def entries(file, size):
       if header.type in (tarfile.REGTYPE, tarfile.AREGTYPE, tarfile.CONTTYPE):
         yield entry
       elif _key(entry.name)[1] in IMAGES:
-        raise Damaged(f'{show(entry.name)} is a link or the like, and no file')
+        raise Damaged(f'{show(entry.name)} is a link or a special file')
 
 
 # Samples.
@@ -188,7 +188,7 @@ def samples(path, size, wanted):
       parts = {}
       for _, suffix, entry in group:
         if suffix in parts:
-          raise Damaged(f'{show(entry.name)} is there twice in a row')
+          raise Damaged(f'{show(entry.name)} occurs twice in a row')
         parts[suffix] = entry
       image = next((parts[s] for s in IMAGES if s in parts), None)
       if not image and not {*LABELS} & {*parts}:

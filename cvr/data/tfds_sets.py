@@ -144,9 +144,9 @@ def _check_download(builder, name, download):
   if builder.MANUAL_DOWNLOAD_INSTRUCTIONS:
     manual = os.path.join(folder, 'downloads', 'manual')
     raise DataError(
-      f'{where}. Put its files, which are downloaded by hand (for ImageNet '
-      f'see docs/imagenet.md), into {manual}, then run\n'
-      f'  {_command(name, folder)}'
+      f'{where}. Download its files by hand (for ImageNet see '
+      f'docs/imagenet.md), put them into {manual}, and run\n  '
+      f'{_command(name, folder)}'
     )
   size = _download_bytes(builder)
   if not download and (size is None or size > DOWNLOAD_LIMIT):
@@ -160,9 +160,9 @@ def _check_download(builder, name, download):
   unknown = _unknown_hosts(builder)
   if unknown:
     raise DataError(
-      f'{where}, and this machine cannot find {", ".join(unknown)} to download '
-      'it from. Copy it there from a machine with a network, where this made '
-      f'it\n  {_command(name, folder)}'
+      f'{where}, and this machine cannot find {", ".join(unknown)} for the '
+      'download. Run this on a machine with a network and copy the result:\n  '
+      f'{_command(name, folder)}'
     )
 
 
@@ -190,7 +190,7 @@ def _prepare(name, data_dir, download):
   except Exception as error:  # Downloads and builders fail in many ways.
     raise DataError(
       f'--dataset={name}: preparing it in {folder} (--data_dir) failed: '
-      f'{_first_line(error)}\nPrepare it where that works: '
+      f'{_first_line(error)}\nPrepare it on another machine: '
       f'{_command(name, folder)}'
     ) from error
   return builder

@@ -113,7 +113,7 @@ def check(given, path, channels=3):
   """
   if not _library():
     raise DataError(
-      f"{given}: TIFF files are read by tifffile: pip install -e '.[tiff]'"
+      f"{given}: TIFF files need tifffile: pip install -e '.[tiff]'"
     )
   try:
     _converted(path, channels)

@@ -162,7 +162,7 @@ def _check_sources(name, samples):
   if len(sources) > 1:
     raise DataError(
       f'--dataset={name}: some labels are in .{sources[0]}, some in '
-      f'.{sources[1]}. Name where they are, such as #{sources[0]}.'
+      f'.{sources[1]}. Choose one, such as #{sources[0]}.'
     )
 
 
@@ -186,7 +186,9 @@ def read(path):
     file.seek(first)
     data = file.read(size)
   if len(data) < size:
-    raise ValueError(f'{path[:length]} is cut in {show(path[length + 1 :])}')
+    raise ValueError(
+      f'{path[:length]} is cut off in {show(path[length + 1 :])}'
+    )
   return data
 
 

@@ -91,7 +91,7 @@ def _earlier(folder, model, say):
     why, name = f'cannot be continued ({error})', 'unreadable'
   name = name if re.fullmatch(r'\w{1,64}', name) else 'unreadable'
   kept = files.set_aside(folder, name)
-  say(f'{path} {why}: it is {kept} now')
+  say(f'{path} {why}: it is kept as {kept}')
   return {'numbers': []}, {}
 
 
@@ -173,5 +173,5 @@ def evaluate(cfg, strategy, state, checkpoint, folder, say):
     say("Plots need matplotlib: pip install -e '.[plot]'")
   if card['missing'] and not card['numbers']:
     raise config.ConfigError(
-      f'nothing was measured; why is listed above and in {folder}/card.md.'
+      f'nothing was measured; the reasons are above and in {folder}/card.md.'
     )

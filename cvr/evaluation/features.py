@@ -56,7 +56,7 @@ def title(info, look):
 
 # What to do where a network gives features that are not finite.
 _BROKEN_NETWORK = (
-  'Is the checkpoint from before the loss became NaN? --precision=fp32 if it '
+  'Use a checkpoint from before the loss became NaN, or --precision=fp32 if it '
   'was trained in half precision.'
 )
 
@@ -189,8 +189,8 @@ def _in_order(info, rows):
 def not_finite(where):
   """The error for features that are NaN or infinite."""
   return sources.DataError(
-    f'{where}: the features of some images are no numbers, so nothing that is '
-    f'measured means anything. {_BROKEN_NETWORK}'
+    f'{where}: the features of some images are NaN or infinite, so no result '
+    f'would mean anything. {_BROKEN_NETWORK}'
   )
 
 
@@ -239,7 +239,7 @@ def extract_features(cfg, strategy, state, say):
   if not single and tf.io.gfile.exists(first):
     # Files of a larger set would remain among the new ones.
     raise config.ConfigError(
-      f'--output={cfg.output} holds features already; name another folder.'
+      f'--output={cfg.output} already holds features; name another folder.'
     )
   done, bad, broken, pieces, paths = 0, 0, 0, [], []
 
@@ -268,7 +268,7 @@ def extract_features(cfg, strategy, state, say):
   say(f'{done:,} examples of {info.name}, {info.split}, in {cfg.output}')
   if bad:
     why = decoding.cannot(cfg.channels)
-    say(f'{bad:,} of them {why}: NaN, and the label -1')
+    say(f'{bad:,} of them {why}: their features are NaN, their label is -1')
   if broken:
     say(
       f'{broken:,} of them can be decoded, but the network gives NaN or '

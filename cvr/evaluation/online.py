@@ -183,7 +183,7 @@ def follow(cfg, strategy, state, total, monitor, wait=time.sleep):
     except files.CheckpointError:
       if step in files.steps(cfg.model_dir):
         raise
-      monitor.say(f'ckpt-{step} was deleted while it was read; going on')
+      monitor.say(f'ckpt-{step} was deleted while it was read; continuing')
       continue
     result = _report(info, monitor, step, evaluator())
     done = step

@@ -247,7 +247,7 @@ def splits_of(subject):
   if shared:
     raise config.ConfigError(
       f'--eval_split={cfg.eval_split}: {shared:,} of its images are in '
-      f'--train_split={cfg.train_split} too. Name splits that share none.'
+      f'--train_split={cfg.train_split} too. Name splits without common images.'
     )
   if cfg.train_share < 1:
     train = batches.share_of(train, cfg.train_share, cfg.seed)

@@ -77,14 +77,14 @@ def _writer(kind, model):
   packages, one_network, rgb = FORMATS[kind]
   if rgb and model.channels != 3:
     raise CheckpointError(
-      f'--format={kind}: the published code has RGB images, and this network '
-      f'is of --channels={model.channels}. saved_model, safetensors, onnx and '
-      'keras hold it.'
+      f'--format={kind}: the published code has RGB images, but this network '
+      f'has --channels={model.channels}. Use saved_model, safetensors, onnx or '
+      'keras.'
     )
   if one_network and hasattr(model.state.method.encoder, 'towers'):
     raise CheckpointError(
-      f'--format={kind}: that has names for one network, and this encoder is '
-      'two. saved_model and onnx hold them.'
+      f'--format={kind}: this format holds one network, but this encoder has '
+      'two. Use saved_model or onnx.'
     )
   for package in packages:
     try:
@@ -129,7 +129,7 @@ def export(kind, output, model, say):
   """Writes a Trained in one of the FORMATS, parity.npz and a report."""
   index = os.path.join(output, f'ckpt-{model.checkpoint.step}.index')
   if kind == 'released' and tf.io.gfile.exists(index):
-    raise CheckpointError(f'{index} is there already: name another --output.')
+    raise CheckpointError(f'{index} exists already: name another --output.')
   write, size = _writer(kind, model), model.image_size
   shape = [4, size, size, model.channels]
   images = tf.random.stateless_uniform(shape, [0, 0])
@@ -142,7 +142,9 @@ def export(kind, output, model, say):
     worst = np.max([_relative(numbers) for numbers in endpoints.values()])
     name = os.path.basename(path)
     if not worst < _WORSE:
-      raise AssertionError(f'{name} read back is another model: {endpoints}')
+      raise AssertionError(
+        f'{name} was read back and differs from the model: {endpoints}'
+      )
     vectors = {name: value for name, value in ours.items() if value.ndim == 2}
     np.savez(
       os.path.join(folder, 'parity.npz'), images=images.numpy(), **vectors

@@ -153,8 +153,8 @@ def write(folder, model):
   method, probe = model.state.method, model.state.probe
   if probe and method.probes_latent:
     raise CheckpointError(
-      '--format=keras has no place for the latent that this probe reads. '
-      'saved_model and onnx hold it.'
+      '--format=keras cannot hold the latent that this probe reads. Use '
+      'saved_model or onnx.'
     )
   if keras.__version__ < '3':
     raise CheckpointError(

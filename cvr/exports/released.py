@@ -10,14 +10,14 @@ def _check(model):
   methods = released_layout.METHODS
   for method in set(model.checkpoint.methods) - set(methods):
     raise CheckpointError(
-      f'--format=released: that layout is of {", ".join(methods)}, '
-      f'and this checkpoint of {method}. saved_model, safetensors, onnx and '
-      'keras hold its encoder.'
+      f'--format=released: this layout is for {", ".join(methods)}, but this '
+      f'checkpoint is of {method}. Use saved_model, safetensors, onnx or keras '
+      'for its encoder.'
     )
   method = model.state.method
   if getattr(method, 'ceb', None) and method.ceb.variables:
     raise CheckpointError(
-      '--format=released: that layout has no place for learned deviations.'
+      '--format=released: this layout cannot hold learned deviations.'
     )
 
 

@@ -33,8 +33,8 @@ def _check_shape_changes(block):
   if block.stride == 1 and before == after:
     raise CheckpointError(
       '--format=safetensors: torchvision has no names for the projection in '
-      'the first group, which the published ResNet-18 and -34 have. Train with '
-      '--shortcut=torchvision; saved_model, keras and onnx hold this one.'
+      'the first group, which the published ResNet-18 and -34 have. Use '
+      'saved_model, keras or onnx, or train with --shortcut=torchvision.'
     )
 
 
@@ -50,7 +50,7 @@ def _variables(encoder, probe=None):
   if not plain:
     raise CheckpointError(
       '--format=safetensors: torchvision has no names for selective kernels '
-      'and squeeze-and-excitation. saved_model, keras and onnx hold them.'
+      'and squeeze-and-excitation. Use saved_model, keras or onnx.'
     )
   variables = dict(_conv_norm('conv1', 'bn1', stem.convs[0]))
   for g, group in enumerate(groups, 1):

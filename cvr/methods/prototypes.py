@@ -127,7 +127,7 @@ class DeepCluster(_Crops):
   def make_heads(self, cfg):
     examples, clusters = self.plan.examples or 0, cfg.num_prototypes
     if examples and clusters > examples:
-      why = f'more clusters than examples, of which there are {examples}'
+      why = f'must not exceed the number of examples, {examples}'
       refuse('num_prototypes', clusters, why)
     empty = tf.zeros([examples, self.projected_dim])
     self.memory = [

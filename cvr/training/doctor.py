@@ -138,31 +138,31 @@ _EXCHANGE = (
   (
     'train_batch_size',
     lambda n, cfg: True,
-    'a larger one: the sum costs the same however many images there are',
+    'larger: the sum costs the same for any number of images',
   ),
 )
 _STEP = (
   (
     'precision=bf16',
     lambda n, cfg: cfg.precision == 'fp32',
-    'where the device computes in it: TPUs, recent GPUs, many CPUs',
+    'if the device supports it: TPUs, recent GPUs, many CPUs',
   ),
   (
     'jit_compile',
     lambda n, cfg: n.device == 'GPU' and not cfg.jit_compile,
-    'fuses what is done per element',
+    'fuses elementwise operations',
   ),
   (
     'train_batch_size',
     lambda n, cfg: n.device != 'CPU' and n.batch // n.replicas < 128,
-    'a larger one, while it fits: this one may not fill a device',
+    'larger, if it fits: this one may not fill a device',
   ),
   (
     'augment_on=host',
     lambda n, cfg: (
       n.device != 'CPU' and n.input < n.step / 2 and cfg.augment_on != 'host'
     ),
-    'the hosts have time: let them colour and blur',
+    'the hosts are idle: they can colour and blur',
   ),
 )
 
@@ -181,7 +181,7 @@ def diagnose(numbers, cfg):
     reading = numbers.decode / numbers.input
     lines = [
       'The input is the bottleneck: a step takes '
-      f'{numbers.step / numbers.input:.0%} of the time that its batch takes.',
+      f'{numbers.step / numbers.input:.0%} of the time that the input takes.',
       f'  Reading and decoding are {min(reading, 1):.0%} of that time.',
       *_advice(_INPUT, numbers, cfg),
       f'  More CPU cores: this host has {numbers.cores}.',
@@ -195,7 +195,7 @@ def diagnose(numbers, cfg):
     ]
   else:
     lines = [
-      'The train step is the bottleneck: its batch takes '
+      'The train step is the bottleneck: the input takes '
       f'{numbers.input / numbers.step:.0%} of its time.',
       *_advice(_STEP, numbers, cfg),
     ]

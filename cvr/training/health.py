@@ -198,8 +198,8 @@ def _troubles(numbers, chance):
       continue
     kind = 'teacher' if name == 'teacher_entropy' else 'stuck'
     troubles[kind] = {
-      'teacher': 'the teacher tells no prototypes apart',
-      'stuck': 'nothing is learned: images are not told apart',
+      'teacher': 'the teacher does not tell prototypes apart',
+      'stuck': 'nothing is learned: the method does not tell images apart',
     }[kind] + f' ({name} {numbers[name]:.3f}; by chance {value:.3f})'
   return troubles
 
@@ -218,7 +218,7 @@ def advice(numbers, settings, chance):
         yield f'--{flag} {how}'.rstrip()
 
   return {
-    kind: f'{what}. Turn one at a time: {"; ".join(knobs(kind))}'
+    kind: f'{what}. Change one at a time: {"; ".join(knobs(kind))}'
     for kind, what in _troubles(numbers, chance).items()
   }
 

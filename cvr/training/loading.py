@@ -102,8 +102,8 @@ def load_backbone(path):
   checkpoint = pretrained.identify(path)
   if not checkpoint.settings:
     raise files.CheckpointError(
-      f'{checkpoint.path} says nothing of its network. Put the config.json of '
-      'its run beside it.'
+      f'{checkpoint.path} does not describe its network. Put the config.json '
+      'of its run beside it.'
     )
   settings = {'pretrain_loss': checkpoint.methods[0]} | checkpoint.settings
   cfg = config.from_dict(settings)

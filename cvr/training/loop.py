@@ -358,12 +358,12 @@ class _Fit:
     if asked:
       raise Stopped(
         f'{stop.received or "Another worker stopped"} at step {step}: '
-        'checkpoint written. The same command goes on from here.'
+        'checkpoint written. The same command resumes.'
       )
     if collapsed:
       raise Collapsed(
         f'collapsed at step {step} (--stop_on_collapse): checkpoint written. '
-        'What to turn stands above.'
+        'The flags to change are above.'
       )
 
 

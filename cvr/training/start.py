@@ -116,7 +116,7 @@ def check_changes(cfg, say):
   if serious and not cfg.allow_config_change:
     raise config.ConfigError(
       f'the run in --model_dir={cfg.model_dir} has other settings: '
-      f'{"; ".join(serious)}. Type those of the run, name another --model_dir, '
+      f'{"; ".join(serious)}. Use those of the run, name another --model_dir, '
       'or add --allow_config_change.'
     )
   for line in lines:

@@ -120,7 +120,7 @@ class Guarded:
       self._failures = 0
     except Exception as error:
       self._failures += 1
-      line = f'WARNING: {self._writer.title} did not take step {step} '
+      line = f'WARNING: {self._writer.title} did not accept step {step} '
       line += f'({_first_line(error)}). metrics.jsonl has it.'
       if self._failures == _MOST_FAILURES:
         line += ' It is not tried again.'

@@ -120,8 +120,9 @@ def describe(cfg, say=print):
   if cfg.data_service:
     if reading.in_python(info):
       raise sources.DataError(
-        f'--dataset={cfg.dataset}: such data are read by this process alone. '
-        'Drop --data_service, or make them a folder of PNG or JPEG files.'
+        f'--dataset={cfg.dataset}: only this process can read this kind of '
+        'data. Drop --data_service, or convert the data to a folder of PNG or '
+        'JPEG files.'
       )
     service.check(cfg.data_service)
   return info

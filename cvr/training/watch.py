@@ -150,7 +150,9 @@ def make_watch(plan, strategy, method, info, monitor):
     return lambda step, metrics: loop.Observation()
   views, split = held_out(plan, info)
   if len(views[0]) < 2:
-    monitor.say(f'Not watched: {info.name}, {split} has no two good images')
+    monitor.say(
+      f'No watched images: {info.name}, {split} has fewer than two good ones'
+    )
     return lambda step, metrics: loop.Observation()
   monitor.say(
     f'Watching {len(views[0])} pairs of views of {info.name}, {split}'

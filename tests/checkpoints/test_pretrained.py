@@ -110,10 +110,16 @@ def _link(kind, target):
     ({'../ckpt-1.index': b'x'}, "'../ckpt-1.index' in the archive lies outs"),
     ({'/tmp/ckpt-1.index': b'x'}, 'lies outside'),
     ({'a/../../ckpt-1.index': b'x'}, 'lies outside'),
-    ({'ckpt-1.index': _link(tarfile.SYMTYPE, '/etc/passwd')}, 'no plain file'),
-    ({'ckpt-1.index': _link(tarfile.LNKTYPE, '/etc/passwd')}, 'no plain file'),
-    ({'dev': _link(tarfile.CHRTYPE, '')}, 'no plain file'),
-    ({'a/ckpt-1.index': b'x', 'b/ckpt-1.index': b'y'}, 'there twice'),
+    (
+      {'ckpt-1.index': _link(tarfile.SYMTYPE, '/etc/passwd')},
+      'not a plain file',
+    ),
+    (
+      {'ckpt-1.index': _link(tarfile.LNKTYPE, '/etc/passwd')},
+      'not a plain file',
+    ),
+    ({'dev': _link(tarfile.CHRTYPE, '')}, 'not a plain file'),
+    ({'a/ckpt-1.index': b'x', 'b/ckpt-1.index': b'y'}, 'occurs twice'),
     ({'readme.txt': b'x'}, 'no ckpt-'),
   ],
 )
@@ -352,7 +358,7 @@ def exported(source, out, capsys):
   (index,) = out.glob('ckpt-*.index')
   assert f'-> {out}/{index.stem}' in capsys.readouterr().out
   assert call(*flags, f'--output={out}') == 2
-  assert 'is there already' in capsys.readouterr().err
+  assert 'exists already' in capsys.readouterr().err
   return read(out / index.stem)
 
 

@@ -67,7 +67,7 @@ def test_what_fits_no_model_is_said(monkeypatch, change, says):
   shapes = released_names.tensors('simclr', **change)
   if says is None:
     shapes = {n: s for n, s in shapes.items() if '/layers/5/' not in n}
-    says = 'no ResNet'
+    says = 'not a ResNet'
   monkeypatch.setattr(released_settings, 'shapes_in', lambda path: shapes)
   with pytest.raises(Mismatch, match=says):
     released_settings.infer('anywhere')

@@ -322,7 +322,7 @@ def test_check_replicas_names_both_numbers():
       '--final_learning_rate=0.1 --learning_rate_schedule=constant',
       '--learning_rate_schedule=constant',
     ),
-    ('--data_service=grpc://host:1', 'no promised order'),
+    ('--data_service=grpc://host:1', 'the order of examples is not fixed'),
     ('--local_size=48', '--local_crops=0'),
     ('--bbox_tries=7', '--bbox_sampling=logarithmic'),
     ('--queue_size=512 --pretrain_loss=byol', '--pretrain_loss=byol'),
@@ -413,10 +413,16 @@ def test_local_crops_are_for_methods_that_take_them():
 @pytest.mark.parametrize(
   'flags, words',
   [
-    (['--suite=linea'], '--suite=linea: linea is none of all, linear, knn'),
-    (['--suite='], '--suite=: must name some of all'),
-    (['--corrupt=fogg'], '--corrupt=fogg: fogg is none of all, gaussian_noise'),
-    (['--robustness_sets=imagenet_b'], 'imagenet_b is none of all, imagenet_a'),
+    (
+      ['--suite=linea'],
+      '--suite=linea: linea is unknown; there are all, linear',
+    ),
+    (['--suite='], '--suite=: must be all or some of'),
+    (
+      ['--corrupt=fogg'],
+      '--corrupt=fogg: fogg is unknown; there are all, gaussian',
+    ),
+    (['--robustness_sets=imagenet_b'], 'imagenet_b is unknown; there are all'),
     (['--transfer_sets=cifar1'], 'did you mean cifar10'),
     (['--transfer_sets=birdsnap'], 'birdsnap=folder:PATH'),
     (['--suite=compression', '--train_mode=finetune'], 'was finetuned'),

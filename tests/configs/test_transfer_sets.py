@@ -118,7 +118,7 @@ def test_all_sets_and_where_some_lie():
     ('all=folder:x', "'all' is no transfer set"),
     ('birdsnap', 'birdsnap=folder:PATH'),
     ('cars=', 'cars=folder:PATH'),
-    ('dtd,cars,dtd', 'dtd is there twice'),
+    ('dtd,cars,dtd', 'dtd is named twice'),
     ('a\nb' * 999, 'there are'),
   ],
 )

@@ -43,9 +43,9 @@ def test_images_and_labels_of_each_split(tmp_path, save):
   fine = describe(f'npz:{path}#fine')
   assert (fine.class_names, fine.labels) == (('a', 'b', 'c'), (0, 1, 2, 0))
   assert describe(f'npz:{path}#none').class_names == ()
-  with pytest.raises(DataError, match='no array train_x. There is: train_im'):
+  with pytest.raises(DataError, match='no array train_x. It has: train_im'):
     describe(f'npz:{path}#x')
-  with pytest.raises(DataError, match="no split 'val'.*There is: train, test"):
+  with pytest.raises(DataError, match="no split 'val'.*It has: train, test"):
     describe(f'npz:{path}', split='val')
 
 
@@ -102,7 +102,7 @@ def test_a_file_that_changes_is_read_again(tmp_path):
     ({'images': COLOUR[0, 0]}, 'shape [5, 3]; images are [n, height'),
     ({'images': np.uint8(3)}, 'shape []; images are'),
     ({'images': COLOUR[:0]}, 'shape [0, 6, 5, 3]: there is no image'),
-    ({'x': COLOUR, 'y': LABELS}, 'no array images, and none such as train_im'),
+    ({'x': COLOUR, 'y': LABELS}, 'neither an array images nor one such as'),
     ({'images': COLOUR, 'labels': LABELS[1:]}, 'has 3 labels for 4 images'),
     ({'images': COLOUR, 'labels': np.eye(4)}, 'one integer or text for each'),
     ({'images': COLOUR, 'labels': LABELS / 2}, 'labels of .* is float64'),
@@ -152,9 +152,9 @@ def npy(shape, dtype='|u1', content=b'', magic=b'\x93NUMPY\1\0'):
   [
     (
       npy('(1000000, 1000000, 10)'),
-      'announces 10,000,000,000,000 bytes, an',
+      'states 10,000,000,000,000 bytes, but',
     ),
-    (npy('(2, 4, 4)', content=bytes(31)), 'announces 32 bytes, and 31 are'),
+    (npy('(2, 4, 4)', content=bytes(31)), 'states 32 bytes, but it has 31'),
     (npy('(-2, -4, 4)', content=bytes(32)), 'its header is damaged'),
     (npy('(1000000000,)', '<U0'), 'is damaged'),
     (npy('(2, 4, 4)', magic=b'\x93NUMPY\2\0'), 'neither numbers nor texts'),
@@ -191,7 +191,7 @@ def test_archives_that_announce_more_than_there_is(tmp_path, monkeypatch):
     with zipfile.ZipFile(path, 'w', kind) as archive:
       archive.writestr('images.npy', npy('(100, 1000, 1000)'))
     patched(path, 10**8 + 100)
-    with pytest.raises(DataError, match='announces 100,000,000 bytes, and '):
+    with pytest.raises(DataError, match='states 100,000,000 bytes, but '):
       describe(f'npz:{path}')
   # A true bomb: no more than the machine has.
   np.savez_compressed(path, images=np.zeros([100, 50, 50], np.uint8))
@@ -205,7 +205,7 @@ def test_files_that_are_cut_or_are_something_else(tmp_path):
   np.savez_compressed(path, images=COLOUR)
   content = path.read_bytes()
   path.write_bytes(content[:-40])
-  with pytest.raises(DataError, match='a.npz is no NPZ file'):
+  with pytest.raises(DataError, match='a.npz is not an NPZ file'):
     describe(f'npz:{path}')
   damaged = bytearray(content)
   damaged[len(content) // 2] ^= 255
@@ -216,5 +216,5 @@ def test_files_that_are_cut_or_are_something_else(tmp_path):
   with zipfile.ZipFile(buffer, 'w', zipfile.ZIP_BZIP2) as archive:
     archive.writestr('images.npy', npy('(2, 4, 4)', content=bytes(32)))
   path.write_bytes(buffer.getvalue())
-  with pytest.raises(DataError, match='not as np.savez does'):
+  with pytest.raises(DataError, match='but not as in np.savez'):
     describe(f'npz:{path}')

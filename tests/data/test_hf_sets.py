@@ -78,7 +78,7 @@ def test_splits_and_columns_that_are_chosen(tmp_path, caplog):
     caplog.text
   )
   assert 'y and x are columns of labels; using y' in caplog.text
-  with pytest.raises(DataError, match="no split 'train'.*There is: test"):
+  with pytest.raises(DataError, match="no split 'train'.*It has: test"):
     describe(name)
 
 
@@ -130,7 +130,7 @@ def test_what_is_refused(tmp_path, columns, label, says):
 
 
 def test_places_that_hold_none(tmp_path):
-  with pytest.raises(DataError, match='neither a folder nor a name of the hub'):
+  with pytest.raises(DataError, match='neither a folder nor a name on the hub'):
     describe(f'hf:{tmp_path}/none')
   name = saved(f'{tmp_path}/d', image=[1, 2])
   (file,) = describe(name).files

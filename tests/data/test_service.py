@@ -142,7 +142,7 @@ def test_a_run_trains_with_it(workers, folder, tmp_path, capsys):
   assert tiny_run(folder, tmp_path / 'run', workers[0]) == 0
   out = capsys.readouterr().out
   assert 'Done: 4 steps' in out
-  assert f'--data_service={workers[0]}: no promised order' in out
+  assert f'--data_service={workers[0]}: the order of examples' in out
   # Of 6 x 8 pixels: the workers tell, the training notes.
   assert 'End of the run: of 22 images' in out
   assert 'smaller than the crop (of 16 px' in out
@@ -188,7 +188,7 @@ def test_a_run_does_not_wait_for_ever(monkeypatch):
   assert statuses == [75]
   *waiting, last = lines
   assert len(waiting) == 3 and 'no worker answers. Start some' in waiting[0]
-  assert last.startswith('Nobody came')
+  assert last.startswith('Nothing answers')
 
 
 def test_a_restarted_dispatcher_is_not_taken_for_damaged_data(tmp_path):
@@ -199,7 +199,7 @@ def test_a_restarted_dispatcher_is_not_taken_for_damaged_data(tmp_path):
   config = service_of.WorkerConfig(f'localhost:{port}')
   worker = service_of.WorkerServer(config)
   dataset = iter(shared(info_of('folder', tmp_path), address))
-  with pytest.raises(service.Unreachable, match='started anew'):
+  with pytest.raises(service.Unreachable, match='was restarted'):
     with service.watched(address, print):
       next(dataset)
       server._stop()

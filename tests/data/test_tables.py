@@ -72,7 +72,7 @@ def test_splits_share_the_classes_of_train(root):
   text = 'path,label,split\nin/0.png,a,train\nin/1.png,b,train\nin/2.png,b,'
   info = describe(table(root, f'{text}test'), split='validation')
   assert (info.split, info.labels, names(info)) == ('test', (1,), ['2.png'])
-  with pytest.raises(DataError, match='There is: train, test'):
+  with pytest.raises(DataError, match='It has: train, test'):
     describe(table(root, f'{text}test'), split='holdout')
   with pytest.raises(DataError, match='t.csv, line 4: it names no split'):
     describe(table(root, text))
@@ -84,7 +84,7 @@ def test_splits_share_the_classes_of_train(root):
   table(root, 'in/2.png\tb', 'val.txt')
   info = describe(f'list:{root}/{{split}}.txt', split='validation')
   assert (info.split, info.labels, names(info)) == ('val', (1,), ['2.png'])
-  with pytest.raises(DataError, match="no split 'test'.*There is: train, val"):
+  with pytest.raises(DataError, match="no split 'test'.*It has: train, val"):
     describe(f'list:{root}/{{split}}.txt', split='test')
 
 
@@ -113,7 +113,10 @@ def test_a_list_has_a_label_after_a_tab(root):
       'path,label\nin/0.png,a\nin/1.png',
       'line 3: it has 1 columns',
     ),
-    ('path,label\nin/0.png,a,b', 'line 2: it has 3 columns, the header 2'),
+    (
+      'path,label\nin/0.png,a,b',
+      'line 2: it has 3 columns, but the header has 2',
+    ),
     ('path,label\nin/0.png,a\nin/1.png,', 'line 3 has no label, others'),
     ('path,label\nin/0.png,a\n"in/1.png,b\n', 'line 3: unexpected end of data'),
     ('path,label\nin/0.png,5000000\n', 'would need 5,000,001 classes'),
@@ -121,7 +124,7 @@ def test_a_list_has_a_label_after_a_tab(root):
     (b'path\nin/0.png\n\xff\n', 'line 3: it is not UTF-8 text'),
     ('path\nin/0.png\nin/none.png', 'line 3: there is no file '),
     ('path\nin', 'line 2: there is no file '),
-    ('path\n', 'There is: none'),
+    ('path\n', 'It has: none'),
   ],
 )
 def test_damaged_tables_are_told_with_the_line(root, text, says):
@@ -134,9 +137,9 @@ def test_damaged_tables_are_told_with_the_line(root, text, says):
 @pytest.mark.parametrize(
   'text, says',
   [
-    ('in/0.png\ta\tb', 'line 1: it is neither a path nor a path, a tab and'),
-    ('in/0.png\ta\n\ta', 'line 2: it is neither'),
-    ('in/0.png\t', 'line 1: it is neither'),
+    ('in/0.png\ta\tb', 'line 1: it must be a path, or a path, a tab and'),
+    ('in/0.png\ta\n\ta', 'line 2: it must be a path'),
+    ('in/0.png\t', 'line 1: it must be a path'),
     ('in/0.png\ta\nin/1.png', 'line 2 has no label'),
     ('in/0.png 3', 'a label follows a tab, not a space'),
     ('in/0\0.png', 'line 1: it names no image'),

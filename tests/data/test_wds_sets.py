@@ -121,7 +121,7 @@ def test_splits_are_files(tmp_path, no_index):
   assert info.class_names == ('0', '1', '2') and info.labels == (0, 1)
   with pytest.raises(DataError, match="no split 'test'.*is: train, val"):
     describe(name, split='test')
-  with pytest.raises(DataError, match='no split to evaluate on.*is: train'):
+  with pytest.raises(DataError, match='no split to evaluate on.*has: train'):
     describe(f'wds:{tmp_path}/train-0.tar', split='validation')
   tar(f'{tmp_path}/val-0.tar', sample(1, cls=7))
   no_index()
@@ -180,7 +180,7 @@ def test_what_belongs_to_a_sample(tmp_path):
       {**sample(0, cls=1), **sample(1, txt='a')},
       'some labels are in .cls, some in .txt',
     ),
-    ({'a.png': b'x', 'a.PNG': b'y'}, 'a.PNG is there twice in a row'),
+    ({'a.png': b'x', 'a.PNG': b'y'}, 'a.PNG occurs twice in a row'),
     (
       sample(0, json='{"label": [1]}'),
       'n/000.json holds no label: its label',
@@ -217,7 +217,7 @@ def test_names_are_names_alone(tmp_path):
   for kind in (tarfile.SYMTYPE, tarfile.LNKTYPE, tarfile.CHRTYPE):
     link = header('l/0.png', kind=kind, link='/etc/passwd')
     path = tar(f'{tmp_path}/in/b.tar', {**sample(1), 'link': link})
-    with pytest.raises(DataError, match='l/0.png is a link or the like'):
+    with pytest.raises(DataError, match='l/0.png is a link or a special file'):
       describe(f'wds:{path}')
   # Other links and folders are passed over.
   link = header('l/readme', kind=tarfile.SYMTYPE, link='/etc/passwd')
@@ -252,7 +252,7 @@ def test_a_cut_file_is_told_with_the_sample(tmp_path):
   write(path, content[: content.index(b'n/001.png') + 530])
   with pytest.raises(ValueError, match='a.tar is cut in n/001.png'):
     info.read(info.paths[1])
-  says = r'^--dataset=wds:.*a.tar is cut in n/001.png\]. Put a good copy there'
+  says = r'^--dataset=wds:.*a.tar is cut off in n/001.png\]. Replace the file'
   with pytest.raises(DataError, match=says), sources.explained(info):
     take(sources.kept(info, [0, 1]), 1, HostBatch(2, 2))
 
@@ -276,15 +276,15 @@ def test_damaged_and_hostile_headers(tmp_path, no_index):
   flipped[at + 3] ^= 1
   assert f'damaged after n/000.cls, at byte {at:,}' in refusal(flipped)
   assert 'damaged at its beginning, at byte 0' in refusal(b'no tar' * 100)
-  assert 'it is compressed, and cannot' in refusal(b'\x1f\x8b' + bytes(600))
-  assert 'it goes on after its end mark' in refusal(good + good)
+  assert 'it is compressed: ' in refusal(b'\x1f\x8b' + bytes(600))
+  assert 'it continues after its end mark' in refusal(good + good)
   huge = refusal(headed(header(size=10**15)))
-  assert '1,000,000,000,000,000 bytes are announced and 1,024 there' in huge
+  assert 'has 1,024 of 1,000,000,000,000,000 bytes' in huge
   negative = header(size=0)
   negative.size = -(2**40)
-  assert 'bytes are announced' in refusal(headed(negative))
+  assert 'it is cut off in' in refusal(headed(negative))
   for kind in (tarfile.XHDTYPE, tarfile.GNUTYPE_LONGNAME):
-    assert 'bytes are announced' in refusal(headed(header('x', 10**12, kind)))
+    assert 'it is cut off in' in refusal(headed(header('x', 10**12, kind)))
     long = header('x', 10**6, kind)
     content = headed(long)[:512] + bytes(10**6 + 448) + headed(header())
     assert 'x has 1,000,000 bytes' in refusal(content)

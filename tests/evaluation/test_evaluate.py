@@ -145,7 +145,7 @@ def test_semi_supervised_trials_are_made_once_and_go(
   card, _ = evaluated(model_dir, '--suite=semi')
   said = capsys.readouterr().out
   assert said.count('Training in') == 2
-  assert 'It counts as wrong everywhere' in said
+  assert 'It counts as wrong for every image' in said
   (number,) = [
     n for n in card['numbers'] if n['name'] == 'finetuned_byol_30pct'
   ]

@@ -64,7 +64,7 @@ def test_numbers_that_would_mean_nothing_are_refused(make_subject, tmp_path):
         yield rows
 
   subject, _ = make_subject(Broken())
-  with pytest.raises(sources.DataError, match='are no numbers'):
+  with pytest.raises(sources.DataError, match='are NaN or infinite'):
     list(knn.suite(subject))
   subject, _ = make_subject(Encoder(), eval_split='train')
   with pytest.raises(config.ConfigError, match='120 of its images are in'):

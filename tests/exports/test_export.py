@@ -38,7 +38,7 @@ def test_an_export_that_differs_is_not_delivered(
 def test_nan_is_a_difference(monkeypatch, tmp_path):
   exported = trained(monkeypatch)
   exported.state.probe.dense.bias.assign([np.nan] * 3)
-  with pytest.raises(AssertionError, match='is another model'):
+  with pytest.raises(AssertionError, match='differs from the model'):
     export.export('keras', str(tmp_path), exported, print)
 
 

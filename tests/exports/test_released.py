@@ -15,7 +15,7 @@ def test_learned_deviations_are_refused(monkeypatch, tmp_path):
     ceb_distribution='gaussian',
     gaussian_scale='learned',
   )
-  with pytest.raises(ValueError, match='no place for learned deviations'):
+  with pytest.raises(ValueError, match='cannot hold learned deviations'):
     export.export('released', str(tmp_path), exported, print)
 
 

@@ -115,7 +115,7 @@ def test_what_is_done_is_not_done_again(tmp_path, monkeypatch, capsys):
 
   for module in (families, reproduce):
     monkeypatch.setattr(module, 'call', call)
-  with pytest.raises(SystemExit, match='The same command goes on'):
+  with pytest.raises(SystemExit, match='The same command resumes'):
     reproduce.main()
   assert calls == [
     *[('--mode=train', 'contrastive_0'), ('--mode=evaluate', 'contrastive_0')]

@@ -154,7 +154,7 @@ def test_features_are_those_of_the_exports(tiny, tmp_path, capsys):
   capsys.readouterr()
   out = f'--output={tmp_path}/released'
   assert tiny.read('--mode=export', '--format=released', out) == 2
-  assert f'is of --channels={tiny.channels}.' in capsys.readouterr().err
+  assert f'has --channels={tiny.channels}.' in capsys.readouterr().err
   assert tiny.read('--mode=inspect') == 0
   assert f'stem, --channels={tiny.channels}' in capsys.readouterr().out
 

@@ -170,7 +170,7 @@ def test_each_trouble_is_named_with_its_number_and_what_to_turn(kind):
   (name, value), *_ = TROUBLES[kind].items()
   ((found, line),) = said(TROUBLES[kind]).items()
   assert found == kind
-  assert 'Turn one at a time: --' in line
+  assert 'Change one at a time: --' in line
   assert f'{value:.0%}' in line if kind == 'nonfinite' else name in line
   assert '--learning_rate lower' in line and '--warmup_epochs longer' in line
   assert '--precision=fp32' in line

@@ -197,8 +197,8 @@ def test_a_tracker_that_fails_later_is_a_warning(tmp_path, wandb):
   lines = run(tmp_path, range(1, 9)).splitlines()[1:]
   assert len(lines) == 3
   assert lines[0] == (
-    'WARNING: Weights & Biases did not take step 1 (no route). metrics.jsonl '
-    'has it.'
+    'WARNING: Weights & Biases did not accept step 1 (no route). '
+    'metrics.jsonl has it.'
   )
   assert lines[2].endswith('It is not tried again.')
   assert len(rows_of(tmp_path)) == 8

@@ -160,7 +160,9 @@ def test_what_python_reads_is_not_for_the_data_service(tmp_path):
   cfg = Config(
     dataset=f'npy:{tmp_path}/a.npy', data_service='grpc://localhost:1', **SMALL
   )
-  with pytest.raises(DataError, match='by this process alone. Drop --data_ser'):
+  with pytest.raises(
+    DataError, match='only this process can read this kind of data'
+  ):
     train.describe(cfg)
 
 

@@ -102,7 +102,7 @@ def test_a_split_without_two_good_images_is_not_watched(tmp_path):
   info = sources.describe(cfg.dataset)
   watching = watch.make_watch(plan_of(cfg), None, None, info, monitor)
   assert watching(10, {}) == ({}, (), False)
-  assert 'Not watched' in said.getvalue()
+  assert 'No watched images' in said.getvalue()
 
 
 def test_looks_at_the_same_images_and_changes_nothing():

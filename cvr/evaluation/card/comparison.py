@@ -39,13 +39,11 @@ def _order(ids_a, ids_b):
   if ids_a is None or ids_b is None:
     return None, 'a card has no ids of its images'
   if len(np.unique(ids_a)) < len(ids_a) or len(np.unique(ids_b)) < len(ids_b):
-    return None, 'some ids are there twice'
+    return None, 'some ids occur twice'
   alone_a = len(np.setdiff1d(ids_a, ids_b))
   alone_b = len(np.setdiff1d(ids_b, ids_a))
   if alone_a or alone_b:
-    return None, (
-      f'other images: {alone_a:,} in A alone, {alone_b:,} in B alone'
-    )
+    return None, (f'other images: {alone_a:,} only in A, {alone_b:,} only in B')
   return (np.argsort(ids_a), np.argsort(ids_b)), ''
 
 
@@ -82,7 +80,7 @@ def _aligned(row_a, scores_a, row_b, scores_b):
     return None, why
   a, b = scores_a[name], scores_b[name]
   if a.shape != rows[0].shape or b.shape != rows[1].shape:
-    return None, 'scores and ids are not as many'
+    return None, 'scores and ids differ in number'
   scores = {'a': a[rows[0]], 'b': b[rows[1]]}
   labels, why = _labels(row_a, scores_a, row_b, scores_b)
   if labels is None:
@@ -98,10 +96,10 @@ def _checked(scores, row_a, row_b):
   """-> (scores, ''), or (None, why they are not those of the rows)."""
   for side, row in (('a', row_a), ('b', row_b)):
     if not np.isfinite(scores[side]).all():
-      return None, 'a score is no number'
+      return None, 'a score is not a number'
     value = statistics.mean(scores[side], scores['labels'])
     if abs(value - row['value']) > _ROUNDING:
-      return None, f'the value of {side.upper()} is no mean of its scores'
+      return None, f'the value of {side.upper()} is not the mean of its scores'
   return scores, ''
 
 
@@ -153,9 +151,9 @@ def compare(card_a, scores_a, card_b, scores_b, seed=0):
   both = rows_a.keys() & rows_b.keys()
   if any(_seed(rows_a[name]) != _seed(rows_b[name]) for name in both):
     notes.append(
-      'A and B were evaluated with different seeds, and so had different images'
-      ' to choose on, different labels in semi, and L-BFGS different parts of'
-      ' large sets: --seed=0 in both evaluations makes them the same.'
+      'A and B were evaluated with different seeds. So they differ in the '
+      'images that choose settings, in the labels of semi, and in the part of '
+      'a large set that L-BFGS takes. Evaluate both with the same --seed.'
     )
   a, b = card_a['checkpoint'], card_b['checkpoint']
   if a.get('hash') and a.get('hash') == b.get('hash'):
@@ -240,10 +238,10 @@ def markdown(result):
   lines += [*map(_sentence, shares), ''] if shares else []
   if tested:
     lines += [
-      'Intervals and p-values are over images, or over clusters of them where'
-      ' the test says so, and hold for these two'
-      ' checkpoints. They say nothing about other seeds of training: for a'
-      ' method against another, train several seeds of both.',
+      'Intervals and p-values are over images, or over clusters of them where '
+      'the test says so, and hold for these two checkpoints. They do not cover '
+      'other seeds of training: to compare methods, train several seeds of '
+      'both.',
       '',
       f"Holm's p-values allow for all {len(tested)} comparisons at once.",
       '',

@@ -20,7 +20,7 @@ def _plain(value):
   """For json: NumPy's numbers and arrays as Python's."""
   if isinstance(value, np.generic | np.ndarray):
     return value.tolist()
-  raise TypeError(f'{value!r} is nothing that json can write')
+  raise TypeError(f'{value!r} cannot be written as JSON')
 
 
 def write(folder, card, scores):
@@ -91,17 +91,17 @@ def read(path):
   """
   if not path.endswith('.json'):
     path = os.path.join(path, 'card.json')
-  wanted = 'name a card.json that --mode=evaluate has written'
+  wanted = 'name a card.json of --mode=evaluate'
   try:
     with tf.io.gfile.GFile(path, 'rb') as file:
       card = _shown(json.loads(file.read()))
   except tf.errors.OpError as error:
     raise CardError(f'{path} cannot be read: {wanted}.') from error
   except (ValueError, RecursionError) as error:
-    raise CardError(f'{path} is no JSON ({error}): {wanted}.') from error
+    raise CardError(f'{path} is not JSON ({error}): {wanted}.') from error
   problem = schema.problem(card)
   if problem:
-    raise CardError(f'{path} is no card ({plain(problem)}): {wanted}.')
+    raise CardError(f'{path} is not a card ({plain(problem)}): {wanted}.')
   return card, _read_scores(_rows_of(path))
 
 

@@ -145,9 +145,9 @@ def markdown(card, pictures=()):
   method = card['checkpoint'].get('method')
   lines = _header(card)
   lines += [
-    'Intervals are 95% bootstrap intervals over images, or over what "interval'
-    ' over" of a protocol names. They say how much another draw of test images'
-    ' would move a number, and nothing about another seed of training.',
+    'Intervals are 95% bootstrap intervals over images, or over what "interval '
+    'over" of a protocol names. They show how much a number changes with other '
+    'test images, but not with another seed of training.',
     '',
   ]
   for suite, rows in _suites(card).items():

@@ -38,28 +38,28 @@ def problem(card):
   if not isinstance(card.get('checkpoint'), dict):
     return 'it names no checkpoint'
   if not isinstance(card['checkpoint'].get('settings', {}), dict):
-    return 'the settings of its checkpoint are no dict'
+    return 'the settings of its checkpoint are not a dict'
   missing = card.get('missing', [])
   if not isinstance(missing, list) or not all(
     isinstance(m, dict) and {'suite', 'name', 'why'} <= {*m} for m in missing
   ):
-    return 'what is missing is no list of suite, name and why'
+    return 'what is missing is not a list of suite, name and why'
   of_rows = next(filter(None, map(_problem_of_row, card['numbers'])), '')
   if of_rows:
     return of_rows
   keys = [f'{row["metric"]} of {key(row)}' for row in card['numbers']]
   twice = [name for name, n in collections.Counter(keys).items() if n > 1]
-  return f'{twice[0]} is there twice' if twice else ''
+  return f'{twice[0]} occurs twice' if twice else ''
 
 
 def _problem_of_row(row):
   if not isinstance(row, dict):
-    return f'{row!r} is no number'
+    return f'{row!r} is not a number'
   lacks = [part for part in _ROW if part not in row]
   if lacks:
     return f'{row.get("name")} has no {", ".join(lacks)}'
   if not all(isinstance(row[part], str) for part in NAMES):
-    return f'{row["name"]!r} is described by something else than text'
+    return f'{row["name"]!r} has a description that is not text'
   for part in ('value', 'low', 'high'):
     value = row[part]
     number = isinstance(value, int | float | np.number) and math.isfinite(value)

@@ -191,7 +191,7 @@ def outcome(subject, trial, fitted, others, title=''):
     try:
       state = _trained(cfg, subject.strategy, fitted, subject.say, title)
     except loop.NonFinite as error:
-      subject.say(f'{error} It counts as wrong everywhere.')
+      subject.say(f'{error} It counts as wrong for every image.')
       yield _merged(_diverged, others)
       return
     read = features.make_read(cfg, subject.strategy, state)

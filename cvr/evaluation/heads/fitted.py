@@ -30,8 +30,8 @@ def held_out_count(labels, wanted=None):
   count = min(wanted, len(labels) - len(np.unique(labels)))
   if not count:
     raise sources.DataError(
-      f'{len(labels)} labelled images leave none to choose settings on: more '
-      'than one of a class are needed.'
+      f'{len(labels)} labelled images are too few to hold some out: a class '
+      'needs more than one.'
     )
   return count
 

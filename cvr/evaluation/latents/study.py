@@ -93,7 +93,9 @@ def study(cfg, strategy, state, folder, say):
     }
     numbers['corrupted'] = report.rises(scores, corrupted)
   else:
-    say(f'--channels={cfg.channels}: no corruptions, which are of RGB images')
+    say(
+      f'--channels={cfg.channels}: no corruptions, because they need RGB images'
+    )
   write(numbers, folder)
   say('\n'.join(report.table(numbers)))
   say(f'Written: latents.json, latents.md, latents.png in {folder}')

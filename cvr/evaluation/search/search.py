@@ -42,13 +42,13 @@ def _load(path, facts, say):
   except ValueError as error:
     raise config.ConfigError(
       f'{path} is not an index of codes, or it is damaged ({error}). Name '
-      'another file, or move it away and make it again.'
+      'another --output, or move it away to make a new one.'
     ) from error
   # What an index had before --eval_crop existed.
   stored = {'crop': 0.875} | index.facts
   if {k: stored.get(k) for k in facts} == facts:
     return index
-  say(f'{path} is of another model or data set: it is made anew')
+  say(f'{path} is of another model or data set: making a new one')
   return None
 
 
@@ -109,8 +109,8 @@ def _embed(cfg, state, path):
   except tf.errors.OpError as error:
     reason = str(error).partition('\n')[0][:200]
     raise config.ConfigError(
-      f'--query={path} cannot be read ({reason}). JPEG, PNG, GIF, BMP and TIFF '
-      'can.'
+      f'--query={path} cannot be read ({reason}). Supported: JPEG, PNG, GIF, '
+      'BMP and TIFF.'
     ) from error
   shown = data_util.eval_image(image, cfg.image_size, derived.eval_crop(cfg))
   batch = {'views': (shown[None],)}

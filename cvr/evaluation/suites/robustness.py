@@ -207,8 +207,8 @@ def _published(subject, splits, heads):
     try:
       if not place:
         raise sources.DataError(
-          f'{name} is not in TFDS: put list.csv beside its images and say '
-          f'where: --robustness_sets={name}=folder:PATH'
+          f'{name} is not in TFDS: put list.csv beside its images and give '
+          f'their folder: --robustness_sets={name}=folder:PATH'
         )
       if name in ('imagenet_c', variants.RECROPPED):
         yield from _published_corruptions(subject, name, place, splits, heads)
@@ -225,12 +225,12 @@ def suite(subject):
   splits = splits_of(subject)
   if not subject.cfg.corrupt and not derived.robustness_places(subject.cfg):
     why = (
-      'nothing is asked for: --corrupt=all corrupts the evaluation split, '
-      '--robustness_sets names sets of ImageNet'
+      'nothing to measure: --corrupt=all corrupts the evaluation split, '
+      '--robustness_sets names variants of ImageNet'
     )
     if subject.cfg.channels != 3:
       channels = f'--channels={subject.cfg.channels}'
-      why = f'corruptions are of RGB images, and this network of {channels}'
+      why = f'corruptions need RGB images, but this network has {channels}'
     yield Missing('robustness', '', why)
     return
   heads = _heads(subject, splits)

@@ -203,7 +203,7 @@ def _classes(text, num_classes):
 def _row(row, folder, num_classes):
   if None in row or None in row.values():
     raise ListError(
-      'a value more or less than there are columns; quote paths with commas'
+      'another number of values than columns; quote paths with commas'
     )
   path, classes, group = (row[column].strip() for column in _COLUMNS)
   return _path(path, folder), _classes(classes, num_classes), group
@@ -224,8 +224,8 @@ def _rows(file, folder, num_classes):
       path, classes, group = _row(row, folder, num_classes)
       if path in lines:
         raise ListError(
-          f'path {path[:200]!r} is there in line {lines[path]} already; list '
-          'an image once, or a link to it where it belongs to two groups'
+          f'path {path[:200]!r} is already in line {lines[path]}; list an '
+          'image once; for a second group list a link to it'
         )
     except ListError as error:
       raise ListError(f'line {line}: {error}') from None
@@ -254,11 +254,13 @@ def read_list(path, num_classes):
         groups.append(numbers[key])
   except (OSError, UnicodeDecodeError, csv.Error) as error:
     reason = getattr(error, 'strerror', None) or error
-    raise ListError(f'{path}: {reason}; it is to be CSV in UTF-8') from None
+    raise ListError(f'{path}: {reason}; it must be CSV in UTF-8') from None
   except ListError as error:
     raise ListError(f'{path}: {error}') from None
   if not paths:
-    raise ListError(f'{path}: no images; a row for each is to follow the first')
+    raise ListError(
+      f'{path}: no images; after the first row, each image needs a row'
+    )
   anchors, groups = np.array(anchors, np.int64), np.array(groups, np.int64)
   return Frames(tuple(paths), tuple(classes), groups, anchors)
 

@@ -43,9 +43,9 @@ def few_and_held(subject, splits, share):
     train = subject.describe(cfg.dataset, 'train')
     if sources.overlap(train, splits.test):
       raise sources.DataError(
-        f'--eval_split={cfg.eval_split} is of the training images, which the '
-        'published parts of the labels and the images to choose on are of too. '
-        'Semi-supervised learning needs --eval_split=validation.'
+        f'--eval_split={cfg.eval_split} consists of training images, from '
+        'which the published labels and the images to choose settings are '
+        'taken too. Semi-supervised learning needs --eval_split=validation.'
       )
     name = f'imagenet2012_subset/{round(100 * share)}pct'
     held = subject.describe(cfg.dataset, f'train[-{linear.HELD_OUT}:]')

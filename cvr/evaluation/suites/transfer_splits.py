@@ -29,7 +29,7 @@ class TransferSet(NamedTuple):
 def _described(subject, name, place):
   if not place:
     raise sources.DataError(
-      f'{name} is not in TFDS: say where it lies with '
+      f'{name} is not in TFDS: give its folder with '
       f'--transfer_sets={name}=folder:PATH'
     )
   splits = [

@@ -183,10 +183,10 @@ def twice(ids):
 @pytest.mark.parametrize(
   ('name', 'change', 'why'),
   [
-    (IDS, other_ids, 'other images: 2 in A alone, 1 in B alone'),
-    (IDS, twice, 'some ids are there twice'),
-    (NAME, lambda scores: scores[1:], 'scores and ids are not as many'),
-    (NAME, lambda scores: scores * np.nan, 'a score is no number'),
+    (IDS, other_ids, 'other images: 2 only in A, 1 only in B'),
+    (IDS, twice, 'some ids occur twice'),
+    (NAME, lambda scores: scores[1:], 'scores and ids differ in number'),
+    (NAME, lambda scores: scores * np.nan, 'a score is not a number'),
     (NAME, lambda scores: 1 - scores, 'the value of B is no mean of its'),
     (FLOWERS, lambda labels: labels + 1, 'the same images have other labels'),
   ],
@@ -278,7 +278,7 @@ def test_the_page(cards):
   assert '- B: byol, runs/byol/ckpt-100, 00000001' in lines
   assert len([line for line in lines if line.startswith('| ')]) == 2 + 42
   assert len([line for line in lines if line.startswith('- B is ')]) == 37
-  assert text.count('They say nothing about other seeds of training') == 1
+  assert text.count('They do not cover other seeds of training') == 1
   assert "Holm's p-values allow for all 37 comparisons at once." in text
   assert '(sign flips, 400 images)' in text
   assert 'p < 0.0001 (sign flips' in text

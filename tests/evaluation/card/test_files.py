@@ -85,8 +85,8 @@ def test_an_interrupted_write(tmp_path, no_plots, monkeypatch, cut, file):
 
 def broken_cards():
   made, _ = sample_card.make(images=20)
-  yield 'is no JSON', '{"version": 1, "numbers": [{"suite"'
-  yield 'is no JSON', b'\x89PNG\xff\xfe'
+  yield 'is not JSON', '{"version": 1, "numbers": [{"suite"'
+  yield 'is not JSON', b'\x89PNG\xff\xfe'
   yield 'no list of numbers', []
   yield 'no list of numbers', {'loss': 3.5}
   yield 'no list of numbers', made | {'numbers': {'a': 1}}
@@ -98,7 +98,7 @@ def broken_cards():
     ('value of linear/online/imagenet2012/test', {'value': None}),
     ('value of linear/online/imagenet2012/test', {'value': float('nan')}),
     ('low of linear/online/imagenet2012/test', {'low': float('inf')}),
-    ('something else than text', {'dataset': None}),
+    ('has a description that is not text', {'dataset': None}),
     ('curve of linear/online', {'curve': {'x': [1], 'y': []}}),
     ('curve of linear/online', {'curve': {'x': [1], 'y': [2]}}),
     (
@@ -117,9 +117,9 @@ def broken_cards():
     yield why, made | {'numbers': [row | change]}
   no_split = {name: part for name, part in row.items() if name != 'split'}
   yield 'online has no split', made | {'numbers': [no_split]}
-  yield 'no number', made | {'numbers': [3]}
+  yield 'is not a number', made | {'numbers': [3]}
   yield (
-    'top_1 of linear/online/imagenet2012/test is there twice',
+    'top_1 of linear/online/imagenet2012/test occurs twice',
     made | {'numbers': [row, row]},
   )
 
@@ -140,7 +140,7 @@ def test_what_is_no_card(tmp_path, no_plots, why, content):
     files.read(str(path))
   message = str(error.value)
   assert message.startswith(str(path)) and '\n' not in message
-  assert message.endswith('name a card.json that --mode=evaluate has written.')
+  assert message.endswith('name a card.json of --mode=evaluate.')
 
 
 def test_a_protocol_that_json_cannot_hold(tmp_path):
@@ -249,5 +249,5 @@ def test_scores_are_found_under_a_name_that_was_made_plain(tmp_path, no_plots):
 
 def test_json_that_is_nested_too_deeply_is_no_card(tmp_path):
   (tmp_path / 'card.json').write_text('[' * 100_000 + ']' * 100_000)
-  with pytest.raises(schema.CardError, match='no JSON'):
+  with pytest.raises(schema.CardError, match='not JSON'):
     files.read(str(tmp_path))

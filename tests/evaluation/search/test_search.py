@@ -79,7 +79,7 @@ def test_the_nearest_are_found_and_the_index_is_kept(
   assert (index.facts['recall_at'], index.facts['recall']) == (6, 1.0)
   search._save(path, index._replace(facts=index.facts | {'model': 'x'}))
   assert call(*flags) == 0
-  assert 'of another model or data set: it is made anew' in (
+  assert 'of another model or data set: making a new one' in (
     capsys.readouterr().out
   )
 
@@ -184,7 +184,7 @@ def test_a_damaged_index_is_named(tmp_path):
   for damaged in (b'', b'not an index', data[:-30], data[1:]):
     path.write_bytes(damaged)
     with pytest.raises(
-      config.ConfigError, match='index.npz is not .*damaged.*make it again'
+      config.ConfigError, match='index.npz is not .*damaged.*to make a new one'
     ):
       search._load(str(path), {}, print)
   path.unlink()
@@ -280,9 +280,7 @@ def test_what_changes_the_bits_is_no_flag_of_the_search(
   assert 'the checkpoint was made with false' in capsys.readouterr().err
   # Where would the index be kept?
   assert call(*flags, f'--checkpoint={model_dir}') == 2
-  assert 'needs --output, the file to keep its index in' in (
-    capsys.readouterr().err
-  )
+  assert 'needs --output, the file for its index' in capsys.readouterr().err
   # Nor is the index of one data set that of another.
   images = shutil.copytree(images, f'{tmp_path}/images')
   more += [f'--dataset=folder:{images}']
@@ -291,7 +289,7 @@ def test_what_changes_the_bits_is_no_flag_of_the_search(
   os.rename(f'{images}/val/cat/22.JPG', f'{images}/val/cat/2.JPG')
   capsys.readouterr()
   assert call(*flags, *more) == 0
-  assert 'it is made anew' in capsys.readouterr().out
+  assert 'making a new one' in capsys.readouterr().out
 
 
 def test_2048_bits_of_a_large_image(tmp_path):
@@ -363,4 +361,4 @@ def test_exports_of_a_probe_on_bits(tmp_path, run_copy, capsys):
   assert logits.shape == (2, DIM)
   capsys.readouterr()
   assert exported('keras') == 2
-  assert 'no place for the latent' in capsys.readouterr().err
+  assert 'cannot hold the latent' in capsys.readouterr().err

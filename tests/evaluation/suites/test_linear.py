@@ -137,7 +137,7 @@ def test_what_depends_on_the_settings_is_made_anew(make_subject):
 def test_too_few_images_to_choose_on(make_subject, tmp_path):
   images = make_images(tmp_path / 'one', {'train': 1, 'val': 4})
   subject, _ = make_subject(Encoder(), images=images)
-  with pytest.raises(sources.DataError, match='leave none to choose'):
+  with pytest.raises(sources.DataError, match='too few to hold some out'):
     list(linear.suite(subject))
   images = make_images(tmp_path / 'two', {'train': 2, 'val': 4})
   subject, _ = make_subject(Encoder(), images=images)

@@ -44,4 +44,4 @@ def test_a_transfer_set_keeps_an_image_of_every_class_to_fit(
   found = {n.name: n for n in transfer.suite(subject)}
   assert found['pets'].protocol['held_out'] == 1
   assert found['pets'].protocol['note'].startswith('pets: train has 8 images')
-  assert 'leave none to choose' in found['birdsnap'].why
+  assert 'too few to hold some out' in found['birdsnap'].why
