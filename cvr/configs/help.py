@@ -17,18 +17,18 @@ SHORT_NAMES = {
 }
 _BEGINNING = """python run.py --flag=value ...
 
-Self-supervised pretraining: C-SimCLR, C-BYOL and the methods to compare them
-with (--pretrain_loss). To begin: --preset=quickstart.
+Self-supervised pretraining with C-SimCLR, C-BYOL and other methods
+(--pretrain_loss). To begin: --preset=quickstart.
 
---help=Method shows one of the sections below, --help=learning_rate one flag and
-the presets that set it, --help=quickstart what a preset stands for. Each flag
-is listed with its default. Of a flag that is typed twice the last value counts.
+--help=Method shows a section, --help=learning_rate a flag and the presets that
+set it, --help=quickstart the flags that a preset sets. Each flag is listed with
+its default. If a flag is typed twice, the last value counts.
 """
 _END = """
 Exit status: 0 done; 1 a bug of this program; 2 a wrong flag or file; 3 the loss
-was no longer a number, or the embeddings had collapsed; 75 try again (storage
-out of reach or full, a worker lost); 143 stopped by a signal, after a
-checkpoint was written."""
+was NaN or infinite, or the embeddings had collapsed; 75 try again (storage out
+of reach or full, a worker lost); 143 stopped by a signal, after a checkpoint
+was written."""
 _PRESETS = 'Presets'
 
 
@@ -95,7 +95,7 @@ def _preset(name):
     _fill(f'--preset={name}', 2),
     _fill(about, 6),
     '',
-    f'It stands for these flags (--preset={name} --print_config shows all):',
+    f'It sets these flags (--preset={name} --print_config shows all):',
     _fill(typed, 2),
   ]
 

@@ -123,7 +123,7 @@ _SOLO_SWAV = _CIFAR10 | SWAV_VIEWS | _SWAV_HEAD | {
 
 PRESETS = {
   'simclr_300epochs': (
-    'SimCLR, ResNet-50: 67.9 to 69.2% top-1 (repeated in the BYOL paper)',
+    'SimCLR, ResNet-50: 67.9 to 69.2% top-1 (reported in the BYOL paper)',
     _IMAGENET | _300_EPOCHS | _SIMCLR | {'learning_rate': 0.3}),
   'simclr_1000epochs': (
     'SimCLR, ResNet-50: 71.1% top-1, online probe (published README)',
@@ -154,39 +154,41 @@ PRESETS = {
     _MOCO | {'train_epochs': 800}),
   'infomin': (
     'The colours and temperature of InfoMin on MoCo v2, 200 epochs, without '
-    'its RandAugment and jigsaw: no number was published for that',
+    'its RandAugment and jigsaw: no number was published',
     _MOCO | INFOMIN_VIEWS | {'temperature': 0.15, 'train_epochs': 200}),
   'cmc': (
-    'CMC, two ResNet-50 on L and ab, 240 epochs: negatives of a large batch, '
-    'not of a memory, so ours and without a published number',
+    'CMC, two ResNet-50 on L and ab, 240 epochs: negatives from a large batch, '
+    'not from a memory: ours, not from a paper',
     _IMAGENET | _CMC | _CMC_VIEWS | {
       'train_epochs': 240, 'weight_decay': 1e-6, 'proj_head_mode': 'linear'}),
   'cmc_400epochs': (
     'CMC, two ResNet-50 on a view each: 69.1% top-1 (EntRec, Table 1; its '
-    'settings are not known in full, these are those of SimCLR)',
+    'settings are not fully known; these are those of SimCLR)',
     _IMAGENET | _CMC | {
       'train_epochs': 400, 'weight_decay': 1e-6, 'view_pairs': 'rgb,rgb'}),
   'swav': (
-    'SwAV, ResNet-50, two crops, 400 epochs: 70.1% top-1 (recalled)',
+    'SwAV, ResNet-50, two crops, 400 epochs: 70.1% top-1 (from memory)',
     _SWAV_RUN | _SWAV | {'freeze_prototypes_steps': 313}),
   'swav_256': (
-    'SwAV, ResNet-50, 8 crops, batch 256, 400 epochs: 74.3% top-1 (recalled)',
+    'SwAV, ResNet-50, 8 crops, batch 256, 400 epochs: 74.3% top-1 (from '
+    'memory)',
     _SWAV_RUN | _SWAV | _SWAV_QUEUE | _SIX_LOCAL | {
       'train_batch_size': 256, 'learning_rate': 0.6, 'warmup_epochs': 0.0,
       'final_learning_rate': 0.0006, 'warmup_learning_rate': 0.0,
       'freeze_prototypes_steps': 5005}),
   'deepcluster': (
-    'DeepCluster-v2, ResNet-50, two crops, 400 epochs: 70.2% top-1 (recalled)',
+    'DeepCluster-v2, ResNet-50, two crops, 400 epochs: 70.2% top-1 (from '
+    'memory)',
     _SWAV_RUN | _DEEPCLUSTER),
   'simsiam': (
-    'SimSiam, ResNet-50, 100 epochs: 68.1% top-1 (SimSiam README; the rate is '
-    'scaled to the batch, as in the paper)',
+    'SimSiam, ResNet-50, 100 epochs: 68.1% top-1 (SimSiam README; the learning '
+    'rate is scaled to the batch, as in the paper)',
     _SIMSIAM | {
       'dataset': 'imagenet2012', 'train_batch_size': 512, 'train_epochs': 100,
       'learning_rate': 0.05, 'warmup_epochs': 0.0, 'weight_decay': 1e-4}),
   'vicreg': (
-    'VICReg, ResNet-50, 1000 epochs: 73.2% top-1 (VICReg paper, recalled, as '
-    'its settings are)',
+    'VICReg, ResNet-50, 1000 epochs: 73.2% top-1 (VICReg paper; number and '
+    'settings from memory)',
     _IMAGENET | _VICREG | {
       'train_batch_size': 2048, 'train_epochs': 1000, 'weight_decay': 1e-6,
       'learning_rate': 0.2, 'final_learning_rate': 0.002 / 8,
@@ -194,7 +196,7 @@ PRESETS = {
       'blur_probability': '0.5,0.5', 'solarize_probability': '0.1,0.1'}),
   'dino': (
     "DINO with AdamW and 8 local crops, ResNet-50, 100 epochs: DINO's default "
-    'settings; no number was published for them and this network',
+    'settings; no number was published for this network',
     _DINO_IMAGENET | {
       'optimizer': 'adamw', 'learning_rate': 5e-4, 'weight_decay': 0.04,
       'final_weight_decay': 0.4, 'area_range_lower_bound': 0.4,
@@ -230,7 +232,7 @@ PRESETS = {
       'pretrain_loss': 'entrec_disc', 'learning_rate': 0.3}),
   'stochcon_bernoulli': (
     'StochCon with 2048 bits, ResNet-50: 67.00% top-1, frozen (poster; its '
-    'settings are not known, these are those of SimCLR)',
+    'settings are not known; these are those of SimCLR)',
     _IMAGENET | _1000_EPOCHS | _BERNOULLI | {
       'learning_rate': 0.2, 'proj_out_dim': 128}),
   'stochcon_gaussian': (
@@ -255,8 +257,8 @@ PRESETS = {
     'C-BYOL with the settings of cifar10_byol: ours, not from a paper',
     _CIFAR10 | _SOLO_BYOL | _CBYOL | {'byol_loss_weight': 2.0}),
   'cifar10_moco': (
-    'MoCo v2, ResNet-18, 1000 epochs: 92.94% (solo-learn, its MoCoV2+ with '
-    'its own probe; views, head and EMA here are not all its)',
+    'MoCo v2, ResNet-18, 1000 epochs: 92.94% (solo-learn, its MoCoV2+ with its '
+    'own probe; its views, head and EMA partly differ)',
     _CIFAR10 | _MOCO | {
       'dataset': 'cifar10', 'image_size': 32, 'resnet_depth': 18,
       'learning_rate': 0.3, 'queue_size': 32768, 'proj_out_dim': 256,

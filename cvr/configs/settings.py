@@ -59,8 +59,8 @@ class Settings:
 
   # fmt: off
   # This call
-  preset: str = opt('', 'A recipe: values for other flags, from the list at '
-    'the end (--help=preset). A flag that is typed beside it overrides its '
+  preset: str = opt('', 'A named set of values for other flags; the list is at '
+    'the end (--help=preset). A flag that you type as well overrides its '
     'value.', ('', *PRESETS))
   print_config: bool = opt(False, 'Print every setting and where its value '
     'comes from, then stop.')
@@ -121,7 +121,7 @@ class Settings:
   download: bool = opt(False, 'Allow downloads of more than 1 GB. Otherwise '
     'the command that prepares the data set is printed.')
   eval_name: str = opt('', 'Evaluations are written to eval_NAME in '
-    '--model_dir, so that several can be kept. Empty: to eval.')
+    '--model_dir, so that you can keep several. Empty: eval.')
   wandb_project: str = opt('', 'Also send the numbers of metrics.jsonl to this '
     'project of Weights & Biases. A resumed run continues its run there. Needs '
     "pip install -e '.[wandb]'.")
@@ -148,7 +148,7 @@ class Settings:
     'cannot be detected.')
   master: str = opt('', 'Address of a TPU worker, in place of --tpu_name.')
   data_service: str = opt('', 'The address that scripts/data_workers.sh '
-    'prints: its processes then prepare the training images. The order of the '
+    'prints. Its processes prepare the training images. The order of the '
     'examples, and exact resuming, are no longer guaranteed.')
 
   # Data
@@ -175,10 +175,10 @@ class Settings:
     'or as in CIFAR-10-C, where most corruptions are milder. auto: cifar10_c '
     'if --image_size is 32 or less, else imagenet_c.',
     ('auto', 'imagenet_c', 'cifar10_c'), before='imagenet_c')
-  bit_depth: str = opt('auto', 'Bits per channel of decoded images. auto: 8, '
-    'but for PNG files of 16 bits the smallest of 10, 12, 14 and 16 that holds '
-    'the values of 256 training images; it is printed and stored. With 10 or '
-    'more, images keep 16 bits, and the largest value of this depth becomes '
+  bit_depth: str = opt('auto', 'Bits per channel of decoded images. auto: for '
+    'PNG files of 16 bits the smallest of 10, 12, 14 and 16 that holds the '
+    'values of 256 training images, else 8; it is printed and stored. With 10 '
+    'or more, images keep 16 bits, and the largest value of this depth becomes '
     'white.', ('auto', '8', '10', '12', '14', '16'), before='8')
   channels: int = opt(3, 'Channels of an image. 1: images become gray. 3: they '
     'become RGB. Any other number: the files must have it, such as PNG with '
@@ -302,11 +302,11 @@ class Settings:
   ceb_distribution: str = opt('vmf', 'Distribution of the encoders of C-SimCLR '
     'and C-BYOL: von Mises-Fisher on the sphere, or Gaussian.',
     ('vmf', 'gaussian'))
-  kappa_e: float = opt(1024.0, 'Concentration of the forward encoder e(z|x): '
-    'the higher, the less noise in z. Published: 1024 in C-SimCLR, 16384 in '
+  kappa_e: float = opt(1024.0, 'Concentration of the forward encoder e(z|x): a '
+    'higher value means less noise in z. Published: 1024 in C-SimCLR, 16384 in '
     'C-BYOL.', '(0, inf)')
-  kappa_b: float = opt(10.0, 'Concentration of the backward encoder b(z|y): '
-    'the higher, the more compression. In C-SimCLR it is also the inverse '
+  kappa_b: float = opt(10.0, 'Concentration of the backward encoder b(z|y): a '
+    'higher value means more compression. In C-SimCLR it is also the inverse '
     'temperature.', '(0, inf)')
   gaussian_scale: str = opt('fixed', 'Standard deviations of the Gaussian '
     'encoders: fixed, or learned for each dimension.', ('fixed', 'learned'))
@@ -315,20 +315,20 @@ class Settings:
   sigma_b: float = opt(1.0, 'Standard deviation of the Gaussian backward '
     'encoder.', '(0, inf)')
   backward_view: str = opt('same', 'Which view the backward encoder of C-BYOL '
-    'gets: the one that z is from (same, as published), or the other one '
-    '(other, as in CEB).', ('same', 'other'))
+    'gets. same: the view of z, as published. other: the other view, as in '
+    'CEB.', ('same', 'other'))
 
   teacher_temperature: float = opt(0.04, 'Temperature of the teacher of DINO: '
-    'the lower, the sharper. Lower it if the loss does not fall below the log '
-    'of --num_prototypes.', '(0, inf)')
+    'a lower value makes it sharper. Lower it if the loss does not fall below '
+    'the log of --num_prototypes.', '(0, inf)')
   teacher_temperature_start: float = opt(0.04, 'Temperature of the teacher at '
     'step 0, if --teacher_temperature_warmup_epochs is above 0.', '(0, inf)')
   teacher_temperature_warmup_epochs: float = opt(0.0, 'Epochs in which the '
     'temperature of the teacher changes linearly from '
     '--teacher_temperature_start to --teacher_temperature.', '[0, inf)')
   centring: bool | None = opt(None, 'Subtract a moving mean from the logits of '
-    'the teacher of DINO; without it one output wins. Not given: true in dino, '
-    'false in er_dino, which has the entropy in its loss.')
+    'the teacher of DINO; without it all images get the same output. Not '
+    'given: true in dino, false in er_dino, which has the entropy in its loss.')
   centre_momentum: float = opt(0.9, 'Momentum of the moving mean of '
     '--centring.', '[0, 1]')
   er_kappa: float = opt(10.0, 'Concentration of the kernels of entropy and '
@@ -346,8 +346,8 @@ class Settings:
   latent_temperature: float = opt(1.0, 'Temperature of the binary Concrete '
     'distribution of stochcon_bernoulli at step 0.', '(0, inf)')
   latent_temperature_end: float = opt(0.5, 'The same temperature at the last '
-    'step; between, it changes by a constant factor per step. The lower, the '
-    'closer to bits, with noisier gradients.', '(0, inf)')
+    'step; between, it changes by a constant factor per step. A lower '
+    'temperature is closer to bits, but gradients are noisier.', '(0, inf)')
   latent_kl_weight: float = opt(0.0, 'Weight of the KL divergence of the '
     'latents from fair bits, or from standard normals, in nats; published: 0.',
     '[0, inf)')
@@ -493,8 +493,8 @@ class Settings:
     'step; it changes by a cosine from --weight_decay.', '[0, inf)')
   lars_eta: float = opt(1e-3, 'Trust coefficient of lars (solo-learn: 0.02).',
     '(0, inf)')
-  lars_clip: bool = opt(False, 'Make no step of lars longer than that of SGD '
-    '(LARC).')
+  lars_clip: bool = opt(False, 'Limit the length of a step of lars to that of '
+    'SGD (LARC).')
   lars_classic: bool = opt(True, 'true: learning rate and trust ratio are '
     'inside the momentum, as published. false: outside, the common variant.')
   lars_nesterov: bool = opt(False, 'Nesterov momentum in lars.')
@@ -505,19 +505,19 @@ class Settings:
     'same in float16 with automatic loss scaling, for GPUs without bfloat16.',
     ('fp32', 'bf16', 'fp16'))
   jit_compile: bool = opt(False, 'Compile the step into one XLA program: '
-    'faster on GPUs, slower on CPUs. On TPUs it always is one. One replica '
-    'only.')
+    'faster on GPUs, slower on CPUs. On TPUs it is always compiled. Works with '
+    'one replica only.')
   seed: int = opt(0, 'Seed of all random numbers.', '[0, 1000000]')
-  deterministic: bool = opt(False, 'Use operations that repeat to the last '
-    'bit, where TensorFlow has them. Slower.')
+  deterministic: bool = opt(False, 'Use operations that give the same bits in '
+    'every run, where TensorFlow has them. Slower.')
 
   # Checkpoints and summaries
   train_summary_steps: int = opt(100, 'Steps between summaries (metrics.jsonl, '
     'TensorBoard); 0: none.', '[0, inf)')
   health_pairs: int = opt(512, 'At every summary, two views of this many '
-    'images are compared, always the same ones, of the evaluation split if '
-    'there is one: what the views tell of each other (information/...), and '
-    'signs of collapse (health/...). 0: none.', '[0, inf)')
+    'images are compared: the information that they share (information/...), '
+    'and signs of collapse (health/...). The images are always the same, from '
+    'the evaluation split if there is one. 0: none.', '[0, inf)')
   stop_on_collapse: bool = opt(False, 'End the run with status 3, after a '
     'checkpoint, if two summaries in a row show a collapse.')
   max_bad_steps: int = opt(10, 'A step whose loss or gradient is not finite '

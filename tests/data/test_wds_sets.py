@@ -234,12 +234,14 @@ def test_a_cut_file_is_told_with_the_sample(tmp_path):
   end = content.rindex(b'n/002.cls') + 1024
   places = {
     # Within an image, within a header, after a sample, within the end mark.
-    content.index(b'n/001.png') + 530: 'it is cut in n/001.png, of which',
-    content.index(b'n/001.cls') + 100: 'it is cut after n/001.png: its end',
-    content.index(b'n/001.png'): 'it is cut after n/000.cls: its end mark is',
-    end: 'it is cut after n/002.cls',
-    end + 100: 'it is cut after n/002.cls',
-    0: 'it is cut at its beginning',
+    content.index(b'n/001.png') + 530: 'it is cut off in n/001.png, which has',
+    content.index(b'n/001.cls') + 100: 'it is cut off after n/001.png: its end',
+    content.index(
+      b'n/001.png'
+    ): 'it is cut off after n/000.cls: its end mark is',
+    end: 'it is cut off after n/002.cls',
+    end + 100: 'it is cut off after n/002.cls',
+    0: 'it is cut off at its beginning',
   }
   for size, says in places.items():
     write(path, content[:size])

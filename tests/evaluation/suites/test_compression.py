@@ -62,7 +62,9 @@ def test_embeddings_that_are_no_numbers_are_told(monkeypatch):
     state=types.SimpleNamespace(method=None),
   )  # fmt: skip
   info = types.SimpleNamespace(name='a', split='b')
-  with pytest.raises(sources.DataError, match='views of a, b: .*NaN or infinite'):
+  with pytest.raises(
+    sources.DataError, match='views of a, b: .*NaN or infinite'
+  ):
     compression._pairs(subject, info)
 
 
