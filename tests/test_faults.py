@@ -625,7 +625,7 @@ def test_places_that_tensorflow_takes_for_patterns(tmp_path, capsys, name):
     ['--mode=inspect', f'--checkpoint={folder}/ckpt-10'],
   ):
     line = refused(capsys, argv)
-    assert f'{argv[-1]}: must not hold any of [ ] * ?' in line
+    assert f'{argv[-1]}: must not contain [ ] * ?' in line
   assert files_in(folder) == before and os.listdir(tmp_path) == [name]
 
 

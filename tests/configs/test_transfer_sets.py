@@ -115,7 +115,7 @@ def test_all_sets_and_where_some_lie():
     ('sun', 'did you mean sun397?'),
     ('qqq', 'there are: all, food101'),
     ('=folder:x', 'there are: all'),
-    ('all=folder:x', "'all' is no transfer set"),
+    ('all=folder:x', "'all' is not a transfer set"),
     ('birdsnap', 'birdsnap=folder:PATH'),
     ('cars=', 'cars=folder:PATH'),
     ('dtd,cars,dtd', 'dtd is named twice'),

@@ -111,7 +111,7 @@ def test_a_file_that_changes_is_read_again(tmp_path):
     ({'images': COLOUR, 'labels': LABELS * 10**6}, 'need 2,000,001 cl'),
     (
       {'train_images': COLOUR, 'train_labels': LABELS * 0, 'test_images': GRAY,
-       'test_labels': LABELS[1:]}, "test_labels[1] of .* '2' is no class of",
+       'test_labels': LABELS[1:]}, "test_labels[1] of .* '2' is not a class",
     ),
   ],
 )  # fmt: skip

@@ -208,7 +208,7 @@ def test_other_channels_are_an_error(channels):
     3, 1, 3, None, None, 6
   ]  # fmt: skip
   assert decoding.misfit(channels, channels) == ''
-  assert f'it has 3 channels, and --channels={channels}' in decoding.misfit(
+  assert f'it has 3 channels, but --channels={channels}' in decoding.misfit(
     3, channels
   )
 

@@ -131,10 +131,10 @@ def test_other_channels_are_refused_at_once(tmp_path, data_dir):
     with pytest.raises(DataError) as error:
       describe(name, channels=channels)
     assert str(error.value).startswith(
-      f'--dataset={name}: x/0.png: it has 3 channels, and --channels={channels}'
+      f'--dataset={name}: x/0.png: it has 3 channels, but --channels={channels}'
     )
   # Of records as of files; these two are made of any.
-  with pytest.raises(DataError, match='it has 3 channels, and --channels=4'):
+  with pytest.raises(DataError, match='it has 3 channels, but --channels=4'):
     describe('photo_patches', data_dir, channels=4)
   for channels in (1, 3):
     info = describe(name, channels=channels)

@@ -77,7 +77,9 @@ def test_splits_share_the_classes_of_train(root):
   with pytest.raises(DataError, match='t.csv, line 4: it names no split'):
     describe(table(root, text))
   unknown = text.replace('2.png,b', '2.png,c')
-  with pytest.raises(DataError, match="line 4: the label 'c' is no class of"):
+  with pytest.raises(
+    DataError, match="line 4: the label 'c' is not a class of"
+  ):
     describe(table(root, f'{unknown}test'), split='test')
   # Also where each split is a file.
   table(root, 'in/0.png\ta\nin/1.png\tb', 'train.txt')

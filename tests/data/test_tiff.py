@@ -172,9 +172,9 @@ def test_what_cannot_be_read_is_refused_with_the_reason(tmp_path, monkeypatch):
   five = np.zeros([6, 8, 5], np.uint8)
   for channels in (1, 3, 4):
     wrong = refusal(five, channels, planarconfig='contig')
-    assert f'it has 5 channels, and --channels={channels};' in wrong
+    assert f'it has 5 channels, but --channels={channels};' in wrong
     assert wrong.endswith('--channels=5.') and f'{tmp_path}/0.tif' in wrong
-  assert 'it has 1 channel, and --channels=2' in refusal(DEEP, 2)
+  assert 'it has 1 channel, but --channels=2' in refusal(DEEP, 2)
   four = np.zeros([6, 8, 4], np.uint8)
   assert 'its colours are SEPARATED' in refusal(four, photometric='separated')
   white = refusal(DEEP, photometric='miniswhite')

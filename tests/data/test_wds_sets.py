@@ -252,7 +252,7 @@ def test_a_cut_file_is_told_with_the_sample(tmp_path):
   write(path, content)
   info = describe(f'wds:{path}')
   write(path, content[: content.index(b'n/001.png') + 530])
-  with pytest.raises(ValueError, match='a.tar is cut in n/001.png'):
+  with pytest.raises(ValueError, match='a.tar is cut off in n/001.png'):
     info.read(info.paths[1])
   says = r'^--dataset=wds:.*a.tar is cut off in n/001.png\]. Replace the file'
   with pytest.raises(DataError, match=says), sources.explained(info):

@@ -29,7 +29,9 @@ def test_an_export_that_differs_is_not_delivered(
     return path, lambda x: {k: 1.01 * v for k, v in network(x).items()}
 
   monkeypatch.setattr(keras_export, 'write', wrong)
-  with pytest.raises(AssertionError, match='model.keras read back is another'):
+  with pytest.raises(
+    AssertionError, match='model.keras was read back and differs'
+  ):
     export.export('keras', str(tmp_path), made.model, print)
   assert list(tmp_path.iterdir()) == []
 

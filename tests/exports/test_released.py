@@ -32,6 +32,6 @@ def test_other_methods_are_refused(monkeypatch, tmp_path):
   exported = trained(monkeypatch)
   checkpoint = exported.checkpoint._replace(methods=('moco',))
   exported = exported._replace(checkpoint=checkpoint)
-  with pytest.raises(ValueError, match='and this checkpoint of moco'):
+  with pytest.raises(ValueError, match='but this checkpoint is of moco'):
     export.export('released', str(tmp_path), exported, print)
   assert not list(tmp_path.iterdir())

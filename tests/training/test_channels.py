@@ -226,5 +226,5 @@ def test_no_run_is_left_where_the_first_image_has_others(tmp_path, capsys):
   argv = flags(tmp_path / 'images', tmp_path / 'run', '--mode=train')
   assert run.main([*argv, '--channels=4']) == 2
   said = capsys.readouterr().err
-  assert '0.png: it has 3 channels, and --channels=4' in said
+  assert '0.png: it has 3 channels, but --channels=4' in said
   assert not (tmp_path / 'run').exists()

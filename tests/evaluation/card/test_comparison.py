@@ -187,7 +187,7 @@ def twice(ids):
     (IDS, twice, 'some ids occur twice'),
     (NAME, lambda scores: scores[1:], 'scores and ids differ in number'),
     (NAME, lambda scores: scores * np.nan, 'a score is not a number'),
-    (NAME, lambda scores: 1 - scores, 'the value of B is no mean of its'),
+    (NAME, lambda scores: 1 - scores, 'the value of B is not the mean of'),
     (FLOWERS, lambda labels: labels + 1, 'the same images have other labels'),
   ],
 )

@@ -118,7 +118,7 @@ def test_a_query_that_folders_would_not_read(bernoulli, tmp_path, capsys):
   tifffile.imwrite(path, np.zeros([8, 8, 5], np.uint8), planarconfig='contig')
   assert call(*flags, f'--query={path}') == 2
   said = capsys.readouterr().err
-  assert f'--query={path}: {path}: it has 5 channels, and --channels=3' in said
+  assert f'--query={path}: {path}: it has 5 channels, but --channels=3' in said
   write(path, b'II*\0 no image')
   assert call(*flags, f'--query={path}') == 2
   assert f'--query={path} cannot be read' in capsys.readouterr().err

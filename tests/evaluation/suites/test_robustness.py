@@ -80,7 +80,7 @@ def test_frames_of_a_list(make_subject, tmp_path):
 def test_corruptions_of_other_than_rgb_are_missing(make_subject, tmp_path):
   subject, _ = make_subject(Encoder(), channels=1)
   (missing,) = robustness.suite(subject)
-  assert 'RGB images, and this network of --channels=1' in missing.why
+  assert 'RGB images, but this network has --channels=1' in missing.why
   # Sets of images are read as any other.
   few = make_images(tmp_path / 'few', {'test': 5})
   subject, _ = make_subject(

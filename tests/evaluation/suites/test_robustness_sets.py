@@ -315,7 +315,7 @@ def test_a_list_is_read(folder):
     (HEAD + 'd\0.png,1,\n', 'line 2: '),
     (HEAD + ',1,\n', "line 2: path '' is not inside"),
     (HEAD + 'd.png,1,\nv/a.jpg,1,\nv/../d.png,1,x\n', 'in line 2 already'),
-    (HEAD + 'd.png,1\n', 'line 2: a value more or less'),
+    (HEAD + 'd.png,1\n', 'line 2: another number of values'),
     (HEAD + 'e, f.png,1,\n', 'quote paths with commas'),
     (HEAD + '"d.png,1,\n', 'list.csv: '),
     (HEAD.encode() + b'\xff.png,1,\n', 'CSV in UTF-8'),
