@@ -314,7 +314,7 @@ def test_a_list_is_read(folder):
     (HEAD + '/etc/passwd,1,\n', 'is not inside'),
     (HEAD + 'd\0.png,1,\n', 'line 2: '),
     (HEAD + ',1,\n', "line 2: path '' is not inside"),
-    (HEAD + 'd.png,1,\nv/a.jpg,1,\nv/../d.png,1,x\n', 'in line 2 already'),
+    (HEAD + 'd.png,1,\nv/a.jpg,1,\nv/../d.png,1,x\n', 'is already in line 2'),
     (HEAD + 'd.png,1\n', 'line 2: another number of values'),
     (HEAD + 'e, f.png,1,\n', 'quote paths with commas'),
     (HEAD + '"d.png,1,\n', 'list.csv: '),
