@@ -222,7 +222,7 @@ def test_flags_against_a_checkpoint_are_refused(tmp_path, folder, capsys):
   for flag, says in (
     ('--resnet_depth=50', 'made with 18'),
     ('--proj_out_dim=8', 'made with 16'),
-    ('--pretrain_loss=byol_ceb', 'it is of byol'),
+    ('--pretrain_loss=byol_ceb', 'the checkpoint is of byol'),
   ):
     assert call(*flags, flag) == 2
     assert says in capsys.readouterr().err
