@@ -17,7 +17,7 @@ from cvr.training.progress import Pace
 
 # Seconds between two looks at the host: stop signals, the progress line.
 _LOOK_SECONDS = 8.0
-# A longer step is said: a cluster may kill a run half a minute after its signal.
+# A longer step is announced: a cluster may kill a run soon after its signal.
 _LONG_STEP = 10.0
 
 
