@@ -21,7 +21,16 @@ from cvr.configs.config import Config
 from cvr.training import health
 from cvr.training import start as starting
 from processes import worker
-from small_runs import C_BYOL, QUICK, ROOT, WATCH, events, flags, tensors
+from small_runs import (
+  C_BYOL,
+  QUICK,
+  ROOT,
+  WATCH,
+  assert_same_bits,
+  events,
+  flags,
+  tensors,
+)
 from tiny_methods import wide_sums
 
 pytestmark = pytest.mark.usefixtures('tiny_encoder')
@@ -183,6 +192,32 @@ def test_two_workers_train_and_resume_as_one_process_does(
   assert sorted(one) == sorted(two) == list(range(1, 21))
   for step, loss in one.items():
     assert two[step] == pytest.approx(loss, rel=1e-4), step
+
+
+def test_workers_start_again_where_one_is_killed(images, tmp_path):
+  """F31: the run ends with the bits of one in which nobody died."""
+
+  def argv(model_dir):
+    return flags(
+      images, tmp_path / model_dir, '--mode=train', '--train_steps=8',
+      '--checkpoint_steps=2', '--train_summary_steps=1', *QUICK,
+    )[1:]  # fmt: skip
+
+  chief, status, other = by_script(argv('whole'), tmp_path)
+  assert status == 0, chief + other
+  marker = tmp_path / 'once'
+  done = in_a_shell(
+    f'bash scripts/multi_worker.sh --restart=1 2 {shlex.join(argv("killed"))}',
+    LOGS=str(tmp_path / 'logs'), PROGRAM='tests/faulty_run.py',
+    TINY_ENCODER='glance', FAULT=f'1 4 SIGKILL {marker}',
+  )  # fmt: skip
+  assert done.returncode == 0, done.stdout + done.stderr
+  assert marker.exists()
+  assert done.stdout.count('all workers start again (1 of 1)') == 1
+  assert 'Resuming from step' in done.stdout
+  assert_same_bits(
+    tmp_path / 'whole' / 'ckpt-8', tmp_path / 'killed' / 'ckpt-8'
+  )
 
 
 def test_a_collapse_is_named_and_may_end_the_run(
