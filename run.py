@@ -120,10 +120,10 @@ def _train(cfg, argv, strategy, monitor):
 
   with _locked(cfg.model_dir, monitor):
     cfg = start.with_stored_depth(cfg)
-    start.check_changes(cfg, monitor.say)
+    start.check_changes(cfg, monitor.say, strategy.num_replicas_in_sync)
     info = train.describe(cfg, monitor.say)
     cfg = dataclasses.replace(cfg, bit_depth=str(info.bits))
-    record = start.record(cfg, argv, info)
+    record = start.record(cfg, argv, info, strategy.num_replicas_in_sync)
     with trackers.opened(cfg, monitor):
       state, total = train.train(cfg, strategy, info, record, monitor)
       if cfg.mode == 'train_then_eval' and state.probe:

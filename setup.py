@@ -61,6 +61,7 @@ setup(
       'pytest-xdist>=3',
       'ruff>=0.9',
       'import-linter>=2.5',
+      'kubernetes-validate>=1.29',
       *EXPORT,
       *HF,
       *PLOT,

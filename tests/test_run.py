@@ -391,6 +391,22 @@ def in_a_shell(command, **env):
   )
 
 
+def test_another_number_of_replicas_is_said(images, tmp_path, capsys, glance):
+  argv = [*flags(images, tmp_path, '--mode=train', *QUICK), '--train_steps=2']
+  assert run.main(argv) == 0
+  path = tmp_path / 'config.json'
+  record = json.loads(path.read_text())
+  assert record['replicas'] == 1
+  path.write_text(json.dumps(record | {'replicas': 2}))
+  capsys.readouterr()
+  assert run.main([*argv, '--train_steps=4', '--allow_config_change']) == 0
+  out = capsys.readouterr().out
+  assert out.count('had 2 replicas and now has 1') == 1
+  assert 'Resuming from step 2' in out
+  assert run.main([*argv, '--train_steps=6', '--allow_config_change']) == 0
+  assert 'replicas' not in capsys.readouterr().out
+
+
 def test_help_and_typing_errors_come_from_the_program_itself():
   shown = in_a_shell('$PYTHON run.py --help')
   assert shown.returncode == 0 and '--kappa_e' in shown.stdout

@@ -5,6 +5,7 @@ import contextlib
 import json
 import os
 import re
+import shutil
 import tempfile
 
 import tensorflow as tf
@@ -131,6 +132,26 @@ class Checkpoints:
     self._checkpoint = tf.train.Checkpoint(**items)
     self._newest = None
     self._failures = 0
+
+  def check_room(self):
+    """Fails at once where the disk has no room for the checkpoints of a run."""
+    if '://' in self.directory or not self.chief:
+      return
+    optimizer = self._items.get('optimizer')
+    variables = [*_variables(self._checkpoint).values()]
+    variables += optimizer.variables() if optimizer else []
+    sizes = {v.ref(): v.dtype.size * v.shape.num_elements() for v in variables}
+    one = sum(sizes.values())
+    # One more than are kept, while the newest is written.
+    missing = self.keep + 1 - min(self.keep, len(files.steps(self.directory)))
+    os.makedirs(self.directory, exist_ok=True)
+    free = shutil.disk_usage(self.directory).free
+    if free < missing * one:
+      raise files.NotSaved(
+        f'{missing} checkpoints of {one / 1e6:,.0f} MB need room in '
+        f'{self.directory}, where {free / 1e6:,.0f} MB are free. Make room, or '
+        'keep fewer (--keep_checkpoint_max)'
+      )
 
   def save(self, step, needed=True, say=print):
     """Writes ckpt-<step>, then deletes the oldest of those written here.

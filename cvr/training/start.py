@@ -74,7 +74,7 @@ def _git_hash():
   return done.stdout.strip() or None
 
 
-def record(cfg, argv, info):
+def record(cfg, argv, info, replicas=1):
   """What config.json holds: enough to run the same again."""
   return {
     'config': config.to_dict(cfg),
@@ -87,6 +87,7 @@ def record(cfg, argv, info):
     },
     'class_names': info.class_names,
     'num_examples': info.num_examples,
+    'replicas': replicas,
   }
 
 
@@ -100,13 +101,19 @@ def with_stored_depth(cfg):
   return dataclasses.replace(cfg, bit_depth=settings['bit_depth'])
 
 
-def check_changes(cfg, say):
+def check_changes(cfg, say, replicas=1):
   """Says how a resumed run differs; refuses what changes its meaning."""
   if cfg.fresh_start or not files.steps(cfg.model_dir):
     return
   path = os.path.join(cfg.model_dir, 'config.json')
   if stored.exists(path):
     settings = config.stored_settings(path, stored.read_json)
+    before = stored.read_json(path).get('replicas', replicas)
+    if before != replicas:
+      say(
+        f'Note: the run had {before} replicas and now has {replicas}. The data '
+        'stay the same; last digits differ.'
+      )
   else:
     try:
       settings = pretrained.identify(cfg.model_dir).settings

@@ -200,6 +200,7 @@ def train(cfg, strategy, info, record, monitor: Monitor):
     monitor.say(f'Note: {line}')
   step, state, skipped = build(plan, strategy, monitor.say)
   store = _make_store(plan, strategy, state, record)
+  store.check_room()
   restored = _resume(cfg, store, state, monitor.say)
   monitor.write_json('config.json', record)
   monitor.write_json('flags.json', record['config'])

@@ -1,5 +1,6 @@
 """Checkpoints: what is kept, what is restored, and every kind of damage."""
 
+import collections
 import os
 import resource
 
@@ -446,6 +447,24 @@ def test_a_real_write_that_fails(tmp_path):
   assert files.steps(tmp_path) == [5] and restore(tmp_path)[0] == 5
   store.save(15)
   assert files.steps(tmp_path) == [15]
+
+
+@pytest.mark.parametrize('there, needed', [(0, 4), (2, 2), (5, 1)])
+def test_room_for_all_checkpoints_is_there_before_the_first_step(
+  tmp_path, monkeypatch, there, needed
+):
+  net = tf.train.Checkpoint(w=tf.Variable(tf.zeros([1000, 500])))  # 2 MB
+  store = saving.Checkpoints(str(tmp_path), keep=3, net=net)
+  for step in range(there):
+    (tmp_path / f'ckpt-{step}.index').write_bytes(b'x')
+    (tmp_path / f'ckpt-{step}.data-00000-of-00001').write_bytes(b'x')
+  free = needed * 2_000_000
+  usage = collections.namedtuple('Usage', 'free')
+  monkeypatch.setattr(saving.shutil, 'disk_usage', lambda path: usage(free))
+  store.check_room()
+  free -= 1
+  with pytest.raises(files.NotSaved, match=f'{needed} checkpoints of 2 MB'):
+    store.check_room()
 
 
 def test_nothing_is_deleted_before_the_new_one_was_read_back(

@@ -1,0 +1,237 @@
+"""What a run survives: the tests of all faults, then kills at random moments.
+
+python scripts/chaos.py [--minutes=30] [--seed=0]
+
+First it runs the tests that docs/reliability.md names for each fault. Then it
+kills small runs of all methods in turn with SIGKILL, every third time during a
+save, resumes them, and compares each bit by bit with a twin that nobody killed.
+What is done is kept in runs/chaos and not repeated: remove the folder to begin
+anew. Status 1: something was lost.
+"""
+
+import argparse
+import collections
+import json
+import os
+import pathlib
+import random
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import time
+import xml.etree.ElementTree
+
+import repeat  # Puts the project on the path.
+from cvr.checkpoints import files
+from cvr.configs.methods import KINDS
+from cvr.configs.settings import show
+from cvr.startup import stops_in_a_line
+
+PROJECT = pathlib.Path(__file__).resolve().parents[1]
+ROOT = os.path.join('runs', 'chaos')
+# Runs of seconds: what matters is how they end.
+STEPS, EVERY = 24, 4
+_SMALL = {
+  'mode': 'train',
+  'dataset': 'photo_patches/32px',
+  'image_size': 16,
+  'local_size': 8,
+  'stem': 'small',
+  'resnet_depth': 18,
+  'width_multiplier': 1,
+  'train_batch_size': 16,
+  'train_steps': STEPS,
+  'checkpoint_steps': EVERY,
+  'keep_checkpoint_max': 2,
+  'train_summary_steps': 8,
+  'proj_head_hidden_dim': 32,
+  'proj_out_dim': 16,
+  'warmup_epochs': 0.0,
+  'health_pairs': 0,
+  'use_tpu': False,
+}
+_KILLS = 6  # of one run
+_SECONDS = 3.0, 14.0  # from the start of a process to its end
+
+
+def faults():
+  """{fault: (what it is, its tests)}, of the table in docs/reliability.md."""
+  text = (PROJECT / 'docs' / 'reliability.md').read_text()
+  found = {}
+  for line in text.splitlines():
+    row = re.match(r'\| (F\d+) \| (.*?) \| .* \| (.*) \|$', line)
+    if row:
+      found[row[1]] = row[2], re.findall(r'`(tests/\S+?)`', row[3])
+  return found
+
+
+def run_tests():
+  """{fault: (tests that passed, that failed)}."""
+  path = os.path.join(ROOT, 'tests.json')
+  if os.path.exists(path):
+    with open(path) as file:
+      return json.load(file)
+  named = faults()
+  report = os.path.join(ROOT, 'tests.xml')
+  tests = sorted({test for _, tests in named.values() for test in tests})
+  subprocess.run(
+    [sys.executable, '-m', 'pytest', '-q', '-n', '2', f'--junitxml={report}',
+     *tests], check=False,
+  )  # fmt: skip
+  counts = collections.defaultdict(lambda: [0, 0])
+  for case in xml.etree.ElementTree.parse(report).iter('testcase'):
+    name = case.get('name').partition('[')[0]
+    file = case.get('classname').replace('.', '/') + '.py'
+    bad = any(child.tag in ('failure', 'error') for child in case)
+    counts[f'{file}::{name}'][bad] += 1
+  result = {
+    fault: [sum(counts[test][k] for test in tests) for k in (0, 1)]
+    for fault, (_, tests) in named.items()
+  }
+  with open(path, 'w') as file:
+    json.dump(result, file)
+  return result
+
+
+def started(name, model_dir):
+  settings = _SMALL | KINDS[name].small | {
+    'pretrain_loss': name, 'model_dir': model_dir,
+  }  # fmt: skip
+  settings = {k: v for k, v in settings.items() if k not in ('preset',)}
+  os.makedirs(model_dir, exist_ok=True)
+  flags = [f'--{key}={show(value)}' for key, value in settings.items()]
+  with open(os.path.join(model_dir, 'output.txt'), 'ab') as log:
+    return subprocess.Popen(
+      [sys.executable, 'run.py', *flags], stdout=log, stderr=log
+    )
+
+
+def saves(model_dir):
+  """Whether a checkpoint is being written."""
+  names = os.listdir(model_dir)
+  return any(re.fullmatch(r'ckpt-\d+_temp', name) for name in names)
+
+
+def kill(process, model_dir, seconds, inside):
+  """Kills it after so many seconds, `inside`: then during its next save.
+
+  -> 'in a save', 'between', or None where it had ended before.
+  """
+  end = time.monotonic() + seconds
+  while process.poll() is None:
+    late = time.monotonic() > end
+    if late and (not inside or saves(model_dir)):
+      break
+    time.sleep(0.001 if late else 0.01)
+  if process.poll() is not None:
+    return None
+  where = 'in a save' if saves(model_dir) else 'between'
+  process.send_signal(signal.SIGKILL)
+  process.wait()
+  return where
+
+
+def resumed_at(model_dir):
+  """The steps at which a run said that it resumes."""
+  text = pathlib.Path(model_dir, 'output.txt').read_text()
+  return [int(n) for n in re.findall(r'Resuming from step (\d+)', text)]
+
+
+def newest(model_dir):
+  return max(files.steps(model_dir), default=0)
+
+
+def trial(number, seed):
+  """One run, killed several times -> what happened, as a dict."""
+  rng = random.Random(f'{seed} {number}')
+  name = [*KINDS][number % len(KINDS)]
+  folder = os.path.join(ROOT, f'{number:03d}_{name}')
+  shutil.rmtree(folder, ignore_errors=True)
+  twin, model_dir = (os.path.join(folder, x) for x in ('twin', 'killed'))
+  beside = started(name, twin)
+  kills, lost, where = [], 0, ''
+  while where is not None:
+    finished, said = newest(model_dir), len(resumed_at(model_dir))
+    process = started(name, model_dir)
+    if len(kills) < _KILLS:
+      inside = len(kills) % 3 == 0
+      where = kill(process, model_dir, rng.uniform(*_SECONDS), inside)
+    else:
+      where = process.wait() and None
+    if where:
+      kills.append(where)
+    # The steps since the last checkpoint are those that may be lost.
+    back = resumed_at(model_dir)[said:]
+    lost += bool(back) and back[0] < finished
+  same = not process.wait() and not beside.wait()
+  if same:
+    a, b = (
+      repeat.tensors(os.path.join(run, f'ckpt-{STEPS}'))
+      for run in (twin, model_dir)
+    )
+    same = a.keys() == b.keys() and all(
+      a[key].tobytes() == b[key].tobytes() for key in a
+    )
+  if same and not lost:
+    shutil.rmtree(folder)
+  return {'method': name, 'kills': kills, 'lost': lost, 'same': bool(same)}
+
+
+def table(tests, trials, seed):
+  """The lines of table.md -> (lines, whether all is well)."""
+  lines = ['| fault | tests passed | failed |', '| --- | ---: | ---: |']
+  survived = 0
+  for fault, (what, _) in faults().items():
+    passed, failed = tests[fault]
+    survived += passed > 0 and not failed
+    lines.append(f'| {fault}: {what} | {passed} | {failed} |')
+  kills = [where for t in trials for where in t['kills']]
+  inside = kills.count('in a save')
+  lost = sum(t['lost'] for t in trials)
+  bad = [t for t in trials if not t['same']]
+  lines += [
+    '',
+    f'{survived} of {len(faults())} faults survived.',
+    f'SIGKILL: {len(kills)} kills of {len(trials)} runs (seed {seed}), '
+    f'{inside} during a save; {lost} checkpoints lost; '
+    f'{len(trials) - len(bad)} of {len(trials)} runs ended with the bits of '
+    f'their twins. Methods: {len({t["method"] for t in trials})}.',
+  ]
+  return lines, survived == len(faults()) and not lost and not bad
+
+
+def main():
+  parser = argparse.ArgumentParser(description=__doc__.partition('\n')[0])
+  parser.add_argument('--minutes', type=float, default=30)
+  parser.add_argument('--seed', type=int, default=0)
+  wanted = parser.parse_args()
+  stops_in_a_line()
+  end = time.monotonic() + 60 * wanted.minutes
+  os.makedirs(ROOT, exist_ok=True)
+  tests = run_tests()
+  kept = pathlib.Path(ROOT, f'trials_{wanted.seed}.jsonl')
+  trials = []
+  if kept.exists():
+    trials = [json.loads(line) for line in kept.read_text().splitlines()]
+  while time.monotonic() < end:
+    found = trial(len(trials), wanted.seed)
+    trials.append(found)
+    with kept.open('a') as file:
+      file.write(json.dumps(found) + '\n')
+    ends = collections.Counter(found['kills'])
+    print(
+      f'{len(trials)}: {found["method"]}, killed {ends["between"]} times '
+      f'between saves and {ends["in a save"]} during one, '
+      f'{"same bits" if found["same"] else "OTHER BITS"}',
+      flush=True,
+    )
+  lines, well = table(tests, trials, wanted.seed)
+  pathlib.Path(ROOT, 'table.md').write_text('\n'.join(lines) + '\n')
+  print('\n'.join(['', *lines]))
+  sys.exit(not well)
+
+
+if __name__ == '__main__':
+  main()
