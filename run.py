@@ -36,7 +36,7 @@ import time
 
 from cvr.checkpoints import stored
 from cvr.configs import command_line, config, derived
-from cvr.startup import quiet_start
+from cvr.startup import check_front, quiet_start
 
 
 def execute(cfg, argv):
@@ -245,6 +245,11 @@ def _print(text):
 
 def main(argv):
   """-> the exit status."""
+  try:
+    check_front()
+  except ImportError as error:  # A model.py of the user's, with python -m run.
+    print(f'run.py: {error}', file=sys.stderr)
+    return EXIT_USAGE
   try:
     cfg = command_line.parse(argv, stored.read_stored)
   except command_line.Help as text:

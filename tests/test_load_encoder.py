@@ -112,6 +112,17 @@ def test_a_file_that_hides_one_of_ours_is_named(desk, name):
   )
 
 
+def test_a_file_that_hides_one_of_ours_is_named_by_the_program(desk):
+  (desk / 'model.py').write_text('raise SystemExit("it is a script")')
+  code = "import sys, run; sys.exit(run.main(['run.py', '--print_config']))"
+  done = alone(desk, code)
+  assert done.returncode == 2 and done.stdout == ''
+  assert done.stderr.startswith(
+    f'run.py: {desk / "model.py"} hides the model.py'
+  )
+  assert done.stderr.count('\n') == 1
+
+
 def test_a_module_that_hides_one_of_ours_and_is_there_already(monkeypatch):
   startup.check_front()
   other = types.ModuleType('objectives')

@@ -320,6 +320,18 @@ def test_the_documented_lines(runs, tiny_encoder, tmp_path, monkeypatch):
   assert all(np.isfinite(g).all() for g in scope['gradients'])
 
 
+def test_the_lines_of_the_readme(runs, tiny_encoder, tmp_path, monkeypatch):
+  (tmp_path / 'runs').mkdir()
+  (tmp_path / 'runs' / 'quickstart').symlink_to(runs['byol'])
+  monkeypatch.chdir(tmp_path)
+  (lines,) = blocks('In Python', '../README.md')
+  scope = {'images': bytes_of(pictures(4, 64))}
+  exec(lines, scope)
+  encoder, features = scope['encoder'], scope['features']
+  assert features.shape == (4, encoder.representation_dim)
+  assert encoder.layer.trainable_variables == encoder.trainable_variables
+
+
 # The process is the user's ----------------------------------------------------
 
 
