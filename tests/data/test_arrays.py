@@ -106,7 +106,7 @@ def test_a_file_that_changes_is_read_again(tmp_path):
     ({'images': COLOUR, 'labels': LABELS[1:]}, 'has 3 labels for 4 images'),
     ({'images': COLOUR, 'labels': np.eye(4)}, 'one integer or text for each'),
     ({'images': COLOUR, 'labels': LABELS / 2}, 'labels of .* is float64'),
-    ({'images': COLOUR, 'labels': LABELS - 5}, "labels[0] of .* '-3' is no cl"),
+    ({'images': COLOUR, 'labels': LABELS - 5}, "labels[0] of .* '-3' is not "),
     ({'images': COLOUR, 'labels': LABELS - 1}, 'labels[1] of .* has no label'),
     ({'images': COLOUR, 'labels': LABELS * 10**6}, 'need 2,000,001 cl'),
     (

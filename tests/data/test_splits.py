@@ -21,7 +21,7 @@ def test_a_split_is_found_or_obeyed(split, there, meant):
 
 
 def test_without_one_the_flag_is_named():
-  with pytest.raises(splits.NoEvaluation, match='is: train.*--eval_split=...'):
+  with pytest.raises(splits.NoEvaluation, match='has: train.*--eval_split=...'):
     splits.choose('x', 'validation', ['train'])
   with pytest.raises(DataError, match="split 'val'.* It has: train, test"):
     splits.choose('x', 'val', ['train', 'test'])

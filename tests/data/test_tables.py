@@ -109,7 +109,7 @@ def test_a_list_has_a_label_after_a_tab(root):
     ),
     (
       'path,label,Label\nin/0.png,a,b',
-      "line 1: the column 'label' is",
+      "line 1: the column 'label' occurs",
     ),
     (
       'path,label\nin/0.png,a\nin/1.png',

@@ -69,7 +69,7 @@ def test_without_a_network_nobody_waits(tmp_path, monkeypatch):
   monkeypatch.setattr(tfds_sets.urllib.request, 'getproxies', dict)
   with pytest.raises(DataError) as error:
     describe('cifar10', str(tmp_path))
-  assert f'cannot find {", ".join(sorted(asked))} to' in str(error.value)
+  assert f'cannot find {", ".join(sorted(asked))} for' in str(error.value)
   assert "tfds.builder('cifar10'" in str(error.value)
   assert asked and not prepared
   # One of the places is enough, and a proxy may know them.

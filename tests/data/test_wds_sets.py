@@ -119,7 +119,7 @@ def test_splits_are_files(tmp_path, no_index):
   assert (info.split, info.num_examples) == ('val', 2)
   # The classes are those of train.
   assert info.class_names == ('0', '1', '2') and info.labels == (0, 1)
-  with pytest.raises(DataError, match="no split 'test'.*is: train, val"):
+  with pytest.raises(DataError, match="no split 'test'.*has: train, val"):
     describe(name, split='test')
   with pytest.raises(DataError, match='no split to evaluate on.*has: train'):
     describe(f'wds:{tmp_path}/train-0.tar', split='validation')

@@ -23,7 +23,7 @@ def test_other_than_three_channels_are_refused(monkeypatch, tmp_path):
   exported = trained(monkeypatch, channels=1)
   with pytest.raises(ValueError) as error:
     export.export('released', str(tmp_path), exported, print)
-  for part in ('--format=released', 'of --channels=1', 'saved_model, safe'):
+  for part in ('--format=released', 'has --channels=1', 'saved_model, safe'):
     assert part in str(error.value)
   assert not list(tmp_path.iterdir())
 

@@ -288,5 +288,5 @@ def test_the_memory_on_two_replicas(two_replicas):
 
 
 def test_more_clusters_than_examples_are_refused():
-  with pytest.raises(ConfigError, match='--num_prototypes=4: more .* are 3'):
+  with pytest.raises(ConfigError, match='--num_prototypes=4: must not .* 3'):
     clusters_of(examples=3)
