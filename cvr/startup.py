@@ -1,8 +1,10 @@
 """How programs start and stop: the right front, quietly, and in one line."""
 
+import errno
 import importlib.util
 import logging
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -12,6 +14,15 @@ import absl.logging
 
 # The modules beside this package, whose names others may have as well.
 FRONT = ('data_util', 'lars_optimizer', 'model', 'objectives', 'resnet')
+
+# What the system says of a file on another machine that does not answer.
+_NETWORK = {
+  getattr(errno, name)
+  for name in """ESTALE ETIMEDOUT ENETDOWN ENETUNREACH ENETRESET ECONNRESET
+    ECONNABORTED ECONNREFUSED EHOSTDOWN EHOSTUNREACH ENOTCONN ESHUTDOWN EREMOTEIO
+    ENOLINK""".split()
+  if hasattr(errno, name)
+}
 
 
 def _found(name):
@@ -58,6 +69,21 @@ def quiet_start():
       os.close(stderr)
   # Evaluating several data sets traces often, of which it warns.
   logging.getLogger('tensorflow').setLevel(logging.ERROR)
+
+
+def out_of_reach(error):
+  """Whether a store did not answer, which says nothing about its files."""
+  if isinstance(error, OSError):
+    return error.errno in _NETWORK
+  import tensorflow as tf
+
+  temporary = (
+    tf.errors.UnavailableError,
+    tf.errors.AbortedError,
+    tf.errors.DeadlineExceededError,
+  )
+  answers = r'libcurl code|HTTP response code (429|5\d\d)'
+  return isinstance(error, temporary) or bool(re.search(answers, str(error)))
 
 
 def stops_in_a_line(line='stopped. The same command resumes.'):

@@ -11,6 +11,8 @@ import re
 
 import tensorflow as tf
 
+from cvr.startup import out_of_reach
+
 _INDEX = re.compile(r'ckpt-(\d+)\.index')
 # What TensorFlow raises for a cut, flipped or missing file; some are not
 # TensorFlow's own exceptions.
@@ -79,17 +81,6 @@ def first_line(error):
   """The error in one line, without the operation that raised it."""
   line = re.sub(r'^{{.*?}} ', '', str(error).partition('\n')[0])
   return plain(line)
-
-
-def out_of_reach(error):
-  """Whether a store did not answer, which says nothing about its files."""
-  temporary = (
-    tf.errors.UnavailableError,
-    tf.errors.AbortedError,
-    tf.errors.DeadlineExceededError,
-  )
-  answers = r'libcurl code|HTTP response code (429|5\d\d)'
-  return isinstance(error, temporary) or bool(re.search(answers, str(error)))
 
 
 def blame(path, error):

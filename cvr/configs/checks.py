@@ -275,14 +275,20 @@ def _installed(package):
 def _folder_problem(path):
   if not os.path.isdir(path):
     return 'there is no such folder'
-  for _, _, names in os.walk(path, followlinks=True):
-    if not all(name.startswith('.') for name in names):
-      return ''
+  try:
+    holds_files = any(True for _ in places.Walk().files(path))
+  except PermissionError as error:
+    return f'{show(error.filename)} cannot be read: {error.strerror}'
+  if holds_files:
+    return ''
   return 'the folder is empty; it must hold train/<class>/*.jpg'
 
 
 def _file_problem(path):
-  return '' if os.path.exists(path) else 'there is no such file'
+  why = places.no_file(path)
+  if why == 'not there':
+    return 'there is no such file'
+  return f'it is {why}, and no file' if why else ''
 
 
 # The KIND of --dataset=KIND:PATH -> a function of the path that says why it

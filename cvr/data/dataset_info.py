@@ -1,14 +1,32 @@
 """What is known of one split of a data set before it is read."""
 
+import contextlib
 import dataclasses
 from collections.abc import Callable
 from typing import NamedTuple
+
+from cvr.configs.settings import show
+from cvr.startup import out_of_reach
 
 DOWNLOAD_LIMIT = 10**9  # Bytes that are downloaded without asking.
 
 
 class DataError(ValueError):
   """What is wrong with the data and what the user can do, in a line or two."""
+
+
+@contextlib.contextmanager
+def readable(name):
+  """Turns an error of the system into a DataError that names the file."""
+  try:
+    yield
+  except OSError as error:
+    if out_of_reach(error):
+      raise
+    raise DataError(
+      f'--dataset={name}: {show(error.filename)} cannot be read: '
+      f'{error.strerror}.'
+    ) from error
 
 
 class Shard(NamedTuple):
