@@ -206,19 +206,19 @@ def _explained(error):
 
   from cvr.checkpoints import files
   from cvr.data import service
-  from cvr.data.sources import DataError
+  from cvr.data.sources import DataError, OutOfReach
   from cvr.evaluation.card.schema import CardError
   from cvr.evaluation.latents import report
   from cvr.training import loop
 
-  reason = str(error).partition('\n')[0][:300]
+  reason = files.first_line(error)
   expected = DataError | files.CheckpointError
   expected |= report.Missing | CardError
   if isinstance(error, expected):
     return EXIT_USAGE, str(error)
   if isinstance(error, loop.NonFinite | loop.Collapsed):
     return EXIT_NO_USE, str(error)
-  if isinstance(error, service.Unreachable):
+  if isinstance(error, service.Unreachable | OutOfReach):
     return EXIT_RETRY, str(error)
   if isinstance(error, loop.Stopped):
     return EXIT_PREEMPTED, str(error)

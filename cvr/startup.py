@@ -19,8 +19,8 @@ FRONT = ('data_util', 'lars_optimizer', 'model', 'objectives', 'resnet')
 _NETWORK = {
   getattr(errno, name)
   for name in """ESTALE ETIMEDOUT ENETDOWN ENETUNREACH ENETRESET ECONNRESET
-    ECONNABORTED ECONNREFUSED EHOSTDOWN EHOSTUNREACH ENOTCONN ESHUTDOWN EREMOTEIO
-    ENOLINK""".split()
+    ECONNABORTED ECONNREFUSED EHOSTDOWN EHOSTUNREACH ENOTCONN ESHUTDOWN
+    EREMOTEIO ENOLINK""".split()
   if hasattr(errno, name)
 }
 
@@ -84,6 +84,16 @@ def out_of_reach(error):
   )
   answers = r'libcurl code|HTTP response code (429|5\d\d)'
   return isinstance(error, temporary) or bool(re.search(answers, str(error)))
+
+
+def reason(error):
+  """What an error says, in one line: of TensorFlow's long texts the cause."""
+  text = str(error).partition('\n\t [[')[0]
+  lines = [line for line in text.splitlines() if line.strip()] or ['']
+  # A graph's error tells first where the graph was made.
+  line = lines[-1 if lines[0].startswith('Graph execution error') else 0]
+  line = re.sub(r'^{{.*?}} |^\s*\(\d+\) [A-Z_]+: +', '', line)
+  return re.sub(r' \[Op:\w+\].*$', '', line)
 
 
 def stops_in_a_line(line='stopped. The same command resumes.'):

@@ -11,7 +11,7 @@ import re
 
 import tensorflow as tf
 
-from cvr.startup import out_of_reach
+from cvr.startup import out_of_reach, reason
 
 _INDEX = re.compile(r'ckpt-(\d+)\.index')
 # What TensorFlow raises for a cut, flipped or missing file; some are not
@@ -79,8 +79,7 @@ def plain(text, most=200):
 
 def first_line(error):
   """The error in one line, without the operation that raised it."""
-  line = re.sub(r'^{{.*?}} ', '', str(error).partition('\n')[0])
-  return plain(line)
+  return plain(reason(error))
 
 
 def blame(path, error):

@@ -41,7 +41,7 @@ def changes(stored, cfg):
   What a call does, where and how often it writes may differ when it resumes.
   """
   harmless = ['data_dir', 'eval_split', 'eval_batch_size', 'cache_dataset']
-  harmless += ['eval_crop', 'corrupt_scale']
+  harmless += ['eval_crop', 'corrupt_scale', 'max_bad_images']
   harmless += ['checkpoint', 'deterministic', 'augment_on']
   harmless += [*of_one_call(), *sections()['Checkpoints and summaries']]
   different = {

@@ -184,6 +184,10 @@ class Settings:
     'become RGB. Any other number: the files must have it, such as PNG with '
     'alpha (4), or TIFF. Saturation, hue and grayscale need 3 channels.',
     '[1, 16]', before=3)
+  max_bad_images: float = opt(0.01, 'End a training, with their names, if more '
+    'than this share of its images cannot be read or decoded (one may always, '
+    'unless this is 0). Fewer are replaced by another image and listed in '
+    'bad_images.txt.', '[0, 1]', before=1.0)
   cache_dataset: bool = opt(False, 'Decode the whole split into the memory of '
     'every host before the first step. For small data sets.')
   shuffle_buffer: int = opt(16384, 'Size of the shuffle buffer in examples. '

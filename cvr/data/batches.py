@@ -19,7 +19,9 @@ import functools
 import numpy as np
 import tensorflow as tf
 
+from cvr.configs.settings import show
 from cvr.data import decoding, reading, sources, subsets, tiff
+from cvr.data.dataset_info import DataError
 from cvr.data.reading import HostBatch
 from cvr.numerics.randomness import split_seed
 
@@ -66,11 +68,15 @@ def share_of(info, share, seed):
 # Loaders.
 
 
-def _loader(read, spare, info):
-  """read: (*record) -> (image's bytes, label); its errors stop the run."""
+def _loader(read, spare, info, read_or_fail=None):
+  """read: (*record) -> (image's bytes, label); its errors stop the run.
+
+  read_or_fail: the same where an error only leads to another try, with read.
+  """
+  read_or_fail = read_or_fail or read
 
   def load(record, window, replace):
-    data, label = read(*record)
+    data, label = (read if replace else read_or_fail)(*record)
     if replace:
       return decoding.decode_or_replace(
         data, label, spare, window, **info.pixels
@@ -79,6 +85,15 @@ def _loader(read, spare, info):
     return image, side, label, tf.constant(0)
 
   return load
+
+
+def _path_loader(info, spare):
+  return _loader(
+    reading.path_reader(info),
+    spare,
+    info,
+    reading.path_reader(info, strict=True),
+  )
 
 
 def _memory_loader(info, spare):
@@ -91,6 +106,8 @@ def _memory_loader(info, spare):
     deterministic=True,
   )
   images, _, labels, bad = zip(*examples.as_numpy_iterator(), strict=True)
+  for index in np.flatnonzero(bad):
+    reading.why_not(info, index)  # An error if a store does not answer.
   shapes = tf.constant([image.shape for image in images], tf.int64)
   ends = np.cumsum([image.size for image in images])
   # In one piece, because the images differ in shape.
@@ -111,12 +128,24 @@ def _memory_loader(info, spare):
   return load
 
 
+def _spare(info):
+  """What replaces images; an error where none can be read or decoded."""
+  try:
+    return decoding.find_spare(info, reading.in_order(info))
+  except DataError as error:
+    why = reading.why_not(info, 0)  # An error if a store does not answer.
+    if not why:
+      raise
+    first = show(info.paths[0])
+    raise DataError(f'{error} The first is {first}: {why}.') from error
+
+
 def _train_loader(info, in_memory):
-  spare = decoding.find_spare(info, reading.in_order(info))
+  spare = _spare(info)
   if in_memory:
     return _memory_loader(info, spare)
   if info.paths:
-    return _loader(reading.path_reader(info), spare, info)
+    return _path_loader(info, spare)
   parse = reading.checked_parse(info)
   return _loader(lambda *record: parse(*record)[1:], spare, info)
 
@@ -246,6 +275,7 @@ def train_batches(
   make_example = _view_maker(load, augment, window, view_seed, bool(note))
   batches = _batched(records, make_example, rows.per_replica_batch, finish)
   batches = batches.apply(share) if share else batches
+  batches = batches.map(reading.within_reach(info))
   return _endless(batches.map(note) if note else batches)
 
 
@@ -261,17 +291,17 @@ def steps_of_all(info, global_batch, num_hosts):
 
 
 def _eval_examples(info, rows, spare):
-  """-> (index, image's bytes, label) in order, padded to whole batches.
+  """-> (index, *record) in order, padded to whole batches.
 
-  The padding has index -1.
+  The padding has index -1. A record is a place among the paths, or an image's
+  bytes and its label.
   """
   size, none = info.num_examples, tf.constant(-1, tf.int64)
   steps = steps_of_all(info, rows.global_batch, rows.num_hosts)
   if info.paths:
-    read = reading.path_reader(info)
     positions = reading.host_positions(rows, 0, steps)
     indices = positions.map(lambda i: tf.where(i < size, i, none))
-    return indices.map(lambda i: (i, *read(tf.maximum(i, 0))))
+    return indices.map(lambda i: (i, tf.maximum(i, 0)))
   if info.keep:
     # Numbered among the kept ones, as in training.
     numbers = tf.data.Dataset.range(size)
@@ -295,9 +325,12 @@ def eval_batches(info, preprocess, rows: HostBatch):
     'mask': float32 [b], 0 for padding and for what cannot be decoded.
   """
   with tf.device('CPU:0'):
-    spare = decoding.find_spare(info, reading.in_order(info))
+    spare = _spare(info)
     examples = _eval_examples(info, rows, spare)
-  load = _loader(lambda data, label: (data, label), spare, info)
+  if info.paths:
+    load = _path_loader(info, spare)
+  else:
+    load = _loader(lambda data, label: (data, label), spare, info)
 
   def make_example(index, *record, replace):
     image, _, label, bad = load(record, None, replace)
@@ -310,4 +343,5 @@ def eval_batches(info, preprocess, rows: HostBatch):
       'bad': tf.where(index >= 0, bad, 0),
     }
 
-  return _batched(examples, make_example, rows.per_replica_batch)
+  batches = _batched(examples, make_example, rows.per_replica_batch)
+  return batches.map(reading.within_reach(info))

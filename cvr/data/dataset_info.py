@@ -15,6 +15,10 @@ class DataError(ValueError):
   """What is wrong with the data and what the user can do, in a line or two."""
 
 
+class OutOfReach(Exception):
+  """Data on another machine that does not answer: worth another try."""
+
+
 @contextlib.contextmanager
 def readable(name):
   """Turns an error of the system into a DataError that names the file."""

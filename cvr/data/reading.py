@@ -7,13 +7,16 @@ shuffle buffer, and the records before the start are skipped.
 """
 
 import functools
+import os
 from typing import NamedTuple
 
 import numpy as np
 import tensorflow as tf
 
+from cvr.configs import places
 from cvr.data import tiff
 from cvr.numerics.randomness import fold_in, split_seed, uniform
+from cvr.startup import out_of_reach
 
 
 class HostBatch(NamedTuple):
@@ -197,29 +200,101 @@ def in_python(info):
   return functools.partial(tiff.read, channels=info.channels)
 
 
-def path_reader(info):
-  """-> function index -> (image's bytes, label), for a split with paths."""
-  paths, labels = tf.constant(info.paths), tf.constant(info.labels, tf.int64)
-  by_python = in_python(info)
+# What begins the reason why a source of ours cannot be read for now.
+OUT_OF_REACH = 'out of reach: '
+
+
+def _in_python(by_python, path):
+  """by_python(path), or an error that stops the run."""
 
   def data_or_why_not(path):
     try:
-      return by_python(path.decode()), b''
+      return by_python(os.fsdecode(path)), b''
     except (OSError, ValueError, tf.errors.OpError) as error:
-      return b'', str(error).encode()
+      mark = OUT_OF_REACH if out_of_reach(error) else ''
+      return b'', os.fsencode(mark + str(error))
+
+  data, why_not = tf.numpy_function(
+    data_or_why_not, [path], (tf.string, tf.string), stateful=False
+  )
+  # An exception would be an error with the traceback of TensorFlow's inside.
+  is_read = tf.raw_ops.Assert(condition=why_not == b'', data=[why_not])
+  with tf.control_dependencies([is_read]):
+    return tf.ensure_shape(data, [])
+
+
+def _or_nothing(path):
+  """The content of a file, or b'', which cannot be decoded."""
+  # A graph can catch an error in no other way.
+  content = tf.data.Dataset.from_tensors(path).map(tf.io.read_file)
+  nothing = tf.data.Dataset.from_tensors(b'')
+  content = content.ignore_errors().concatenate(nothing)
+  return content.take(1).get_single_element()
+
+
+def path_reader(info, strict=False):
+  """-> function index -> (image's bytes, label), for a split with paths.
+
+  A file that cannot be read is b'', or, if strict, an error: that is quicker,
+  and only to be used where it is caught.
+  """
+  # Names of files may be other than UTF-8.
+  paths = tf.constant([os.fsencode(path) for path in info.paths])
+  labels, by_python = tf.constant(info.labels, tf.int64), in_python(info)
+  from_disk = tf.io.read_file if strict else _or_nothing
 
   def read(path):
-    if not by_python:
-      return tf.io.read_file(path)
-    data, why_not = tf.numpy_function(
-      data_or_why_not, [path], (tf.string, tf.string), stateful=False
-    )
-    # An exception would be an error with the traceback of TensorFlow's inside.
-    is_read = tf.raw_ops.Assert(condition=why_not == b'', data=[why_not])
-    with tf.control_dependencies([is_read]):
-      return tf.ensure_shape(data, [])
+    return _in_python(by_python, path) if by_python else from_disk(path)
 
   return lambda index: (read(paths[index]), labels[index])
+
+
+def why_not(info, index):
+  """'' or why the file of an image cannot be read; '' where it is no file.
+
+  Raises the error of a store that does not answer.
+  """
+  if not info.paths or info.read:
+    return ''
+  why = places.no_file(info.paths[index])
+  if why:
+    return why
+  try:
+    with open(info.paths[index], 'rb') as file:
+      file.read()
+  except OSError as error:
+    if out_of_reach(error):
+      raise
+    return error.strerror
+  return ''
+
+
+def within_reach(info):
+  """-> function batch -> batch, an error if a store does not answer.
+
+  An image that was replaced may be in good order on a disk out of reach. Here,
+  on the host that trains, whoever made the batch.
+  """
+
+  def reason(indices):
+    try:
+      for index in indices:
+        why_not(info, index)
+    except OSError as error:
+      return os.fsencode(f'{OUT_OF_REACH}{error}')
+    return b''
+
+  def look(indices):
+    why = tf.numpy_function(reason, [indices], tf.string, stateful=False)
+    return tf.raw_ops.Assert(condition=why == b'', data=[why])
+
+  def check(batch):
+    bad = tf.boolean_mask(batch['index'], batch['bad'] > 0)
+    looked = tf.cond(tf.size(bad) > 0, lambda: look(bad), tf.no_op)
+    with tf.control_dependencies([looked]):
+      return tf.nest.map_structure(tf.identity, batch)
+
+  return check
 
 
 def host_positions(rows, start, stop):

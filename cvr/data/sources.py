@@ -15,6 +15,7 @@ import re
 import tensorflow as tf
 
 from cvr.configs import places
+from cvr.configs.settings import show
 from cvr.data import (
   arrays,
   decoding,
@@ -26,7 +27,8 @@ from cvr.data import (
   tiff,
   wds_sets,
 )
-from cvr.data.dataset_info import DataError, DatasetInfo, Shard
+from cvr.data.dataset_info import DataError, DatasetInfo, OutOfReach, Shard
+from cvr.startup import out_of_reach, reason
 
 log = logging.getLogger(__name__)
 
@@ -146,7 +148,9 @@ def example_id(info, index):
   """An example's name: its path below the split's folder, or its TFDS id."""
   if info.paths:
     path = info.paths[index].partition('\0')[0]
-    return os.path.relpath(path, info.folder)
+    name = os.path.relpath(path, info.folder)
+    # As text, also where the system's name is none.
+    return os.fsencode(name).decode(errors='backslashreplace')
   index = info.keep[index] if info.keep else index
   shard = next(s for s in reversed(info.shards) if s.first <= index)
   number = index - shard.first + shard.skip
@@ -194,18 +198,22 @@ def explained(info):
   try:
     yield
   except tf.errors.OpError as error:
-    if 'IteratorGetNext' not in str(error):
+    if 'IteratorGetNext' not in str(error) or out_of_reach(error):
       raise
-    reason = str(error).partition('\n')[0]
     # TensorFlow puts the names of operations before the reason.
-    names = r'{{.*?}} |Error in user-defined .*? Iterator::\S+ '
-    names += '|assertion failed: '
-    reason = re.sub(names, '', reason)[:300]
+    names = r'Error in user-defined .*? Iterator::\S+ |assertion failed: '
+    why = show(re.sub(names, '', reason(error))[:300])
+    _, unreachable, of_store = why.partition(reading.OUT_OF_REACH)
+    if unreachable:
+      raise OutOfReach(
+        f'--dataset={info.name}: {of_store.rstrip("]")}. The same command '
+        'resumes.'
+      ) from error
     path = damaged_shard(info)
     file = f'{path} is damaged: ' if path else ''
     todo = 'Prepare the data set again' if info.shards else 'Replace the file'
     raise DataError(
-      f'--dataset={info.name}: {file}{reason}. {todo}; then the same command '
+      f'--dataset={info.name}: {file}{why}. {todo}; then the same command '
       'resumes from the last checkpoint.'
     ) from error
 

@@ -5,6 +5,8 @@ than a PNG has, so that nothing else of the input knows the format. It takes
 Python, and so cannot be done by the workers of the data service.
 """
 
+import contextlib
+
 import numpy as np
 
 from cvr.data.dataset_info import DataError
@@ -79,8 +81,6 @@ def encoded(path, channels=3):
   """A file's path -> its image's bytes; b'' if it cannot be decoded."""
   try:
     image = _converted(path, channels)
-  except FileNotFoundError:
-    raise
   except Exception:  # tifffile raises whatever a damaged file leads to.
     return b''
   return encode(image)
@@ -90,8 +90,9 @@ def read(path, channels=3):
   """The path of a TIFF or of any other image -> bytes to decode."""
   if is_tiff(path):
     return encoded(path, channels)
-  with open(path, 'rb') as file:
+  with contextlib.suppress(OSError), open(path, 'rb') as file:
     return file.read()
+  return b''
 
 
 def is_tiff(path):

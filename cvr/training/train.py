@@ -288,10 +288,10 @@ def _fit(run, start):
   waits = service.watched(cfg.data_service, monitor.say)
   host_means = replicas.host_means(run.strategy)
   bad = bad_images.BadImages(
-    info, cfg.image_size, monitor, host_means, resumed=start > 0
+    info, cfg.image_size, monitor, host_means, start > 0, cfg.max_bad_images
   )
   trace = profiling.traced(derived.profile_steps(cfg), monitor)
-  with waits, trace as at:
+  with bad.ends_the_run(), waits, trace as at:
     iterator = make_input(run.plan, info, run.strategy, start, bad=bad)
     hooks = loop.Hooks(
       save=functools.partial(_save, run.store, monitor.say),

@@ -1,5 +1,6 @@
 """Batches: order, resume, hosts, parts of a split, damaged images."""
 
+import os
 from typing import NamedTuple
 
 import numpy as np
@@ -213,15 +214,21 @@ DAMAGED = {
   'html': b'<html><body>404 Not Found</body></html>',
   'empty': b'',
   'one byte': b'\xff',
+  'gone': None,  # After it was listed.
+  'a folder': None,
 }
 
 
 def test_undecodable_images_are_replaced_and_counted(folder, kinds):
   before = kinds['folder'].whole
   info = describe(f'folder:{folder}')
-  damaged = dict(zip((4, 7, 12, 21), DAMAGED.values(), strict=True))
-  for index, content in damaged.items():
-    write(info.paths[index], content)
+  damaged = dict(zip((4, 7, 12, 21, 5, 16), DAMAGED, strict=True))
+  for index, how in damaged.items():
+    os.remove(info.paths[index])
+    if DAMAGED[how] is not None:
+      write(info.paths[index], DAMAGED[how])
+    elif how == 'a folder':
+      os.makedirs(info.paths[index])
   after = take(info, 11)
   np.testing.assert_array_equal(indices(after), indices(before[:11]))
   for old, new in zip(before[:11], after, strict=True):

@@ -1,5 +1,8 @@
 """Images that cannot be decoded, or are small: the lines and the file."""
 
+import builtins
+import errno
+import os
 import pathlib
 import threading
 
@@ -8,6 +11,7 @@ import pytest
 import tensorflow as tf
 
 import run
+from cvr.data import sources
 from cvr.data.sources import describe
 from cvr.numerics import replicas
 from cvr.training.bad_images import BadImages
@@ -50,6 +54,7 @@ def test_a_run_names_its_bad_images(
   more = ['--cache_dataset'] if how == 'in memory' else []
   # 29 images: epoch 1 ends within step 4, epoch 2 within step 8.
   argv = flags(images, tmp_path / 'run', '--mode=train', *QUICK, *more)
+  argv += ['--max_bad_images=0.1']
   assert run.main([*argv, '--train_steps=9', '--train_summary_steps=1']) == 0
   lines = capsys.readouterr().out.splitlines()
   told = [line for line in lines if 'cannot be decoded (' in line]
@@ -70,6 +75,95 @@ def test_a_run_names_its_bad_images(
     assert run.main(argv) == 0
     assert 'End of the run: of 29 images 3 cannot' in capsys.readouterr().out
     assert (tmp_path / 'run' / 'bad_images.txt').read_text() == EXPECTED
+
+
+@pytest.mark.parametrize('how', ['alone', 'in memory'])
+def test_files_that_cannot_be_read_are_bad_images(
+  tmp_path, capsys, monkeypatch, glance, how
+):
+  """Removed after they were listed, among them one that is no UTF-8 text."""
+  images = make_images(tmp_path / 'images')
+  os.rename(f'{images}/train/dark/3.jpg', f'{images}/train/dark/3\udcff.jpg')
+  gone = [f'{images}/train/dark/3\udcff.jpg', f'{images}/train/light/7.jpg']
+  describe_all = sources.describe
+
+  def describe(*args, **settings):
+    info = describe_all(*args, **settings)
+    for path in filter(os.path.exists, gone):
+      os.remove(path)
+    return info
+
+  monkeypatch.setattr(sources, 'describe', describe)
+  more = ['--cache_dataset'] if how == 'in memory' else []
+  argv = flags(images, tmp_path / 'run', '--mode=train', *QUICK, *more)
+  assert run.main([*argv, '--max_bad_images=0.08']) == 0
+  assert '2 cannot be read (replaced by' in capsys.readouterr().out
+  listed = (tmp_path / 'run' / 'bad_images.txt').read_text()
+  assert listed == (
+    'cannot be read\tdark/3\\xff.jpg\ncannot be read\tlight/7.jpg\n'
+  )
+
+
+@pytest.mark.parametrize('how', ['alone', 'two replicas', 'in memory'])
+def test_too_many_end_the_run(
+  tmp_path, capsys, monkeypatch, glance, two_replicas, how
+):
+  images = make_images(tmp_path / 'images')
+  for name, content in FILES.items():
+    write(f'{images}/train/{name}', content)
+  if how == 'two replicas':
+    strategy = (two_replicas, 'two CPUs')
+    monkeypatch.setattr(replicas, 'make_strategy', lambda *_: strategy)
+  more = ['--cache_dataset'] if how == 'in memory' else []
+  argv = flags(images, tmp_path / 'run', '--mode=train', *QUICK, *more)
+  # 2 of 29 are 0.069.
+  assert run.main([*argv, '--max_bad_images=0.065']) == 2
+  line = capsys.readouterr().err.strip()
+  assert line.startswith('run.py: --dataset=folder:') and line.isprintable()
+  assert 'of 29 images 3 cannot be decoded' in line
+  assert all(name in line for name in [*FILES][:3])
+  assert '--max_bad_images=0.065' in line and 'small' not in line
+  listed = (tmp_path / 'run' / 'bad_images.txt').read_text()
+  assert listed.count('cannot be decoded') == 3
+  # The checkpoint of step 0 goes on.
+  assert run.main([*argv, '--max_bad_images=0.1']) == 0
+
+
+def test_one_image_is_never_too_many_unless_none_may_be(
+  tmp_path, capsys, glance
+):
+  images = make_images(tmp_path / 'images')
+  write(f'{images}/train/dark/broken.jpg', JPEG[: len(JPEG) - 40])
+  argv = flags(images, tmp_path / 'run', '--mode=train', *QUICK)
+  assert run.main([*argv]) == 0
+  assert run.main([*argv, '--fresh_start', '--max_bad_images=0']) == 2
+  assert 'of 25 images 1 cannot' in capsys.readouterr().err
+
+
+@pytest.mark.parametrize('mode', ['train', 'train_then_eval', 'in memory'])
+def test_a_store_that_does_not_answer_is_no_damage(
+  tmp_path, capsys, monkeypatch, glance, mode
+):
+  """Status 75: nothing says that the images are not good."""
+  images = make_images(tmp_path / 'images')
+  split = 'val' if mode == 'train_then_eval' else 'train'
+  path = f'{images}/{split}/light/3.jpg'
+  os.remove(path)
+  write(path, b'')
+
+  def opened(name, *args, real=open, **settings):
+    if name == path:
+      raise OSError(errno.ESTALE, 'Stale file handle', path)
+    return real(name, *args, **settings)
+
+  monkeypatch.setattr(builtins, 'open', opened)
+  more = ['--cache_dataset', '--mode=train']
+  more = more if mode == 'in memory' else [f'--mode={mode}']
+  argv = flags(images, tmp_path / 'run', *QUICK, *more)
+  assert run.main(argv) == 75
+  line = capsys.readouterr().err.strip()
+  assert 'Stale file handle' in line and line.isprintable()
+  assert line.endswith('The same command goes on where it was.')
 
 
 def test_good_images_leave_no_line_and_no_file(
