@@ -57,6 +57,7 @@ setup(
       'scikit-learn>=1.2',
       'mpmath>=1.3',
       'scipy>=1.10',
+      'hypothesis>=6',
       'pytest>=8',
       'pytest-xdist>=3',
       'ruff>=0.9',

@@ -190,7 +190,8 @@ def _refuse_word(word):
     hint = f'did you mean --{name}{equals}{value}?'
   else:
     hint = _did_you_mean(name)
-  raise ConfigError(f'{show(word)}: flags begin with --; {hint}')
+  shown = show(word) or repr(word)
+  raise ConfigError(f'{shown}: flags begin with --; {hint}')
 
 
 def typed_flags(argv):

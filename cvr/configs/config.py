@@ -1,6 +1,7 @@
 """The settings of a call, checked as a whole; to and from files."""
 
 import dataclasses
+import re
 
 from cvr.configs import checks
 from cvr.configs.settings import (
@@ -11,6 +12,9 @@ from cvr.configs.settings import (
   refuse,
   show,
 )
+
+# What TensorFlow's int32 and float32 hold.
+_MOST_INT, _MOST_FLOAT = 2**31, 1e38
 
 # The annotation of a field -> (the types it takes, their name for people).
 _KINDS = {
@@ -44,6 +48,19 @@ def _is_allowed(field, value):
   return above and below
 
 
+def _beyond(value):
+  """'' or why nothing that computes can hold a value of the right type."""
+  if isinstance(value, str):
+    # Lone surrogates are names of the system that are no text.
+    texts = not re.search('[\0\ud800-\udfff]', value)
+    return '' if texts else 'must be text of UTF-8'
+  if isinstance(value, int) and abs(value) >= _MOST_INT:
+    return f'must be below {_MOST_INT:,}'
+  if isinstance(value, float) and abs(value) > _MOST_FLOAT:
+    return f'must be below {_MOST_FLOAT:g}'
+  return ''
+
+
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Config(Settings):
   """Settings that are checked as a whole when they are put together."""
@@ -53,6 +70,8 @@ class Config(Settings):
       value = getattr(self, field.name)
       if not _is_allowed(field, value):
         refuse(field.name, value, f'must be {allowed(field)}')
+      if why := _beyond(value):
+        refuse(field.name, value, why)
     checks.check(self)
 
 

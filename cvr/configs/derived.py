@@ -210,7 +210,7 @@ def numbers(text):
 def profile_steps(cfg):
   """--profile_steps -> (first, last), or () for none."""
   steps = numbers(cfg.profile_steps)
-  whole = len(steps) == 2 and all(step == int(step) for step in steps)
+  whole = len(steps) == 2 and all(step.is_integer() for step in steps)
   if not cfg.profile_steps:
     return ()
   if not whole or not 0 <= steps[0] < steps[1]:
