@@ -15,15 +15,18 @@ NUMBERS.append('9' * 5000)  # Python converts no text of so many digits.
 # Texts that mean something somewhere: in paths, lists, names, terminals.
 TEXTS = [
   *('', ' ', ',', ',,', ':', '#', '/', '.', '..', '~', '-', '=', '{', '}'),
-  *('{split}', '{0..999999999}', '{a,b}', '[', '*', '\0', 'a\0b', '\n', '\x1b[2J'),
-  *('\udcff', '\u202e', 'é', 'a' * 5000, '../../etc/passwd', '/dev/zero'),
-  *('/dev/stdin', '/proc/self/mem', '/proc/self/fd', 'gs://', 'gcs://b/x', '://'),
-  *('inf,5', 'nan,nan', '1,inf', '10,20', '0.1,0.2', '1e400,1', '-1,2', '1,2,3,4'),
-  *('all', 'auto', 'none', 'true', 'False', 'null', 'nan,0.5', 'pets=folder:'),
-  *('pets=folder:/', 'pets=', '=', 'imagenet_a=folder:/x', 'linear,linear', 'x,y'),
-  *('cifar10', 'cifar10:9.9.9', 'photo_patches/32px', 'grpc://a:99999', 'grpc://'),
-  *(f'{kind}:{path}' for kind in ('folder', 'csv', 'list', 'npz', 'npy', 'wds', 'hf')
-    for path in ('', '/', '.', '/dev/null', '#', '\0', '{split}', '\udcff', '~x')),
+  *('{split}', '{0..999999999}', '{a,b}', '[', '*', '\0', 'a\0b', '\n'),
+  *('\x1b[2J', '\udcff', '\u202e', 'é', 'a' * 5000, '../../etc/passwd'),
+  *('/dev/zero', '/dev/stdin', '/proc/self/mem', '/proc/self/fd', 'gs://'),
+  *('gcs://b/x', '://', 'inf,5', 'nan,nan', '1,inf', '10,20', '0.1,0.2'),
+  *('1e400,1', '-1,2', '1,2,3,4', 'all', 'auto', 'none', 'true', 'False'),
+  *('null', 'nan,0.5', 'pets=folder:', 'pets=folder:/', 'pets=', '='),
+  *('imagenet_a=folder:/x', 'linear,linear', 'x,y', 'cifar10'),
+  *('cifar10:9.9.9', 'photo_patches/32px', 'grpc://a:99999', 'grpc://'),
+  *(f'{kind}:{path}'
+    for kind in ('folder', 'csv', 'list', 'npz', 'npy', 'wds', 'hf')
+    for path in ('', '/', '.', '/dev/null', '#', '\0', '{split}', '\udcff', '~x')
+  ),
 ]  # fmt: skip
 
 

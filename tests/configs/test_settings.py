@@ -25,6 +25,7 @@ PUBLISHED_DEFAULTS = {
   'checkpoint_steps': 0,
   'keep_checkpoint_max': 5,
   'max_bad_steps': 10,
+  'max_bad_images': 0.01,
   'dataset': 'imagenet2012',
   'data_dir': '',
   'augment_on': 'auto',
