@@ -207,7 +207,7 @@ def explained(info):
     if unreachable:
       raise OutOfReach(
         f'--dataset={info.name}: {of_store.rstrip("]")}. The same command '
-        'resumes.'
+        'resumes the run.'
       ) from error
     path = damaged_shard(info)
     file = f'{path} is damaged: ' if path else ''

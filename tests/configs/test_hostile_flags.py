@@ -25,7 +25,7 @@ TEXTS = [
   *('cifar10:9.9.9', 'photo_patches/32px', 'grpc://a:99999', 'grpc://'),
   *(f'{kind}:{path}'
     for kind in ('folder', 'csv', 'list', 'npz', 'npy', 'wds', 'hf')
-    for path in ('', '/', '.', '/dev/null', '#', '\0', '{split}', '\udcff', '~x')
+    for path in ('', '/', '.', '/dev/null', '#', '\0', '{split}', '~x', '\t')
   ),
 ]  # fmt: skip
 

@@ -163,7 +163,7 @@ def test_a_store_that_does_not_answer_is_no_damage(
   assert run.main(argv) == 75
   line = capsys.readouterr().err.strip()
   assert 'Stale file handle' in line and line.isprintable()
-  assert line.endswith('The same command resumes.')
+  assert line.endswith('The same command resumes the run.')
 
 
 def test_good_images_leave_no_line_and_no_file(
