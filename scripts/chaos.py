@@ -135,7 +135,8 @@ def kill(process, model_dir, seconds, inside):
 
 def resumed_at(model_dir):
   """The steps at which a run said that it resumes."""
-  text = pathlib.Path(model_dir, 'output.txt').read_text()
+  path = pathlib.Path(model_dir, 'output.txt')
+  text = path.read_text() if path.exists() else ''
   return [int(n) for n in re.findall(r'Resuming from step (\d+)', text)]
 
 
@@ -159,9 +160,9 @@ def trial(number, seed):
       inside = len(kills) % 3 == 0
       where = kill(process, model_dir, rng.uniform(*_SECONDS), inside)
     else:
-      where = process.wait() and None
-    if where:
-      kills.append(where)
+      process.wait()
+      where = None
+    kills += [where] if where else []
     # The steps since the last checkpoint are those that may be lost.
     back = resumed_at(model_dir)[said:]
     lost += bool(back) and back[0] < finished
