@@ -222,6 +222,19 @@ def _explained(error):
     return EXIT_RETRY, str(error)
   if isinstance(error, loop.Stopped):
     return EXIT_PREEMPTED, str(error)
+  status = _of_the_system(error, reason)
+  if not status:
+    raise error
+  return status
+
+
+def _of_the_system(error, reason):
+  """(exit status, a line) of what the machine or a store refuses, or None."""
+  import tensorflow as tf
+
+  from cvr.checkpoints import files
+
+  again = 'The same command goes on where it was.'
   denied = isinstance(error, tf.errors.PermissionDeniedError)
   if denied or 'File system scheme' in reason:
     return EXIT_USAGE, f'{reason}. Name another place.'
@@ -234,7 +247,10 @@ def _explained(error):
   unsaved = isinstance(error, files.NotSaved)
   if full or unsaved or files.out_of_reach(error):
     return EXIT_RETRY, f'{reason}. {again}'
-  raise error
+  # 'PATH; Too many levels of symbolic links', of no operation.
+  if isinstance(error, tf.errors.OpError) and not error.op and '; ' in reason:
+    return EXIT_USAGE, f'{reason}. Name another file, or mend this one.'
+  return None
 
 
 def _print(text):

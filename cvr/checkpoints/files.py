@@ -11,6 +11,7 @@ import re
 
 import tensorflow as tf
 
+from cvr.checkpoints import bundle
 from cvr.startup import out_of_reach, reason
 
 _INDEX = re.compile(r'ckpt-(\d+)\.index')
@@ -65,7 +66,7 @@ def prefix(directory, step):
 
 def verify(path):
   """Reads every tensor, so that damage shows before anything is assigned."""
-  reader = tf.train.load_checkpoint(path)
+  reader = bundle.reader(path)
   for name in reader.get_variable_to_shape_map():
     reader.get_tensor(name)
 
@@ -92,8 +93,10 @@ def blame(path, error):
   folder, base = os.path.split(path)
   for name in listed(folder or '.'):
     if name.startswith(f'{base}.'):
-      with contextlib.suppress(tf.errors.NotFoundError):
-        with tf.io.gfile.GFile(os.path.join(folder, name), 'rb') as file:
+      with contextlib.suppress(tf.errors.NotFoundError, bundle.Forged):
+        opened = os.path.join(folder, name)
+        bundle.check_file(opened)
+        with tf.io.gfile.GFile(opened, 'rb') as file:
           file.read(1)
 
 

@@ -3,9 +3,8 @@
 import textwrap
 
 import numpy as np
-import tensorflow as tf
 
-from cvr.checkpoints import pretrained
+from cvr.checkpoints import bundle, pretrained
 from cvr.checkpoints.files import plain
 from cvr.configs import config
 from cvr.configs.settings import show
@@ -17,7 +16,7 @@ _PARTS = 100
 
 def _parts(path):
   """{part: (tensors, numbers)} of a checkpoint; slots are one part."""
-  shapes = tf.train.load_checkpoint(path).get_variable_to_shape_map()
+  shapes = bundle.reader(path).get_variable_to_shape_map()
   parts = {}
   for name, shape in shapes.items():
     if not name.endswith(_VALUE):

@@ -18,6 +18,7 @@ from typing import NamedTuple
 import tensorflow as tf
 
 from cvr.checkpoints import (
+  bundle,
   files,
   released,
   released_layout,
@@ -131,7 +132,7 @@ def identify(path):
         model.finetuned,
         released_settings.counter(prefix, 'save_counter', default=1),
       )
-    shapes = tf.train.load_checkpoint(prefix).get_variable_to_shape_map()
+    shapes = bundle.reader(prefix).get_variable_to_shape_map()
     record = _record(prefix)
   except released_layout.Mismatch as error:
     raise CheckpointError(

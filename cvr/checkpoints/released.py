@@ -7,6 +7,7 @@ from typing import NamedTuple
 
 import tensorflow as tf
 
+from cvr.checkpoints import bundle
 from cvr.checkpoints.released_layout import (
   PARTS,
   TITLES,
@@ -128,7 +129,7 @@ def load(path, parts, optimizer=None, resuming=False):
         if names
       )
     )
-  reader = tf.train.load_checkpoint(path)
+  reader = bundle.reader(path)
   values = {name: reader.get_tensor(name + VALUE) for name in wanted}
   for name, value in values.items():
     wanted[name].assign(value)

@@ -3,9 +3,8 @@
 import re
 from typing import NamedTuple
 
-import tensorflow as tf
-
 import resnet
+from cvr.checkpoints import bundle
 from cvr.checkpoints.released_layout import PARTS, Mismatch
 from resnet import BLOCKS
 
@@ -20,7 +19,7 @@ def is_finetuned(shapes):
 
 def shapes_in(path):
   """{name: shape} of the tensors in a checkpoint."""
-  reader = tf.train.load_checkpoint(path)
+  reader = bundle.reader(path)
   return {
     name.removesuffix(VALUE): tuple(shape)
     for name, shape in reader.get_variable_to_shape_map().items()
@@ -187,7 +186,7 @@ def infer(path):
 
 def counter(path, *names, default=0):
   """The first of some scalars that a checkpoint has."""
-  reader = tf.train.load_checkpoint(path)
+  reader = bundle.reader(path)
   for name in names:
     if reader.has_tensor(name + VALUE):
       return int(reader.get_tensor(name + VALUE))

@@ -11,6 +11,7 @@ import tempfile
 import tensorflow as tf
 
 from cvr.checkpoints import (
+  bundle,
   files,
   released,
   released_layout,
@@ -47,7 +48,7 @@ class Record(tf.train.experimental.PythonState):
 
 def read_record(path):
   """The Record in a checkpoint; {} in one without."""
-  reader = tf.train.load_checkpoint(path)
+  reader = bundle.reader(path)
   if not reader.has_tensor(_RECORD):
     return {}
   return json.loads(reader.get_tensor(_RECORD))
@@ -92,7 +93,7 @@ def difference(path, root, parts=('',)):
   that does not fit, and silently fills a shallow network from a deeper one.
   """
   ours = _shapes(root)
-  saved = tf.train.load_checkpoint(path).get_variable_to_shape_map()
+  saved = bundle.reader(path).get_variable_to_shape_map()
   saved = {
     name: shape
     for name, shape in saved.items()
@@ -364,13 +365,13 @@ def load_parts(path, **items):
   """
   parts = []
   for name, item in items.items():
-    bundle = isinstance(item, tf.train.Checkpoint)
-    children = tf.train.TrackableView.children(item) if bundle else ()
+    grouped = isinstance(item, tf.train.Checkpoint)
+    children = tf.train.TrackableView.children(item) if grouped else ()
     parts += [f'{name}/{child}/' for child in children] or [f'{name}/']
   root = tf.train.Checkpoint(**items)
   try:
     reason = difference(path, root, tuple(parts))
-    saved = tf.train.load_checkpoint(path).get_variable_to_shape_map()
+    saved = bundle.reader(path).get_variable_to_shape_map()
     if not reason:
       status = root.read(path)
       status.assert_existing_objects_matched().expect_partial()

@@ -103,4 +103,6 @@ def stored_settings(path, read):
       f'{path} was not written by a run ({reason}). Move it away to continue '
       'without it.'
     ) from error
-  return settings | of_older_code(settings)
+  # All of them: other programs leave out what they do not know.
+  defaults = {name: field.default for name, field in FIELDS.items()}
+  return defaults | of_older_code(settings) | settings
