@@ -202,7 +202,6 @@ def _explained(error):
     return EXIT_USAGE, str(error)
   if isinstance(error, KeyboardInterrupt):
     return EXIT_PREEMPTED, f'stopped. {again}'
-  import tensorflow as tf
 
   from cvr.checkpoints import files
   from cvr.data import service

@@ -149,12 +149,13 @@ def npy(array, random, payload):
   if kind == 1:
     return pickle.dumps(Payload(payload))
   if kind == 2:
+    n = array.shape[0] if array.ndim else 1
     array = random.choice([
-      array[:0], np.full(array.shape, np.nan, np.float32), np.zeros([2, 2, 2]), np.array(['\x1b[2J'] * len(array)),
-      np.array([-1] * len(array)), np.array([2**63] * len(array), np.uint64),
-      np.zeros(len(array), [('a', 'i4'), ('b', 'U3')]),
-      np.zeros(len(array), 'M8[s]'), np.zeros(len(array), complex),
-      np.full(len(array), np.inf), np.array([b'x'] * len(array)),
+      array.ravel()[:0], np.full(array.shape, np.nan, np.float32),
+      np.zeros([2, 2, 2]), np.array(['\x1b[2J'] * n), np.array([-1] * n),
+      np.array([2**63] * n, np.uint64), np.zeros(n, [('a', 'i4'), ('b', 'U3')]),
+      np.zeros(n, 'M8[s]'), np.zeros(n, complex), np.full(n, np.inf),
+      np.array([b'x'] * n),
     ])  # fmt: skip
   content = io.BytesIO()
   np.save(content, array)
@@ -195,7 +196,7 @@ def npz(arrays, random, payload):
       if key == chosen:
         data = npy(array, random, payload)
         if kind == 0:
-          name = random.choice(['../../x.npy', '\x1b[2J.npy', '.npy', '', 'x'])
+          name = random.choice(['../../x.npy', '\x1b[2J.npy', '.npy', ' ', 'x'])
         if kind == 1:
           archive.writestr(name, data)
         if kind == 2:

@@ -137,8 +137,7 @@ def _check_entry(name, entry, sizes):
 
 def check_file(path):
   """Raises an error for what waits for ever or has no end when it is read."""
-  why = '' if '://' in path else places.no_file(path)
-  if why in ('a pipe', 'a socket', 'a device'):
+  if why := places.endless(path):
     raise Forged(f'{os.path.basename(path)} is {why}')
 
 

@@ -7,12 +7,13 @@ and is given as a prefix, a folder, or a tarball of one.
 import atexit
 import functools
 import hashlib
-import json
+import lzma
 import os
 import pathlib
 import shutil
 import tarfile
 import tempfile
+import zlib
 from typing import NamedTuple
 
 import tensorflow as tf
@@ -24,12 +25,18 @@ from cvr.checkpoints import (
   released_layout,
   released_settings,
   saving,
+  stored,
 )
 from cvr.checkpoints.files import CheckpointError
-from cvr.configs import config
+from cvr.configs import config, places
 
 _TARBALLS = ('.tar', '.tar.gz', '.tgz')
-_MAX_UNPACKED = 64 * 10**9  # Bytes; the largest released one has about 5.
+# How much smaller an archive of weights is, at most, and of nothing but them.
+_RATIO, _ALWAYS = 20, 10**8
+_NOT_UNPACKED = (
+  *(tarfile.TarError, EOFError, OSError, ValueError, OverflowError),
+  *(tf.errors.OpError, zlib.error, lzma.LZMAError),
+)
 _BIAS = 'probe/dense/bias/.ATTRIBUTES/VARIABLE_VALUE'
 
 
@@ -61,6 +68,12 @@ def _unsafe(member):
   return '' if member.isfile() or member.isdir() else 'is not a plain file'
 
 
+def _room(path, folder):
+  """How many bytes may be unpacked: what weights are, and the disk can hold."""
+  free = shutil.disk_usage(folder).free
+  return min(free * 9 // 10, _ALWAYS + _RATIO * tf.io.gfile.stat(path).length)
+
+
 @functools.lru_cache(maxsize=1)
 def _unpack(path):
   """Unpacks a tarball's checkpoint, flat, into a folder removed at exit.
@@ -69,8 +82,11 @@ def _unpack(path):
   """
   folder = tempfile.mkdtemp(prefix='checkpoint-')
   atexit.register(shutil.rmtree, folder, ignore_errors=True)
+  if why := places.endless(path):
+    raise CheckpointError(f'--checkpoint={path} is {why}, and no archive.')
   total = 0
   try:
+    room = _room(path, folder)
     with (
       tf.io.gfile.GFile(path, 'rb') as file,
       tarfile.open(fileobj=file, mode='r|*') as archive,
@@ -79,24 +95,26 @@ def _unpack(path):
         name = pathlib.PurePosixPath(member.name).name
         reason = _unsafe(member)
         total += member.size
-        if total > _MAX_UNPACKED:
-          reason = f'makes it more than {_MAX_UNPACKED:,} bytes'
+        if member.size < 0 or total > room:
+          reason = f'makes it more than the {room:,} bytes that may be unpacked'
         target = os.path.join(folder, name)
         wanted = member.isfile() and ('.index' in name or '.data-' in name)
         if wanted and os.path.exists(target):
           reason = 'occurs twice'
         if reason:
           raise CheckpointError(
-            f'--checkpoint={path}: {member.name!r} in the archive {reason}. '
-            'Nothing of it is used.'
+            f'--checkpoint={path}: {files.plain(repr(member.name))} in the '
+            f'archive {reason}. Nothing of it is used.'
           )
         if wanted:
           with open(target, 'wb') as out:
             shutil.copyfileobj(archive.extractfile(member), out)
-  except (tarfile.TarError, EOFError, OSError, tf.errors.OpError) as error:
+  except CheckpointError:
+    raise
+  except _NOT_UNPACKED as error:
     raise CheckpointError(
-      f'--checkpoint={path} cannot be unpacked ({error}). Is the download '
-      'complete?'
+      f'--checkpoint={path} cannot be unpacked ({files.first_line(error)}). Is '
+      'the download complete?'
     ) from error
   return folder
 
@@ -160,8 +178,7 @@ def _record(prefix):
   folder = os.path.dirname(prefix) or '.'
   if record or 'config.json' not in files.listed(folder):
     return record
-  with tf.io.gfile.GFile(os.path.join(folder, 'config.json')) as file:
-    return json.load(file)
+  return stored.read_json(os.path.join(folder, 'config.json'))
 
 
 def fingerprint(path):

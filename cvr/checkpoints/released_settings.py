@@ -3,6 +3,8 @@
 import re
 from typing import NamedTuple
 
+import numpy as np
+
 import resnet
 from cvr.checkpoints import bundle
 from cvr.checkpoints.released_layout import PARTS, Mismatch
@@ -189,7 +191,10 @@ def counter(path, *names, default=0):
   reader = bundle.reader(path)
   for name in names:
     if reader.has_tensor(name + VALUE):
-      return int(reader.get_tensor(name + VALUE))
+      value = np.asarray(reader.get_tensor(name + VALUE))
+      if value.ndim or value.dtype.kind not in 'iu' or value < 0:
+        raise Mismatch(f'{name} is no number of steps')
+      return int(value)
   return default
 
 

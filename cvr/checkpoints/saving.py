@@ -16,8 +16,10 @@ from cvr.checkpoints import (
   released,
   released_layout,
   released_settings,
+  stored,
 )
 from cvr.checkpoints.files import DAMAGE, CheckpointError
+from cvr.configs import places
 
 _VALUE = '.ATTRIBUTES/VARIABLE_VALUE'
 _SLOT = '/.OPTIMIZER_SLOT/'
@@ -51,7 +53,10 @@ def read_record(path):
   reader = bundle.reader(path)
   if not reader.has_tensor(_RECORD):
     return {}
-  return json.loads(reader.get_tensor(_RECORD))
+  text = reader.get_tensor(_RECORD)
+  if not isinstance(text, bytes):
+    raise ValueError('its record of settings is no text')
+  return stored.parsed(text)
 
 
 def _variables(root):
@@ -251,11 +256,19 @@ class Checkpoints:
 
     Only these are ever deleted: someone else's checkpoint stays.
     """
-    try:
-      with tf.io.gfile.GFile(self._path('checkpoints.json')) as file:
-        return [int(step) for step in json.load(file)]
-    except (tf.errors.NotFoundError, ValueError, TypeError):
+    path = self._path('checkpoints.json')
+    if places.endless(path):
       return []
+    try:
+      with tf.io.gfile.GFile(path) as file:
+        steps = json.load(file)
+    except (tf.errors.OpError, ValueError, RecursionError) as error:
+      if isinstance(error, tf.errors.OpError) and files.out_of_reach(error):
+        raise
+      return []
+    # Anybody may have written it: Infinity is a number there.
+    steps = steps if isinstance(steps, list) else []
+    return [step for step in steps if type(step) is int and step >= 0]
 
   def _write(self, name, text):
     files.write_atomically(self._path(name), text)

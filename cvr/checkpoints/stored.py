@@ -7,7 +7,7 @@ to be read: a local folder with a config.json answers at once.
 import json
 import os
 
-from cvr.configs import config
+from cvr.configs import config, places
 from cvr.configs.command_line import Stored
 from cvr.configs.settings import of_older_code
 from cvr.startup import quiet_start
@@ -29,14 +29,24 @@ def exists(path):
 
 
 def read_json(path):
-  """The content of a JSON file."""
+  """The content of a JSON file; ValueError, if it is none."""
+  if why := places.endless(path):
+    raise ValueError(f'it is {why}')
   if '://' not in path:
-    with open(path) as file:
-      return json.load(file)
+    with open(path, 'rb') as file:
+      return parsed(file.read())
   import tensorflow as tf
 
-  with tf.io.gfile.GFile(path) as file:
-    return json.load(file)
+  with tf.io.gfile.GFile(path, 'rb') as file:
+    return parsed(file.read())
+
+
+def parsed(text):
+  """JSON -> its value; ValueError, if it is none."""
+  try:
+    return json.loads(text)
+  except RecursionError as error:
+    raise ValueError('its brackets are nested too deeply') from error
 
 
 def _listed(folder):

@@ -97,8 +97,10 @@ def stored_settings(path, read):
   try:
     settings = read(path)['config']
     from_dict({'pretrain_loss': None} | settings)
-  except (ValueError, TypeError, LookupError, RecursionError) as error:
+  except (ValueError, TypeError, LookupError, RecursionError, OSError) as error:
     reason = str(error) if isinstance(error, ConfigError) else 'no settings'
+    if isinstance(error, OSError):
+      reason = str(error.strerror)
     raise ConfigError(
       f'{path} was not written by a run ({reason}). Move it away to continue '
       'without it.'

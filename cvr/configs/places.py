@@ -113,6 +113,7 @@ def is_folder(entry):
     return False
 
 
+_ENDLESS = ('a pipe', 'a socket', 'a device')
 _KINDS_OF_FILES = {
   stat.S_IFDIR: 'a folder',
   stat.S_IFIFO: 'a pipe',
@@ -138,3 +139,9 @@ def no_file(path):
   except ValueError:  # A NUL, which no name has.
     return 'not there'
   return _KINDS_OF_FILES.get(stat.S_IFMT(mode), '')
+
+
+def endless(path):
+  """'' or 'a pipe' and the like: what must not be opened; '' of no file too."""
+  why = '' if '://' in path else no_file(path)
+  return why if why in _ENDLESS else ''

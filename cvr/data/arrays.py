@@ -16,7 +16,7 @@ import numpy as np
 from cvr.configs import places
 from cvr.configs.settings import show
 from cvr.data import class_labels, decoding, splits
-from cvr.data.dataset_info import DataError, DatasetInfo
+from cvr.data.dataset_info import DataError, DatasetInfo, check_file
 
 _COMPRESSION = 1032  # Deflate makes nothing smaller by more than that.
 
@@ -120,6 +120,7 @@ def _called(name, file, key):
 def _found(name, file, key):
   """An array, or a DataError that says what is wrong with it."""
   where = _called(name, file, key)
+  check_file(name, file)
   try:
     return _array(file, key)
   except _Unusable as error:
@@ -134,13 +135,14 @@ def _found(name, file, key):
 
 def _keys(name, file):
   """The names of the arrays in an NPZ file."""
+  check_file(name, file)
   try:
     with zipfile.ZipFile(file) as archive:
       members = archive.namelist()
-  except (OSError, zipfile.BadZipFile) as error:
+  except Exception as error:  # The directory at its end may be anything.
     raise DataError(
-      f'--dataset={name}: {file} is not an NPZ file: {error}.'
-    ) from (error)
+      f'--dataset={name}: {file} is not an NPZ file: {show(error)}.'
+    ) from error
   return [m.removesuffix('.npy') for m in members if m.endswith('.npy')]
 
 

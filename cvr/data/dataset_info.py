@@ -5,6 +5,7 @@ import dataclasses
 from collections.abc import Callable
 from typing import NamedTuple
 
+from cvr.configs import places
 from cvr.configs.settings import show
 from cvr.startup import out_of_reach
 
@@ -17,6 +18,12 @@ class DataError(ValueError):
 
 class OutOfReach(Exception):
   """Data on another machine that does not answer: worth another try."""
+
+
+def check_file(name, file):
+  """Refuses what waits for ever or has no end when it is read."""
+  if why := places.endless(file):
+    raise DataError(f'--dataset={name}: {show(file)} is {why}, and no file.')
 
 
 @contextlib.contextmanager

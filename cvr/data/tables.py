@@ -13,7 +13,7 @@ from typing import NamedTuple
 from cvr.configs import places
 from cvr.configs.settings import show
 from cvr.data import class_labels, splits
-from cvr.data.dataset_info import DataError, DatasetInfo
+from cvr.data.dataset_info import DataError, DatasetInfo, check_file
 
 # What columns are called, in any case.
 PATHS = ('path', 'file', 'image', 'filename')
@@ -38,6 +38,7 @@ class _Damaged(DataError):
 
 
 def _text(name, file):
+  check_file(name, file)
   try:
     with open(file, 'rb') as stream:
       data = stream.read()

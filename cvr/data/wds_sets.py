@@ -20,7 +20,7 @@ import tensorflow as tf
 
 from cvr.configs.settings import show
 from cvr.data import class_labels, splits, tars
-from cvr.data.dataset_info import DataError, DatasetInfo
+from cvr.data.dataset_info import DataError, DatasetInfo, check_file, readable
 
 MOST_FILES = 100_000
 _THREADS = 16  # They wait for storage, not for each other.
@@ -82,8 +82,10 @@ def _stamp(path):
 
 def _stamps(name, pattern):
   files = _files(name, pattern)
-  with concurrent.futures.ThreadPoolExecutor(_THREADS) as pool:
+  with readable(name), concurrent.futures.ThreadPoolExecutor(_THREADS) as pool:
     stamps = tuple(pool.map(_stamp, files))
+  for path in files:
+    check_file(name, path)
   missing = [path for path, size, _ in stamps if size is None]
   if missing:
     raise DataError(

@@ -8,7 +8,10 @@ parts and facts.json last: a folder without it is unfinished, and made again.
 import hashlib
 import io
 import json
+import math
 import os
+import struct
+import tokenize
 import zipfile
 import zlib
 
@@ -17,12 +20,18 @@ import tensorflow as tf
 
 from cvr.checkpoints.files import write_atomically
 
+_DEFLATE = 1032  # Nothing gets smaller by more than that.
+_HEADERS = {
+  (1, 0): np.lib.format.read_array_header_1_0,
+  (2, 0): np.lib.format.read_array_header_2_0,
+}
 _ROWS = 20_000  # In a file.
 _FACTS = 'facts.json'
 # What reading a missing, cut or corrupted file raises.
 DAMAGE = (
   *(tf.errors.NotFoundError, ValueError, OSError, EOFError, KeyError),
-  *(zipfile.BadZipFile, zlib.error, NotImplementedError),
+  *(zipfile.BadZipFile, zlib.error, NotImplementedError, RuntimeError),
+  *(TypeError, OverflowError, SyntaxError, struct.error, tokenize.TokenError),
 )
 
 
@@ -41,9 +50,39 @@ def _write(path, arrays):
 
 def _read(path):
   with tf.io.gfile.GFile(path, 'rb') as file:
-    buffer = io.BytesIO(file.read())
-  with np.load(buffer) as arrays:
-    return dict(arrays)
+    return unpacked(file.read())
+
+
+def unpacked(data):
+  """The bytes of an NPZ file -> {key: array}; one of DAMAGE, if it is none.
+
+  Nothing is allocated that a header announces and the file does not hold, and
+  nothing is unpickled.
+  """
+  arrays = {}
+  with zipfile.ZipFile(io.BytesIO(data)) as archive:
+    for member in archive.infolist():
+      if not member.filename.endswith('.npy'):
+        raise ValueError('it holds something else than arrays')
+      if member.file_size > _DEFLATE * max(1, member.compress_size):
+        raise ValueError('a size in it is too large')
+      with archive.open(member) as file:
+        arrays[member.filename.removesuffix('.npy')] = _array(
+          file.read(member.file_size)
+        )
+        file.read(1)  # At the end the checksum is compared.
+  return arrays
+
+
+def _array(content):
+  """The bytes of an NPY file -> the array."""
+  file = io.BytesIO(content)
+  shape, _, dtype = _HEADERS[np.lib.format.read_magic(file)](file)
+  announced = math.prod(shape) * dtype.itemsize
+  if dtype.hasobject or announced > len(content) or min([0, *shape]) < 0:
+    raise ValueError(f'a header in it announces {dtype} {shape}'[:200])
+  file.seek(0)
+  return np.load(file, allow_pickle=False)
 
 
 def _joined(pieces):

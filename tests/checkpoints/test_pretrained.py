@@ -4,6 +4,7 @@ import functools
 import io
 import json
 import os
+import shutil
 import tarfile
 
 import numpy as np
@@ -134,9 +135,17 @@ def test_hostile_archives_are_refused(tmp_path, members, says):
 def test_an_archive_that_is_too_large_or_cut_is_refused(tmp_path, monkeypatch):
   path = archive(tmp_path / 'x.tgz', **{'ckpt-1.index': b'x' * 4000})
   with monkeypatch.context() as patch:
-    patch.setattr(pretrained, '_MAX_UNPACKED', 3999)
+    patch.setattr(pretrained, '_ALWAYS', 100)
     pretrained._unpack.cache_clear()
-    with pytest.raises(CheckpointError, match='more than 3,999'):
+    room = 100 + 20 * os.path.getsize(path)
+    assert room < 4000
+    with pytest.raises(CheckpointError, match=f'more than the {room:,} bytes'):
+      pretrained.locate(path)
+  with monkeypatch.context() as patch:
+    usage = shutil.disk_usage(tmp_path)._replace(free=4000)
+    patch.setattr(shutil, 'disk_usage', lambda folder: usage)
+    pretrained._unpack.cache_clear()
+    with pytest.raises(CheckpointError, match='more than the 3,600 bytes'):
       pretrained.locate(path)
   os.truncate(path, os.path.getsize(path) // 2)
   with pytest.raises(CheckpointError, match='download complete'):

@@ -8,6 +8,7 @@ import numpy as np
 import tensorflow as tf
 
 from cvr.checkpoints.files import plain, write_atomically
+from cvr.configs import places
 from cvr.evaluation import store
 from cvr.evaluation.card import page, plots, schema
 from cvr.evaluation.card.schema import CardError
@@ -93,28 +94,37 @@ def read(path):
     path = os.path.join(path, 'card.json')
   wanted = 'name a card.json of --mode=evaluate'
   try:
+    _check_file(path)
     with tf.io.gfile.GFile(path, 'rb') as file:
       card = _shown(json.loads(file.read()))
   except tf.errors.OpError as error:
     raise CardError(f'{path} cannot be read: {wanted}.') from error
   except (ValueError, RecursionError) as error:
-    raise CardError(f'{path} is not JSON ({error}): {wanted}.') from error
+    raise CardError(
+      f'{path} is not JSON ({plain(error)}): {wanted}.'
+    ) from error
   problem = schema.problem(card)
   if problem:
     raise CardError(f'{path} is not a card ({plain(problem)}): {wanted}.')
   return card, _read_scores(_rows_of(path))
 
 
+def _check_file(path):
+  if why := places.endless(path):
+    raise ValueError(f'it is {why}')
+
+
 def _read_scores(path):
   if not tf.io.gfile.exists(path):
     return {}
   try:
+    _check_file(path)
     with tf.io.gfile.GFile(path, 'rb') as file:
-      with np.load(io.BytesIO(file.read())) as stored:
-        # The keys are names of the card, four of them joined.
-        return {plain(k, 4 * _TEXT): array for k, array in stored.items()}
+      stored = store.unpacked(file.read())
+    # The keys are names of the card, four of them joined.
+    return {plain(k, 4 * _TEXT): array for k, array in stored.items()}
   except store.DAMAGE as error:
     raise CardError(
-      f'{path} is damaged ({error}): evaluate its checkpoint again, or remove'
-      ' it to compare without p-values.'
+      f'{path} is damaged ({plain(error)}): evaluate its checkpoint again, '
+      'or remove it to compare without p-values.'
     ) from error

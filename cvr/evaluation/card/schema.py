@@ -62,12 +62,21 @@ def _problem_of_row(row):
     return f'{row["name"]!r} has a description that is not text'
   for part in ('value', 'low', 'high'):
     value = row[part]
-    number = isinstance(value, int | float | np.number) and math.isfinite(value)
+    number = isinstance(value, int | float | np.number) and _is_finite(value)
     if not number and (part == 'value' or value is not None):
       return f'{part} of {key(row)} is {value!r}'
+  if not isinstance(row.get('protocol') or {}, dict):
+    return f'the protocol of {key(row)} is no dict'
   return (
     '' if _drawable(row.get('curve')) else f'the curve of {key(row)} is none'
   )
+
+
+def _is_finite(value):
+  try:
+    return math.isfinite(value)
+  except OverflowError:  # An integer of 400 digits.
+    return False
 
 
 def _drawable(curve):
@@ -75,7 +84,7 @@ def _drawable(curve):
     return True
   try:
     x, y = (np.asarray(curve[axis], np.float64) for axis in 'xy')
-  except (KeyError, TypeError, ValueError):
+  except (KeyError, TypeError, ValueError, OverflowError):
     return False
   labels = [curve.get(f'{axis}_label') for axis in 'xy']
   labels += [curve.get(name, '') for name in ('panel', 'line')]

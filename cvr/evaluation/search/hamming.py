@@ -11,6 +11,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from cvr.evaluation import store
 from cvr.training import progress
 
 _WORD = np.dtype('<u8')
@@ -92,8 +93,8 @@ def to_bytes(index):
 def from_bytes(data):
   """What to_bytes gave -> Index; ValueError for anything else."""
   try:
-    with np.load(io.BytesIO(data), allow_pickle=False) as arrays:
-      parts = {name: arrays[name] for name in Index._fields}
+    arrays = store.unpacked(data)
+    parts = {name: arrays[name] for name in Index._fields}
     bits, facts = parts['bits'], parts['facts']
     if bits.ndim or bits.dtype.kind not in 'iu' or facts.dtype.kind != 'U':
       raise ValueError(f'bits: {bits.dtype} {list(bits.shape)}')

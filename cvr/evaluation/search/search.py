@@ -10,7 +10,7 @@ import tensorflow as tf
 import data_util
 from cvr.checkpoints import pretrained
 from cvr.checkpoints.files import write_atomically
-from cvr.configs import config, derived
+from cvr.configs import config, derived, places
 from cvr.data import decoding, sources, tiff
 from cvr.evaluation import features
 from cvr.evaluation.search import hamming
@@ -35,6 +35,8 @@ def _load(path, facts, say):
     raise config.ConfigError(f'--output={path}: a folder; name a file in it.')
   if not tf.io.gfile.exists(path):
     return None
+  if why := places.endless(path):
+    raise config.ConfigError(f'--output={path}: it is {why}; name a file.')
   with tf.io.gfile.GFile(path, 'rb') as file:
     data = file.read()
   try:
