@@ -366,7 +366,20 @@ def pairs_of(content):
   }
 
 
+_TYPES = (0, 1, 2, 7, 9, 10, 20, 21, 23, 101, 99, 2**31 - 1)
 _NUMBERS = (0, -1, 1, 3, 2**31, 2**40, 2**62, -(2**63), 2**63 - 1)
+
+
+def _altered_shape(shape, random):
+  kind = random.randrange(3)
+  if kind == 0:
+    shape.unknown_rank = True
+  elif kind == 1:
+    for _ in range(random.choice((1, 2, 300))):
+      shape.dim.add().size = random.choice((1, 2, 0, -1, 2**31))
+  else:
+    side = shape.dim[0] if shape.dim else shape.dim.add()
+    side.size = random.choice(_NUMBERS)
 
 
 def _altered_entry(value, random):
@@ -376,18 +389,9 @@ def _altered_entry(value, random):
     return value
   kind = random.randrange(8)
   if kind == 0:
-    entry.dtype = random.choice(
-      (0, 1, 2, 7, 9, 10, 20, 21, 23, 101, 99, 2**31 - 1)
-    )
-  elif kind == 1:
-    if not entry.shape.dim:
-      entry.shape.dim.add()
-    entry.shape.dim[0].size = random.choice(_NUMBERS)
-  elif kind == 2:
-    for _ in range(random.choice((1, 2, 300))):
-      entry.shape.dim.add().size = random.choice((1, 2, 0, -1, 2**31))
-  elif kind == 3:
-    entry.shape.unknown_rank = True
+    entry.dtype = random.choice(_TYPES)
+  elif kind < 4:
+    _altered_shape(entry.shape, random)
   elif kind == 4:
     entry.offset = random.choice(_NUMBERS)
   elif kind == 5:
@@ -399,6 +403,20 @@ def _altered_entry(value, random):
     extent.start = random.choice(_NUMBERS)
     extent.length = random.choice(_NUMBERS)
   return entry.SerializeToString()
+
+
+def _altered_header(value, random):
+  header = tensor_bundle_pb2.BundleHeaderProto.FromString(value)
+  change = random.randrange(4)
+  if change == 0:
+    header.num_shards = random.choice((0, -1, 2, 2**31 - 1))
+  elif change == 1:
+    header.endianness = random.choice((1, 7))
+  elif change == 2:
+    header.version.min_consumer = 10**9
+  else:
+    header.version.producer = -1
+  return header.SerializeToString()
 
 
 def bundle_index(content, random):
@@ -423,19 +441,7 @@ def bundle_index(content, random):
     elif kind == 9:
       pairs[name] = cut_or_flipped(pairs[name], random)
     elif kind == 10:
-      header = tensor_bundle_pb2.BundleHeaderProto.FromString(
-        pairs.get(b'', b'')
-      )
-      change = random.randrange(4)
-      if change == 0:
-        header.num_shards = random.choice((0, -1, 2, 2**31 - 1))
-      elif change == 1:
-        header.endianness = random.choice((1, 7))
-      elif change == 2:
-        header.version.min_consumer = 10**9
-      else:
-        header.version.producer = -1
-      pairs[b''] = header.SerializeToString()
+      pairs[b''] = _altered_header(pairs.get(b'', b''), random)
     else:
       pairs.pop(b'', None)
   return table(pairs)
