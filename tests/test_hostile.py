@@ -32,7 +32,7 @@ from saved_runs import State
 from small_data import encoded
 from small_shards import take
 
-SEEDS = range(int(os.environ.get('HOSTILE_SEEDS', 15)))
+SEEDS = range(int(os.environ.get('HOSTILE_SEEDS', 10)))
 _MOST_BYTES = 10**9
 
 

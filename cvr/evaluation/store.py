@@ -79,7 +79,9 @@ def _array(content):
   file = io.BytesIO(content)
   shape, _, dtype = _HEADERS[np.lib.format.read_magic(file)](file)
   announced = math.prod(shape) * dtype.itemsize
-  if dtype.hasobject or announced > len(content) or min([0, *shape]) < 0:
+  if dtype.hasobject:
+    raise ValueError('it holds Python objects, and allow_pickle is False')
+  if announced > len(content) or min([0, *shape]) < 0:
     raise ValueError(f'a header in it announces {dtype} {shape}'[:200])
   file.seek(0)
   return np.load(file, allow_pickle=False)
