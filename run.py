@@ -98,7 +98,7 @@ def _results(cfg):
   """The folder that a call writes to."""
   if cfg.mode in ('extract_features', 'export'):
     return os.path.dirname(cfg.output) or '.'
-  if not derived.reads(cfg):
+  if not derived.reads(cfg) or cfg.mode == 'report':
     return cfg.model_dir
   name = f'eval_{cfg.eval_name}' if cfg.eval_name else 'eval'
   return os.path.join(cfg.model_dir, name)
@@ -131,8 +131,17 @@ def _train(cfg, argv, strategy, monitor):
           online.evaluate_state(cfg, strategy, state, total, monitor)
     monitor.say(f'Done: {total} steps in {cfg.model_dir}')
     if monitor.chief:
+      report_at_end(cfg, strategy, state, total, info, monitor.say)
       labelled = bool(info.class_names)
       monitor.say('\n'.join(closing.lines(cfg, argv, total, labelled)))
+
+
+def report_at_end(cfg, strategy, state, total, info, say):
+  """Writes report.html, where it is wanted; no failure of it is one of a run."""
+  if cfg.report:
+    from cvr.report import collect
+
+    collect.at_end(cfg, strategy, state, total, info.class_names, say)
 
 
 def _read(cfg, strategy, monitor):
@@ -147,6 +156,11 @@ def _read(cfg, strategy, monitor):
     state, total = loading.rebuild(cfg, strategy, examples)
     with trackers.opened(cfg, monitor):
       online.follow(cfg, strategy, state, total, monitor)
+    return
+  if cfg.mode == 'report':
+    from cvr.report import collect
+
+    collect.report(cfg, strategy, monitor.say)
     return
   checkpoint = loading.identify(cfg)
   state = loading.load(cfg, strategy, checkpoint, monitor.say)

@@ -35,6 +35,8 @@ setup(
     'run',
   ],
   packages=find_packages(include=['cvr*']),
+  # What every page of the report has in it.
+  package_data={'cvr.report': ['style.css', 'script.js']},
   install_requires=requirements('requirements.txt'),
   extras_require={
     # The built-in data set, the logistic probe of the quickstart, forests.

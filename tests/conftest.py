@@ -17,6 +17,7 @@ import tensorflow as tf
 import tf_keras as keras
 
 import processes
+import run
 import tiny_methods
 from small_data import SMALL, make_folder, plan_of
 from small_runs import make_images
@@ -40,6 +41,16 @@ def pytest_terminal_summary(terminalreporter):
 def seeded():
   """The same initial weights at every run of the suite."""
   keras.utils.set_random_seed(0)
+
+
+@pytest.fixture(autouse=True)
+def no_report(request, monkeypatch):
+  """Runs of tests end without a report, which takes a moment each.
+
+  But for tests that are marked `report`.
+  """
+  if not request.node.get_closest_marker('report'):
+    monkeypatch.setattr(run, 'report_at_end', lambda *_: None)
 
 
 @pytest.fixture(scope='session')

@@ -16,7 +16,7 @@ from cvr.configs.settings import FIELDS, refuse, show
 
 _CROPS = range(1, 17)  # Local ones.
 # The modes that read no data set: the one of a stored run may be gone.
-_WITHOUT_IMAGES = ('export', 'inspect', 'compare')
+_WITHOUT_IMAGES = ('export', 'inspect', 'compare', 'report')
 # The modes that write metrics.jsonl.
 _MEASURING = ('train', 'train_then_eval', 'eval')
 # A flag -> the package that it needs, and the extra of setup.py that brings it.
@@ -46,6 +46,7 @@ _MATTERS_WITH = {
   'fine_tune_after_block': ('train_mode', ('finetune',)),
   'lineareval_while_pretraining': ('train_mode', ('pretrain',)),
   'health_pairs': ('train_mode', ('pretrain',)),
+  'summary_images': ('train_mode', ('pretrain',)),
   'stop_on_collapse': ('train_mode', ('pretrain',)),
   'momentum': ('optimizer', ('lars', 'momentum')),
   'lars_eta': ('optimizer', ('lars',)),
@@ -71,6 +72,7 @@ _IDLE_WITH = {
   'reinit_logits_layer': ('checkpoint', ('',)),
   'warmup_learning_rate': ('warmup_epochs', (0,)),
   'health_pairs': ('train_summary_steps', (0,)),
+  'summary_images': ('health_pairs', (0,)),
 }
 # fmt: on
 
@@ -115,6 +117,8 @@ def _check_names(cfg):
 def _check_run(cfg):
   if derived.reads(cfg) and not (cfg.model_dir or cfg.checkpoint):
     refuse('mode', cfg.mode, 'needs --model_dir of a run, or --checkpoint')
+  if cfg.mode == 'report' and not cfg.model_dir:
+    refuse('mode', 'report', 'needs --model_dir, the folder of a run')
   if cfg.mode in ('extract_features', 'export') and not cfg.output:
     refuse('mode', cfg.mode, 'needs --output, where to write')
   watching = cfg.health_pairs and cfg.train_summary_steps

@@ -21,7 +21,7 @@ STOCHCON = methods.using('latent_dim')
 # The modes that read a trained model and train none.
 READING = (
   *('eval', 'evaluate', 'extract_features', 'latents', 'search'),
-  *('export', 'inspect'),
+  *('report', 'export', 'inspect'),
 )
 
 

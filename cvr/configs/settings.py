@@ -72,11 +72,14 @@ class Settings:
     'export, inspect: read --checkpoint, or else the newest one in '
     '--model_dir. latents: report what the latents of stochcon_* hold (forests '
     'on bits, capacity, uncertainty). search: find the images of --eval_split '
-    'that are nearest to --query by their bits. doctor: measure the input and '
-    'the step of a run with these flags and say which flag to change; nothing '
-    'is trained or stored.',
+    'that are nearest to --query by their bits. report: write report.html to '
+    '--model_dir, a page with curves and pictures of the run. preview: write a '
+    'page with images of --dataset, their crops and what is wrong with them; '
+    'nothing is trained. doctor: measure the input and the step of a run with '
+    'these flags and say which flag to change; nothing is trained or stored.',
     ('train', 'eval', 'train_then_eval', 'evaluate', 'compare',
-     'extract_features', 'latents', 'search', 'export', 'inspect', 'doctor'))
+     'extract_features', 'latents', 'search', 'report', 'export', 'inspect',
+     'preview', 'doctor'))
   suite: str = opt('all', 'What --mode=evaluate measures: all, or some of '
     'these with commas: linear (the stored probe; SGD and L-BFGS on frozen '
     'features), knn, semi, transfer, robustness, compression, '
@@ -98,12 +101,20 @@ class Settings:
     'features. Empty: beside the card.')
   cards: str = opt('', 'Two or more card.json for --mode=compare, with commas. '
     'Each is compared with the first.')
+  report: bool = opt(True, 'Write report.html at the end of a training, as '
+    '--mode=report does, of fewer images.')
+  compare: str = opt('', 'The --model_dir of other runs for --mode=report, '
+    'with commas. They are shown beside the run, on the same axes.')
+  preview: str = opt('sample', 'What --mode=preview reads. sample: the files '
+    'of at most 2,000 images. full: all of them, and it decodes each.',
+    ('sample', 'full'))
   model_dir: str = opt('', 'The folder of the run, local or gs://. Everything '
     'is written there, and a run resumes from it. Empty: a new folder under '
     './runs, whose name is printed.')
   output: str = opt('', 'Where to write. extract_features: a file '
     '(features.npz), or a folder for several. export, compare: a folder. '
-    'search: the file of its index; empty: beside the evaluations of the run.')
+    'search: the file of its index; empty: beside the evaluations of the run. '
+    'preview: a folder.')
   query: str = opt('', 'The image file for --mode=search.')
   neighbors: int = opt(10, 'How many images --mode=search finds.', '[1, inf)')
   format: str = opt('saved_model', 'What --mode=export writes. saved_model: '
@@ -522,6 +533,9 @@ class Settings:
     'images are compared: the information that they share (information/...), '
     'and signs of collapse (health/...). The images are always the same, from '
     'the evaluation split if there is one. 0: none.', '[0, inf)')
+  summary_images: bool = opt(True, 'Also give TensorBoard pictures of some of '
+    'these views, and histograms of their similarities and of the spectrum of '
+    'the representations.')
   stop_on_collapse: bool = opt(False, 'End the run with status 3, after a '
     'checkpoint, if two summaries in a row show a collapse.')
   max_bad_steps: int = opt(10, 'A step whose loss or gradient is not finite '

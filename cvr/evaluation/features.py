@@ -110,8 +110,17 @@ def eval_input(info, image_size, batch_size, look):
   return of_context
 
 
-def make_embed_step(method, probe, mean_std):
-  """-> step(batch) -> a flat dict of this replica's rows."""
+def _small(images, side):
+  """Images [b, S, S, C] in [0, 1] -> uint8 [b, side, side, C]."""
+  images = tf.image.resize(images, [side, side], 'area')
+  return data_util.to_bytes(tf.cast(images, tf.float32) * 255.0)
+
+
+def make_embed_step(method, probe, mean_std, thumbnail=0):
+  """-> step(batch) -> a flat dict of this replica's rows.
+
+  thumbnail: above 0, also the images themselves, in small, with this side.
+  """
 
   def step(batch):
     embedded = method.embed(prepared(batch, mean_std))
@@ -126,22 +135,24 @@ def make_embed_step(method, probe, mean_std):
       name: value if value.dtype == tf.bool else tf.cast(value, tf.float32)
       for name, value in out.items()
     }
+    if thumbnail:
+      out['thumbnail'] = _small(batch['views'][0], thumbnail)
     return out | {name: batch[name] for name in ('label', 'index', 'mask')}
 
   return step
 
 
-def make_read(cfg, strategy, state):
+def make_read(cfg, strategy, state, thumbnail=0):
   """-> read(info, look) -> {name: rows} of a split, batch by batch, in order.
 
-  look: by itself central.
+  look: by itself central. thumbnail: as in make_embed_step.
 
   Every example once. Images that cannot be decoded have NaN for features, all
   bits 0, and are False in 'decoded': a broken network gives NaN, too. Bits are
   packed (np.packbits). The network is compiled once for all splits.
   """
   mean_std = derived.augmentation(cfg).mean_std
-  step = make_embed_step(state.method, state.probe, mean_std)
+  step = make_embed_step(state.method, state.probe, mean_std, thumbnail)
 
   @tf.function
   def embed(batch):
@@ -174,7 +185,7 @@ def _in_order(info, rows):
   """The rows of a batch without padding; those not decoded are set to NaN."""
   index, decoded = rows.pop('index'), rows.pop('mask') > 0
   for name, value in rows.items():
-    empty = {'label': -1, 'latent_bits': False}
+    empty = {'label': -1, 'latent_bits': False, 'thumbnail': 0}
     value[~decoded] = empty.get(name, np.nan)
   keep = np.argsort(index, kind='stable')[np.sum(index < 0) :]
   labels = rows.pop('label')[keep]

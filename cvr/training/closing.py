@@ -11,6 +11,7 @@ from cvr.checkpoints import files
 _FILES = {
   'metrics.jsonl': 'the curves, for TensorBoard in events.out.tfevents.*',
   'result.json': 'the evaluation',
+  'report.html': 'curves and pictures of the run, for a browser',
   'bad_images.txt': 'training images that cannot be decoded or are too small',
   'profile': 'the trace of --profile_steps, for TensorBoard',
 }

@@ -51,11 +51,10 @@ def feature_std(z):
   return float(np.mean(np.std(z, 0)) * math.sqrt(z.shape[-1]))
 
 
-def effective_rank(h):
-  """How many directions rows h [n, d] spread over; 0 if they are one point.
+def spectrum(h):
+  """Rows h [n, D] -> eigenvalues of their covariance as shares of their sum.
 
-  exp of the entropy of their covariance's normalised eigenvalues (Roy and
-  Vetterli, 2007).
+  From the largest on; none if the rows are one point.
   """
   centred = h - h.mean(0)
   # The nonzero eigenvalues of both are the same.
@@ -63,9 +62,33 @@ def effective_rank(h):
   gram = centred @ centred.T if wide else centred.T @ centred
   values = np.maximum(np.linalg.eigvalsh(gram), 0)
   if values.sum() <= _RESOLUTION**2 * np.sum(h**2):
-    return 0.0
-  shares = values[values > 0] / values.sum()
-  return float(np.exp(-np.sum(shares * np.log(shares))))
+    return np.zeros(0)
+  return values[::-1] / values.sum()
+
+
+def rank_of(shares):
+  """exp of the entropy of a spectrum's shares: how many directions it fills."""
+  shares = shares[shares > 0]
+  return float(np.exp(-np.sum(shares * np.log(shares)))) if len(shares) else 0.0
+
+
+def effective_rank(h):
+  """How many directions rows h [n, D] spread over; 0 if they are one point.
+
+  exp of the entropy of their covariance's normalised eigenvalues (Roy and
+  Vetterli, 2007).
+  """
+  # In ascending order, in which the sum was always taken.
+  return rank_of(spectrum(h)[::-1])
+
+
+def similarities(z1, z2):
+  """Unit rows z1, z2 [n, d] of two views -> the cosines of the two views of an
+  image [n], and those of views of different images [n (n - 1)].
+  """
+  cosines = z1 @ z2.T
+  same = np.eye(len(z1), dtype=bool)
+  return cosines[same], cosines[~same]
 
 
 def alignment(z1, z2):

@@ -65,7 +65,7 @@ def _pairs(subject, info):
 # Rates and information -------------------------------------------------------
 
 
-def _floor(cfg, dim):
+def floor(cfg, dim):
   """The method's rate of views that agree; None where scales are learned."""
   if cfg.ceb_distribution == 'vmf':
     return distributions.vmf_kl(dim, cfg.kappa_e, cfg.kappa_b, 1.0)
@@ -106,17 +106,17 @@ def _informations(number, cfg, pairs):
   dim, cosine = mu.shape[-1], np.sum(mu[:, 0] * mu[:, 1], -1)
   kappas = health.NOISE_KAPPA, health.KAPPA
   rate = distributions.vmf_kl(dim, *kappas, cosine)
-  floor = distributions.vmf_kl(dim, *kappas, 1.0)
+  least = distributions.vmf_kl(dim, *kappas, 1.0)
   of = 'vMF of concentrations {:g} and {:g} around both projections'
-  own = {'of': of.format(*kappas), 'floor_taken_off': floor}
+  own = {'of': of.format(*kappas), 'floor_taken_off': least}
   own['layer'] = 'projection'
-  yield _residual(number, 'projections', rate - floor, own)
+  yield _residual(number, 'projections', rate - least, own)
   if 'rate' in pairs:
     own = {'of': f'e and b of the method, {cfg.ceb_distribution}'}
     own['layer'] = 'e and b'
     if cfg.pretrain_loss == 'byol_ceb':
       own['of'] += f', --backward_view={cfg.backward_view}'
-    own['floor_taken_off'] = _floor(cfg, dim)
+    own['floor_taken_off'] = floor(cfg, dim)
     rate = pairs['rate'] - (own['floor_taken_off'] or 0)
     yield _residual(number, 'method', rate, own)
   value, kappa = _relevant(mu)
