@@ -137,7 +137,7 @@ def _train(cfg, argv, strategy, monitor):
 
 
 def report_at_end(cfg, strategy, state, total, info, say):
-  """Writes report.html, where it is wanted; no failure of it is one of a run."""
+  """Writes report.html, where it is wanted; it never fails a run."""
   if cfg.report:
     from cvr.report import collect
 
@@ -206,7 +206,10 @@ def _measure(cfg, strategy, state, checkpoint, monitor):
     from cvr.evaluation.search import search
 
     path = cfg.output or search.index_path(cfg, folder)
-    search.search(cfg, strategy, state, checkpoint, path, say)
+    found = search.search(cfg, strategy, state, checkpoint, path, say)
+    from cvr.report import neighbours
+
+    neighbours.write(found, os.path.dirname(path) or '.', say)
 
 
 def _explained(error):

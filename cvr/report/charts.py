@@ -151,11 +151,11 @@ def figure(
   data = escape(json.dumps(points, separators=(',', ':')))
   label = escape(f'{title}. {says}'.strip())
   note = f'<p class="note">{note}</p>' if note else ''
-  shown = f' tabindex="0" data-points="{data}"' if any(points) else ''
+  data = f' tabindex="0" data-points="{data}"' * any(points)
   return (
     f'<figure class="chart {kind}"><figcaption>{escape(title)}</figcaption>{key}'
     f'<svg viewBox="0 0 {width} {height}" role="img" aria-label="{label}"'
-    f'{shown}>{body}<g class="cursor"></g></svg>{note}</figure>'
+    f'{data}>{body}<g class="cursor"></g></svg>{note}</figure>'
   )
 
 

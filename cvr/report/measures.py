@@ -84,17 +84,21 @@ def histogram(groups, bins=40, low=-1.0, high=1.0):
   return counted, edges.tolist()
 
 
+def as_rgb(images):
+  """[..., C] -> [..., 3]: the first three channels, or the first in gray."""
+  if images.shape[-1] == 3:
+    return images
+  few = images.shape[-1] < 3
+  return np.repeat(images[..., :1], 3, -1) if few else images[..., :3]
+
+
 def cells(images, columns, side):
   """uint8 [n, s, s, C] -> one picture of tiles [h, w, 3].
 
   A tile of a multiple of 8 pixels shares no block of a JPEG with another one;
-  images are cut to it or repeat their border. Of other than three channels the
-  first three are shown, or the first one in gray.
+  images are cut to it or repeat their border.
   """
-  images = np.asarray(images)
-  if images.shape[-1] != 3:
-    few = images.shape[-1] < 3
-    images = np.repeat(images[..., :1], 3, -1) if few else images[..., :3]
+  images = as_rgb(np.asarray(images))
   lacks = max(0, side - images.shape[1])
   images = np.pad(images, [[0, 0], [0, lacks], [0, lacks], [0, 0]], 'edge')
   images = images[:, :side, :side]

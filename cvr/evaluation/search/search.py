@@ -3,6 +3,7 @@
 import os
 import re
 import time
+from typing import NamedTuple
 
 import numpy as np
 import tensorflow as tf
@@ -99,8 +100,18 @@ def _read(path, channels):
     return file.read()
 
 
+class Found(NamedTuple):
+  """What a search has found, for pictures of it."""
+
+  query: str
+  image: bytes
+  info: sources.DatasetInfo
+  rows: list  # (bits that differ, id, class or ''), the nearest first
+  about: str  # the index, in a line
+
+
 def _embed(cfg, state, path):
-  """An image's file -> its packed bits [1, bytes]."""
+  """An image's file -> its packed bits [1, bytes], and the file's bytes."""
   try:
     data = _read(path, cfg.channels)
     has = decoding.channels_of(data)
@@ -118,7 +129,8 @@ def _embed(cfg, state, path):
   batch = {'views': (shown[None],)}
   mean_std = derived.augmentation(cfg).mean_std
   embedded = state.method.embed(features.prepared(batch, mean_std))
-  return np.packbits(state.method.latent.bits(embedded['phi']), axis=1)
+  bits = state.method.latent.bits(embedded['phi'])
+  return np.packbits(bits, axis=1), data
 
 
 def index_path(cfg, folder):
@@ -128,11 +140,11 @@ def index_path(cfg, folder):
 
 
 def search(cfg, strategy, state, checkpoint, path, say):
-  """Prints the nearest images of --eval_split to --query.
+  """Prints the nearest images of --eval_split to --query -> Found.
 
   path: the index; it is made if it is missing, or of other codes.
   """
-  query = _embed(cfg, state, cfg.query)
+  query, image = _embed(cfg, state, cfg.query)
   info = sources.describe(
     cfg.dataset, cfg.data_dir, cfg.eval_split, **derived.pixels(cfg)
   )
@@ -148,10 +160,13 @@ def search(cfg, strategy, state, checkpoint, path, say):
   distances, rows = hamming.nearest(index, query, count)
   took = 1000 * (time.perf_counter() - start)
   say(f'Nearest to {cfg.query} ({took:.1f} ms):')
+  found = []
   for distance, row in zip(distances[0], rows[0], strict=True):
     label = index.labels[row]
     name = info.class_names[label] if info.class_names else ''
     say(f'  {distance:5d} bits  {index.ids[row]}  {name}'.rstrip())
+    found.append((int(distance), str(index.ids[row]), name))
+  return Found(cfg.query, image, info, found, description(index))
 
 
 def description(index):

@@ -54,6 +54,7 @@ def test_the_nearest_are_found_and_the_index_is_kept(
   assert call(*flags) == 0
   said = capsys.readouterr().out
   assert 'dog/3.JPG  dog' in said and '7 codes of 12 bits' in said
+  assert f'Pictures: {model_dir}/eval/nearest-3.html' in said
   rows = extracted(model_dir, f'{tmp_path}/f.npz')
   bits = np.unpackbits(rows['latent_bits'], axis=1)[:, :DIM]
   (own,) = np.flatnonzero(rows['ids'] == 'dog/3.JPG')
