@@ -42,6 +42,7 @@ DRAWS = (
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
 ASPECT_RANGE = (3 / 4, 4 / 3)
+SIGMA_RANGE = (0.1, 2.0)  # Of the blur, in pixels.
 
 
 def named(draws):
@@ -244,7 +245,7 @@ def hue_saturation(planes, turn, factor):
   return clip(value - chroma * clip(tf.minimum(place, 4.0 - place)))
 
 
-def _strengths(u, on, strengths, brightness_fn):
+def jitter_numbers(u, on, strengths, brightness_fn):
   """-> brightness (multiplied, added), contrast, saturation, hue.
 
   They change nothing where `on` is false.
@@ -282,7 +283,7 @@ def color_jitter(planes, u, on, strengths, brightness_fn='simclrv1'):
     strengths: half-widths of the ranges, in the order above. Brightness is
       added ('simclrv1') or multiplied ('simclrv2').
   """
-  brightness, contrast, saturation, hue = _strengths(
+  brightness, contrast, saturation, hue = jitter_numbers(
     u, on, strengths, brightness_fn
   )
   brighter_first = u['brightness_turn'] < u['contrast_turn']
@@ -419,7 +420,7 @@ def augment_batch(
   solarize_prob,
   mean_std,
   flip_prob=0.5,
-  sigma_range=(0.1, 2.0),
+  sigma_range=SIGMA_RANGE,
 ):
   """All operations of a view after its crop (BYOL, Table 6).
 

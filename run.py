@@ -51,6 +51,11 @@ def execute(cfg, argv):
 
     comparison.report(derived.words(cfg.cards), cfg.output, print)
     return
+  if cfg.mode == 'preview':
+    from cvr.report import preview
+
+    preview.preview(cfg, print)
+    return
   from cvr.numerics import replicas
   from cvr.training import doctor, start
   from cvr.training.monitor import Monitor
@@ -296,6 +301,8 @@ def main(argv):
     return 0
   if not cfg.model_dir and cfg.mode not in ('doctor', 'compare'):
     name = f'{cfg.pretrain_loss}_{time.strftime("%Y%m%d_%H%M%S")}'
+    if cfg.mode == 'preview':
+      name = f'preview_{time.strftime("%Y%m%d_%H%M%S")}'
     if cfg.mode == 'evaluate':
       # The same command goes on with what is there.
       place = os.path.abspath(cfg.checkpoint).encode()

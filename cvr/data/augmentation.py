@@ -40,6 +40,49 @@ def _boxes(recipe, shape, draws, seed):
   )
 
 
+def boxes(recipe, shape, seed, views):
+  """The crops that per_image takes of an image: [views] of (top, left, h, w).
+
+  The whole image where none is cropped at random.
+  """
+  if not recipe.random_crop:
+    return [(0, 0, shape[0], shape[1])] * views
+  return _boxes(recipe, shape, _draws(views, seed), seed)
+
+
+def decisions(recipe, i, draws):
+  """What per_batch does to view i: {name: [B]}, of draws [B, DRAWS].
+
+  0 where something is left out; brightness is added or multiplied, as the
+  recipe has it.
+  """
+  u = data_util.named(draws)
+  on = u['jitter'] < recipe.jitter_prob
+  strengths = (
+    recipe.brightness,
+    recipe.contrast,
+    recipe.saturation,
+    recipe.hue,
+  )
+  (multiplied, added), contrast, saturation, hue = data_util.jitter_numbers(
+    u, on, strengths, recipe.brightness_fn
+  )
+  low, high = data_util.SIGMA_RANGE
+  adds = recipe.brightness_fn == 'simclrv1'
+  return {
+    'flip': u['flip'] < (0.5 if recipe.random_crop else 0.0),
+    'brightness': added if adds else multiplied,
+    'contrast': contrast,
+    'saturation': saturation,
+    'hue': hue,
+    'gray': u['gray'] < recipe.gray_prob,
+    'blur': tf.where(
+      u['blur'] < recipe.blur[i], low + u['sigma'] * (high - low), 0.0
+    ),
+    'solarize': u['solarize'] < recipe.solarize[i],
+  }
+
+
 def window(recipe, views):
   """-> function (shape, seed) -> the crop; None unless there is exactly one."""
   if views > 1 or not recipe.random_crop:

@@ -246,6 +246,22 @@ def decode_sized(data, window, bits, channels):
 _try_to_decode = tf.function(decode)
 
 
+def header_of(data):
+  """An encoded image's bytes -> (height, width, bits of a channel) by its
+  header; an error where that is damaged. Of what encode makes of many channels,
+  its own.
+  """
+  if data.startswith(_ARRAY):
+    high, wide, _, bits = _header_of_array(data).numpy().tolist()
+    return high, wide, bits
+  if not data.startswith((b'\xff\xd8', b'\x89PNG', b'BM', b'GIF8')):
+    raise ValueError('no image that is read here')
+  sides = header_sides(data).numpy().tolist()
+  # A JPEG has its height first, PNG, BMP and GIF their width.
+  high, wide = sides if data.startswith(b'\xff\xd8') else sides[::-1]
+  return high, wide, 16 if _is_deep(data).numpy() else 8
+
+
 def channels_of(data):
   """How many channels an encoded image has; None where it is damaged."""
   with contextlib.suppress(tf.errors.OpError):

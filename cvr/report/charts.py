@@ -153,7 +153,8 @@ def figure(
   note = f'<p class="note">{note}</p>' if note else ''
   data = f' tabindex="0" data-points="{data}"' * any(points)
   return (
-    f'<figure class="chart {kind}"><figcaption>{escape(title)}</figcaption>{key}'
+    f'<figure class="chart {kind}">'
+    f'<figcaption>{escape(title)}</figcaption>{key}'
     f'<svg viewBox="0 0 {width} {height}" role="img" aria-label="{label}"'
     f'{data}>{body}<g class="cursor"></g></svg>{note}</figure>'
   )

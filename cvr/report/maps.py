@@ -1,4 +1,4 @@
-"""Charts of images and classes: a confusion matrix."""
+"""Charts of classes: a confusion matrix, and counts."""
 
 from cvr.report.charts import escape, figure, number
 
@@ -62,3 +62,22 @@ def matrix(title, counts, names, note=''):
   longest = max(len(_short(name)) for name in names)
   size = (_SIDE + 8, round(side + 24 + 5.6 * longest))
   return figure(title, ''.join(body), [points], note, size, 'map')
+
+
+def bars(title, rows, note=''):
+  """Counts by name: (name, count)."""
+  left, high, width = 150, 20, 460
+  most = max((count for _, count in rows), default=0) or 1
+  body, points = [], []
+  for i, (name, count) in enumerate(rows):
+    y, long = 8 + high * i, (width - left - 70) * count / most
+    body.append(
+      f'<text class="row" x="{left - 8}" y="{y + 13}" text-anchor="end">'
+      f'{escape(_short(name, 22))}</text><rect class="cell right" x="{left}" '
+      f'y="{y + 2}" width="{long:.1f}" height="{high - 5}"/>'
+      f'<text class="row" x="{left + long + 6:.1f}" y="{y + 13}">{count:,}'
+      '</text>'
+    )
+    points.append([round(left + long, 1), y + 9, f'{name}: {count:,} images'])
+  size = (width, 16 + high * len(rows))
+  return figure(title, ''.join(body), [points], note, size, 'wide')

@@ -2,6 +2,7 @@
 
 import importlib
 import io
+import textwrap
 
 
 def contact_sheet(title, rows, boxes=None):
@@ -27,7 +28,7 @@ def contact_sheet(title, rows, boxes=None):
       if j < len(images):
         image, caption = images[j]
         axes.imshow(image)
-        axes.set_xlabel(caption, fontsize=7)
+        axes.set_xlabel(textwrap.fill(caption, 18), fontsize=7)
       for k, (x, y, w, h) in enumerate((boxes or {}).get((i, j), ())):
         colour = ('#0072B2', '#D55E00')[k % 2]
         axes.add_patch(
