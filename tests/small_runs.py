@@ -48,6 +48,8 @@ def events(folder):
   for path in glob.glob(os.path.join(folder, 'events.*')):
     for event in tf.compat.v1.train.summary_iterator(path):
       for value in event.summary.value:
+        if value.metadata.plugin_data.plugin_name != 'scalars':
+          continue
         found[value.tag, event.step] = float(tf.make_ndarray(value.tensor))
   return found
 

@@ -129,6 +129,24 @@ def measure(h, z, rate=None, probabilities=None):
   return information_of(z1, z2, rate, probabilities) | health_of(rows, z1, z2)
 
 
+def distributions_of(h, z):
+  """What measure() makes numbers of, as values to draw histograms of.
+
+  h [n, 2, D], z [n, 2, d] as there; {} where rows are no numbers.
+  """
+  if not (np.isfinite(h).all() and np.isfinite(z).all()):
+    return {}
+  z = z / np.maximum(np.linalg.norm(z, axis=-1, keepdims=True), 1e-12)
+  same, other = similarities(z[:, 0], z[:, 1])
+  shares = spectrum(h.reshape(-1, h.shape[-1]))
+  return {
+    'similarity/two_views_of_an_image': same,
+    # As many as a histogram needs.
+    'similarity/views_of_two_images': other[:: max(1, len(other) // 20_000)],
+    'spectrum/log10_of_shares': np.log10(np.maximum(shares, 1e-12)),
+  }
+
+
 # Words.
 
 # Two images then have a cosine of 1 - 0.05^2 on average. Untrained networks of

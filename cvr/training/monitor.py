@@ -39,17 +39,43 @@ class Lines:
       file.write(json.dumps({'step': step} | row) + '\n')
 
 
+def as_table(settings):
+  """{flag: value} -> a table of Markdown, as TensorBoard shows it."""
+  rows = [f'| {name} | `{value}` |' for name, value in settings.items()]
+  return '\n'.join(['| setting | value |', '| --- | --- |', *rows])
+
+
 class TensorBoard:
-  """Its event files, of which there is none before the first summary."""
+  """Its event files, of which there is none before the first summary.
+
+  With the settings of the run as text, where its config.json is.
+  """
 
   def __init__(self, folder):
     self._folder, self._writer = folder, None
 
+  def _opened(self, step):
+    if not self._writer:
+      self._writer = tf.summary.create_file_writer(self._folder)
+      path = os.path.join(self._folder, 'config.json')
+      if tf.io.gfile.exists(path):
+        with tf.io.gfile.GFile(path) as file, self._writer.as_default():
+          settings = json.load(file)['config']
+          tf.summary.text('settings', as_table(settings), step=step)
+    return self._writer.as_default()
+
   def write(self, step, row):
-    self._writer = self._writer or tf.summary.create_file_writer(self._folder)
-    with self._writer.as_default():
+    with self._opened(step):
       for name, value in row.items():
         tf.summary.scalar(name, value, step=step)
+
+  def show(self, step, images, histograms):
+    """images: {tag: [n, H, W, C] in [0, 1]}; histograms: {tag: values}."""
+    with self._opened(step):
+      for name, batch in images.items():
+        tf.summary.image(name, batch, step=step, max_outputs=len(batch))
+      for name, values in histograms.items():
+        tf.summary.histogram(name, values, step=step)
 
 
 class Monitor:
@@ -77,6 +103,13 @@ class Monitor:
       row = {tag(name): float(value) for name, value in metrics.items()}
       for writer in self.writers:
         writer.write(step, row)
+
+  def show(self, step, images=None, histograms=None):
+    """Pictures, to the writers that can show them."""
+    if self.chief:
+      for writer in self.writers:
+        if hasattr(writer, 'show'):
+          writer.show(step, images or {}, histograms or {})
 
   def progress(self, step, total, metrics, rate=None, eta=None, epochs=None):
     """Step, epoch, loss, probe accuracy, images/s, time waited for them, the

@@ -4,16 +4,20 @@ It does not depend on the method, and changes nothing of a run.
 """
 
 import contextlib
+import functools
 
 import numpy as np
 import tensorflow as tf
 
+import data_util
 from cvr.configs import checks, derived
 from cvr.data import augmentation, batches, sources
 from cvr.training import health, loop
 
 # Images whose views are finished together: that takes room for several copies.
 _TOGETHER = 64
+# Pairs that TensorBoard shows.
+_SHOWN = 8
 # Steps in which a run may stay at chance, warm-up or not: CMC did for 24.
 _BEGINNING = 100
 
@@ -100,7 +104,7 @@ def make_rows(strategy, embed, views, together):
 
 
 def make_look(strategy, method, views, together):
-  """-> look() -> the numbers of health, of views taken `together` at a time."""
+  """-> look(also) -> the numbers of health, of views `together` at a time."""
 
   def probabilities(both):
     if not hasattr(method, 'probabilities'):
@@ -116,8 +120,11 @@ def make_look(strategy, method, views, together):
     together,
   )
 
-  def look():
+  def look(also=None):
+    """also: called with the rows, h and z."""
     rows = rows_of()
+    if also:
+      also(rows['h'], rows['z'])
     if 'probabilities' in rows:
       images = 2 * len(views[0])
       rows['probabilities'] = rows['probabilities'].sum(0) / images
@@ -135,6 +142,28 @@ def _settled(plan):
   cfg = plan.cfg
   fills = cfg.queue_size // cfg.train_batch_size
   return max(_BEGINNING, plan.warmup, cfg.freeze_prototypes_steps, fills)
+
+
+def _beside(recipe, views):
+  """Some pairs of views in [0, 1], each as one picture: [n, H, 2 W, 3]."""
+  pair = [view[:_SHOWN] for view in views]
+  if recipe.mean_std:
+    pair = [data_util.denormalize(view) for view in pair]
+  both = np.clip(np.concatenate(pair, 2), 0, 1)
+  if both.shape[-1] in (1, 3):
+    return both
+  return both[..., :3] if both.shape[-1] > 3 else both[..., :1]
+
+
+def _make_shown(recipe, views, monitor):
+  """-> shown(step, h, z): gives TensorBoard histograms, and once the views."""
+  left = [{'views/two_of_an_image': _beside(recipe, views)}]
+
+  def shown(step, h, z):
+    images = left.pop() if left else {}
+    monitor.show(step, images, health.distributions_of(h, z))
+
+  return shown
 
 
 def make_watch(plan, strategy, method, info, monitor):
@@ -159,10 +188,13 @@ def make_watch(plan, strategy, method, info, monitor):
   )
   # No more than a step takes, which also needs room for its gradients.
   look = make_look(strategy, method, views, plan.rows // plan.chunks)
+  shown = (
+    _make_shown(plan.recipe, views, monitor) if cfg.summary_images else None
+  )
   reports = health.Reporter(checks.in_use(cfg), method.chance(), _settled(plan))
 
   def watch(step, metrics):
-    numbers = look()
+    numbers = look(functools.partial(shown, step) if shown else None)
     lines = reports.lines(step, metrics | numbers)
     collapsed = cfg.stop_on_collapse and reports.collapsed()
     return loop.Observation(numbers, lines, collapsed)

@@ -3,6 +3,7 @@
 import io
 import json
 
+import numpy as np
 import pytest
 import tensorflow as tf
 
@@ -209,3 +210,34 @@ def test_who_is_not_chief_says_and_writes_nothing(tmp_path, clock):
     other.write_json('result.json', {})
     assert stream.getvalue() == ''
   assert list(tmp_path.iterdir()) == []
+
+
+def shown(folder):
+  """{(tag, step): (the plugin that shows it, its tensor)} of event files."""
+  return {
+    (value.tag, event.step): (
+      value.metadata.plugin_data.plugin_name, tf.make_ndarray(value.tensor)
+    )
+    for path in folder.glob('events.*')
+    for event in tf.compat.v1.train.summary_iterator(str(path))
+    for value in event.summary.value
+  }  # fmt: skip
+
+
+def test_tensorboard_has_pictures_and_the_settings_once(tmp_path):
+  board = Monitor(str(tmp_path))
+  board.write_json('config.json', {'config': {'seed': 7, 'stem': 'small'}})
+  for step in (3, 6):
+    board.summary(step, {'total_loss': 1.0})
+    images = {'views/x': np.zeros([2, 4, 8, 3])} if step == 3 else None
+    board.show(step, images, {'similarity/y': np.arange(9.0)})
+  found = shown(tmp_path)
+  assert {key: plugin for key, (plugin, _) in found.items()} == {
+    ('settings', 3): 'text', ('train/total_loss', 3): 'scalars',
+    ('views/x', 3): 'images', ('similarity/y', 3): 'histograms',
+    ('train/total_loss', 6): 'scalars', ('similarity/y', 6): 'histograms',
+  }  # fmt: skip
+  assert b'| seed | `7` |' in found['settings', 3][1].item()
+  # Two pictures, after their width and height.
+  assert [*found['views/x', 3][1][:2]] == [b'8', b'4']
+  assert len(found['views/x', 3][1]) == 4

@@ -318,3 +318,36 @@ def test_who_is_watched(folder, tmp_path):
   assert watching(train_mode='finetune') is None
   # The other workers neither read images nor look.
   assert watching(chief=False)(10, {}) == ({}, (), False)
+
+
+@pytest.mark.parametrize('images', [True, False])
+def test_tensorboard_sees_what_is_watched(folder, tmp_path, images):
+  cfg = tiny(
+    dataset=f'folder:{folder}', no_augmentation=True, summary_images=images
+  )
+  monitor = Monitor(str(tmp_path), stream=io.StringIO())
+  seen = []
+  monitor.show = lambda *args: seen.append(args)
+  info = sources.describe(cfg.dataset)
+  strategy = tf.distribute.get_strategy()
+  watching = watch.make_watch(plan_of(cfg), strategy, make(cfg), info, monitor)
+  numbers = [watching(step, {}).metrics for step in (10, 20)]
+  if not images:
+    assert not seen
+    return
+  (first, pictures, values), (second, no_pictures, _) = seen
+  assert (first, second, no_pictures) == (10, 20, {})
+  (pairs,) = pictures.values()
+  assert pairs.shape == (7, cfg.image_size, 2 * cfg.image_size, 3)
+  assert pairs.min() >= 0 and pairs.max() <= 1 and np.ptp(pairs) > 0
+  same, other, spectrum = values.values()
+  # Without augmentation both views are one.
+  assert same == pytest.approx(1, abs=1e-5) and other.shape == (42,)
+  rank = health.rank_of(10**spectrum)
+  assert rank == pytest.approx(numbers[0]['health/effective_rank'], rel=1e-6)
+
+
+def test_rows_that_are_no_numbers_have_no_histograms():
+  rows = np.ones([4, 2, 3])
+  rows[2, 1, 0] = np.nan
+  assert health.distributions_of(rows, np.ones([4, 2, 3])) == {}
