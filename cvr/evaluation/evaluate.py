@@ -27,6 +27,7 @@ from cvr.evaluation.suites import (
   transfer,
   transfer_finetune,
 )
+from cvr.training import loading
 
 _SUITES = {
   'linear': linear.suite,
@@ -156,6 +157,7 @@ def evaluate(cfg, strategy, state, checkpoint, folder, say):
     store.Store(cache),
     say,
     tuple(checkpoint.record.get('class_names', ())),
+    lambda: loading.untrained(cfg, strategy, checkpoint),
   )
   card = _empty_card(cfg, checkpoint, model)
   earlier, scores = _earlier(folder, model, say)

@@ -6,7 +6,7 @@ from typing import NamedTuple
 import numpy as np
 
 from cvr.configs import config, derived
-from cvr.configs.settings import show
+from cvr.configs.settings import of_the_encoder, show
 from cvr.data import batches, decoding, sources
 from cvr.evaluation import features, statistics, store
 
@@ -61,6 +61,19 @@ class Subject(NamedTuple):
   say: object
   # Of its probe, in order; () where the checkpoint does not tell.
   class_names: tuple = ()
+  again: object = None  # () -> the State that a run begins with
+
+  def untrained(self):
+    """The same network before training; None where that is not known."""
+    if not self.again or self.cfg.train_mode == 'finetune':
+      return None
+    state, built = self.again(), of_the_encoder(config.to_dict(self.cfg))
+    built |= {name: getattr(self.cfg, name) for name in ('seed', 'dataset')}
+    return self._replace(
+      state=state,
+      model=f'untrained {store.digest(built)}',
+      read=features.make_read(self.cfg, self.strategy, state),
+    )
 
   def describe(self, dataset, split):
     return sources.describe(

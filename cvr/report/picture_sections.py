@@ -14,6 +14,10 @@ def split(first, second):
   return f'<div class="split"><div>{first}</div><div>{second}</div></div>'
 
 
+def _bits(count):
+  return f'{count} bit' if count == 1 else f'{count} bits'
+
+
 def _side(images):
   """How large a tile is shown: small images twice as large as they are."""
   return 64 if images['side'] <= 48 else 72
@@ -122,9 +126,7 @@ def neighbours(run, sheets, large):
   tile_of = {row: tile for tile, row in enumerate(order)}
   found, size, parts = images['neighbours'], _side(images), []
   for by, (rows, values) in found['by'].items():
-    shown = (
-      (lambda v: f'{v:.2f}') if by == 'cosine' else (lambda v: f'{v} bits')
-    )
+    shown = (lambda v: f'{v:.2f}') if by == 'cosine' else _bits
     lines = []
     for query, near, nearness in zip(
       found['queries'], rows, values, strict=True

@@ -225,7 +225,8 @@ def plane(runs, labels):
     return ''
   note = (
     'A way from the first summary to the last, which has the large dot. Up: '
-    'projections are spread out. Right: the two views of an image are close. '
+    'projections are spread out. Right: the two views of an image are further '
+    'apart. '
     'Along a gray line the difference of both is one number: a bound on what '
     'two views share, in nats.'
   )

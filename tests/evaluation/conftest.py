@@ -64,4 +64,4 @@ def quick_heads(monkeypatch):
 @pytest.fixture
 def no_plots(monkeypatch):
   """Plots take seconds."""
-  monkeypatch.setattr(plots, 'draw', lambda rows, shares: {})
+  monkeypatch.setattr(plots, 'draw', lambda *_: {})

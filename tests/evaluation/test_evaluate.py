@@ -80,7 +80,8 @@ def test_a_card_does_not_depend_on_batches_and_replicas(
   monkeypatch.setattr(variants, 'SEVERITIES', (3,))
   flags = ['--suite=linear,knn,robustness', '--corrupt=fog,gaussian_noise']
   first, rows = evaluated(model_dir, *flags, '--eval_batch_size=4')
-  assert len(first['numbers']) == 4 + 6 + 2 * 2 and not first['missing']
+  # Six settings of the neighbours, and one of them before training.
+  assert len(first['numbers']) == 4 + 7 + 2 * 2 and not first['missing']
   assert all(n['images'] == 7 for n in first['numbers'])
   ids = rows[next(k for k in rows if k.startswith('ids/'))]
   assert len(set(ids)) == 7
@@ -114,7 +115,9 @@ def test_suites_share_features_and_a_card_keeps_what_was_done(
   assert capsys.readouterr().out.count('Features of') == 3
   card, _ = evaluated(model_dir, '--suite=linear,knn,compression')
   said = capsys.readouterr().out
-  assert 'Features of' not in said and 'Logistic regression' not in said
+  # Those of the network before training are new.
+  assert said.count('Features of') == 2 and 'Logistic regression' not in said
+  assert 'before training' in said
   names = {n['name'] for n in card['numbers']}
   assert {'residual_information/method', 'lipschitz_max/rate'} <= names
   # In C-SimCLR the rate says how far apart two views are.

@@ -48,12 +48,21 @@ def write(folder, card, scores):
   np.savez_compressed(buffer, **arrays)
   write_atomically(os.path.join(folder, 'card_rows.npz'), buffer.getvalue())
   write_atomically(os.path.join(folder, 'card.json'), f'{text}\n')
-  pictures = plots.draw(card['numbers'], schema.SHARES)
+  pictures = plots.draw(card, schema.SHARES, _classes(scores))
   for name, picture in pictures.items():
     write_atomically(os.path.join(folder, name), picture)
   text = '\n'.join(page.markdown(card, pictures))
   write_atomically(os.path.join(folder, 'card.md'), text)
   return ['card.json', 'card_rows.npz', 'card.md', *pictures]
+
+
+def _classes(scores):
+  """{'dataset/split': how many classes its images have}, of those scored."""
+  return {
+    name.removeprefix('labels/'): len(np.unique(labels))
+    for name, labels in scores.items()
+    if name.startswith('labels/')
+  }
 
 
 def _rows_of(path):

@@ -3,8 +3,8 @@
 import re
 
 _FIXED = {
-  'linear/online': 'probe trained beside',
-  'linear/online_5': 'probe trained beside, top-5',
+  'linear/online': 'probe of the run',
+  'linear/online_5': 'probe of the run, top-5',
   'linear/sgd_simclr': 'linear, SGD (SimCLR)',
   'linear/sgd_byol': 'linear, SGD (BYOL)',
   'linear/lbfgs': 'linear, L-BFGS',
@@ -18,7 +18,7 @@ _FIXED = {
   'robustness/mce': 'mean corruption error',
 }
 _HEADS = {
-  'online': 'probe trained beside',
+  'online': 'probe of the run',
   'sgd_byol': 'linear, SGD (BYOL)',
   'sgd_simclr': 'linear, SGD (SimCLR)',
   'lbfgs': 'linear, L-BFGS',
@@ -70,10 +70,30 @@ def of_row(row):
   if found:
     which = 'largest' if found[1] == 'max' else 'mean'
     return f'{which} change per change of the image, {spaced(found[2])}'
+  if is_untrained(row):
+    return 'untrained encoder, ' + of_row(row | {'name': name[10:]})
   first, _, last = name.rpartition('/')
   if first:
-    return f'{spaced(first)}, {head(last)}'
+    first = {'corrupted': 'all corruptions'}.get(first, spaced(first))
+    return f'{first}: {head(last)}'
   return spaced(name)
+
+
+def of_panel(name):
+  """The title of a curve's panel."""
+  found = re.fullmatch(r'lipschitz_(max|mean)/(\w+)', name)
+  if found:
+    return (
+      f'how far the {spaced(found[2])} moves\nbetween two views of an image'
+    )
+  if name == 'linear classification':
+    return 'linear classification\nfrom fewer bits'
+  return spaced(name)
+
+
+def is_untrained(row):
+  """Whether a row is of the encoder as it was before training."""
+  return row['name'].startswith('untrained/')
 
 
 def is_headline(row):
@@ -82,5 +102,5 @@ def is_headline(row):
   if suite == 'knn':
     return bool(re.fullmatch(_NEIGHBOURS, name))
   if suite == 'robustness':
-    return name.startswith('mean')
+    return name.partition('/')[0] in ('mean', 'corrupted')
   return suite in ('linear', 'semi') and row['metric'] == 'top_1'

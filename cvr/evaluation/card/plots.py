@@ -6,29 +6,73 @@ import io
 
 import numpy as np
 
+from cvr.configs.methods import KINDS
+from cvr.evaluation.card import names
+
 # Distinct for readers with and without colour vision (Okabe and Ito).
 _COLOURS = ('#0072B2', '#D55E00', '#009E73', '#CC79A7', '#E69F00', '#56B4E9')
 _BAR = '#9CC7E3'
 _COLUMNS = 5
 
 
-def draw(rows, shares):
-  """A card's rows -> {file's name: its PNG}; none where matplotlib is missing.
+def draw(card, shares, classes=None):
+  """A card -> {file's name: its PNG}; none where matplotlib is missing.
 
-  shares: the metrics that are shares of images.
+  shares: the metrics that are shares of images. classes: {'dataset/split': how
+  many there are}, where that is known.
   """
   figure = _figure()
   if not figure:
     return {}
-  suites = collections.defaultdict(list)
+  rows, suites = card['numbers'], collections.defaultdict(list)
   for row in rows:
-    if row.get('curve'):
+    if row.get('curve') and not _is_told_twice(row, rows):
       suites[row['suite']].append(row)
   bars = [row for row in rows if row['metric'] in shares]
-  drawn = {'card_accuracy.png': _accuracies(figure, bars)} if bars else {}
+  title, drawn = _title(card, bars or rows), {}
+  if bars:
+    made = _accuracies(figure, bars, title, classes or {})
+    drawn['card_accuracy.png'] = made
   for suite, curves in suites.items():
-    drawn[f'card_{suite}.png'] = _curves(figure, suite, curves)
+    drawn[f'card_{suite}.png'] = _curves(
+      figure, suite, curves, _clean(rows), title
+    )
   return {name: _png(picture) for name, picture in drawn.items()}
+
+
+def _title(card, rows):
+  """Which checkpoint it is, and on which data."""
+  about = card['checkpoint']
+  step = (
+    f', step {about["step"]:,}' if isinstance(about.get('step'), int) else ''
+  )
+  datasets = list(dict.fromkeys(
+    f'{row["dataset"]}, {row["split"]}' for row in rows))  # fmt: skip
+  more = f' and {len(datasets) - 1} more' if len(datasets) > 1 else ''
+  kind = KINDS.get(about.get('method'))
+  method = kind.title if kind else about.get('method', 'a checkpoint')
+  return (
+    f'{method}{step}\n{datasets[0]}{more}' if datasets else f'{method}{step}'
+  )
+
+
+def _is_told_twice(row, rows):
+  """The rate of C-SimCLR, as a ratio, is that of its projections."""
+  names_there = {r['name'] for r in rows}
+  return (
+    row['name'] in ('lipschitz_max/rate', 'lipschitz_max/mu_e')
+    and 'lipschitz_max/projection' in names_there
+    and 'lipschitz_max/rate' in names_there
+  )
+
+
+def _clean(rows):
+  """{(classifier, dataset, split): its accuracy on images as they are}."""
+  return {
+    (row['name'], row['dataset'], row['split']): row['value']
+    for row in rows
+    if row['suite'] == 'linear'
+  }
 
 
 def available():
@@ -53,36 +97,73 @@ def _png(figure):
 # Accuracies ------------------------------------------------------------------
 
 
-def labels(rows):
-  """-> the rows' names, with what distinguishes equal ones in brackets."""
+def labels(rows, of=lambda row: row['name']):
+  """-> the rows' names, with what distinguishes equal ones in brackets.
+
+  of: a row -> its name.
+  """
+  own = [of(row) for row in rows]
   added = [[] for _ in rows]
   for part in ('dataset', 'split', 'metric'):
-    now = [(row['name'], *more) for row, more in zip(rows, added, strict=True)]
+    now = [(name, *more) for name, more in zip(own, added, strict=True)]
     for row, more, label in zip(rows, added, now, strict=True):
       if now.count(label) > 1:
         more.append(row[part])
   return [
-    f'{row["name"]} ({", ".join(more)})' if more else row['name']
-    for row, more in zip(rows, added, strict=True)
+    f'{name} ({", ".join(more)})' if more else name
+    for name, more in zip(own, added, strict=True)
   ]
 
 
-def _accuracies(figure, rows):
-  """A panel of bars for each suite, all on one scale."""
-  suites = collections.defaultdict(list)
+def _panels(rows):
+  """{title: rows}: what says most first, then each suite in detail."""
+  heads = [row for row in rows if names.is_headline(row)]
+  panels = {'in short': heads} if heads else {}
   for row in rows:
-    suites[row['suite']].append(row)
-  heights = [len(numbers) + 1.5 for numbers in suites.values()]
-  made = figure(figsize=(9, 0.24 * sum(heights) + 0.6), layout='constrained')
-  panels = made.subplots(
-    len(suites), squeeze=False, sharex=True,
+    if row not in heads:
+      panels.setdefault(names.suite(row['suite']), []).append(row)
+  return panels
+
+
+def _references(rows, classes):
+  """[(name, percent, style)]: what an accuracy has to be compared with."""
+  found = []
+  heads = [row for row in rows if names.is_headline(row)]
+  counts = {
+    classes.get(f'{row["dataset"]}/{row["split"]}') for row in heads or rows
+  }
+  if len(counts) == 1 and None not in counts:
+    found.append(('chance', 100 / counts.pop(), ':'))
+  for row in rows:
+    if names.is_untrained(row):
+      name = 'untrained encoder, nearest neighbours'
+      found.append((name, 100 * row['value'], '--'))
+  return found
+
+
+def _accuracies(figure, rows, title, classes):
+  """Bars, the headlines in the first panel, all on one scale."""
+  panels = _panels(rows)
+  heights = [len(numbers) + 1.8 for numbers in panels.values()]
+  made = figure(figsize=(9, 0.24 * sum(heights) + 1.3), layout='constrained')
+  grid = made.subplots(
+    len(panels), squeeze=False, sharex=True,
     gridspec_kw={'height_ratios': heights},
   )[:, 0]  # fmt: skip
-  for axes, (suite, numbers) in zip(panels, suites.items(), strict=True):
+  references = _references(rows, classes)
+  for axes, (name, numbers) in zip(grid, panels.items(), strict=True):
     _bars(axes, numbers)
-    axes.set_title(suite, loc='left', fontsize=10, fontweight='bold')
-  panels[-1].set_xlabel('accuracy in percent, and its 95% interval')
-  panels[-1].set_xlim(0, 100)
+    axes.set_title(name, loc='left', fontsize=10, fontweight='bold')
+    for what, at, style in references:
+      axes.axvline(at, color='0.35', linestyle=style, linewidth=1, label=what)
+  if references:
+    grid[0].legend(
+      loc='lower right', bbox_to_anchor=(1, 1), ncols=2, frameon=False,
+      fontsize=8,
+    )  # fmt: skip
+  grid[-1].set_xlabel('accuracy in percent, and its 95% interval')
+  grid[-1].set_xlim(0, 100)
+  made.suptitle(title, fontsize=11)
   return made
 
 
@@ -102,7 +183,7 @@ def _bars(axes, rows):
       xytext=(-4 if inside else 4, 0), textcoords='offset points',
       ha='right' if inside else 'left', va='center', fontsize=7,
     )  # fmt: skip
-  axes.set_yticks(places, labels(rows), fontsize=7)
+  axes.set_yticks(places, labels(rows, names.of_row), fontsize=7)
   axes.set_ylim(len(rows) - 0.4, -0.6)
   axes.grid(axis='x', color='0.9')
   axes.set_axisbelow(True)
@@ -112,13 +193,16 @@ def _bars(axes, rows):
 # Curves ----------------------------------------------------------------------
 
 
-def _curves(figure, suite, rows):
-  """A panel for each 'panel' of the curves, or name; a line for each."""
+def _curves(figure, suite, rows, clean, title):
+  """A panel for each 'panel' of the curves, or name; a line for each.
+
+  clean: what a corrupted image is compared with, of _clean.
+  """
   panels = collections.defaultdict(list)
   datasets = {f'{row["dataset"]}, {row["split"]}' for row in rows}
   lines = {}
   for row in rows:
-    curve = row['curve']
+    curve = _in_percent(_with_clean(row, clean))
     name = curve.get('panel', row['name'])
     line = _line(row, len(datasets) > 1)
     lines.setdefault(line, _COLOURS[len(lines) % len(_COLOURS)])
@@ -126,25 +210,57 @@ def _curves(figure, suite, rows):
   across = min(_COLUMNS, len(panels))
   down = -(-len(panels) // across)
   made = figure(
-    figsize=(2.6 * max(across, 2), 2.3 * down + 0.6), layout='constrained'
+    figsize=(2.6 * max(across, 2), 2.3 * down + 1.1), layout='constrained'
   )
   grid = made.subplots(down, across, squeeze=False).ravel()
   for axes, (about, curves) in zip(grid, panels.items(), strict=False):
     _panel(axes, about, curves, lines)
   _one_scale(grid, panels)
+  _labels_at_the_edge(grid, [*panels], across)
   for axes in grid[len(panels) :]:
     axes.remove()
-  made.suptitle(': '.join([suite, *datasets]) if len(datasets) == 1 else suite)
+  made.suptitle(f'{names.suite(suite).capitalize()}: {title}', fontsize=11)
   named = {line: colour for line, colour in lines.items() if line}
   if named:
     handles = [grid[0].plot([], color=colour)[0] for colour in named.values()]
-    made.legend(handles, named, loc='outside lower center', ncols=3)
+    made.legend(
+      handles, named, loc='outside lower center', ncols=4, frameon=False
+    )
   return made
+
+
+def _with_clean(row, clean):
+  """The curve of a row; of a corruption with the clean images before it."""
+  curve = row['curve']
+  key = (curve.get('line', ''), row['dataset'], row['split'])
+  if curve['x_label'] != 'severity' or key not in clean or 0 in curve['x']:
+    return curve
+  return curve | {'x': [0, *curve['x']], 'y': [clean[key], *curve['y']]}
+
+
+def _in_percent(curve):
+  """Shares of images as readers see them elsewhere."""
+  if curve['y_label'] not in ('top-1', 'accuracy'):
+    return curve
+  label = f'{curve["y_label"]}, %'
+  return curve | {'y': [100 * y for y in curve['y']], 'y_label': label}
+
+
+def _labels_at_the_edge(grid, panels, across):
+  """Small multiples of the same two quantities say once what these are."""
+  if len({about[1:] for about in panels}) > 1:
+    return
+  for i, axes in enumerate(grid[: len(panels)]):
+    if i % across:
+      axes.set_ylabel('')
+      axes.tick_params(labelleft=False)
+    if i + across < len(panels):
+      axes.set_xlabel('')
 
 
 def _line(row, several):
   """What distinguishes a curve in its panel; '' where nothing has to."""
-  parts = [row['curve'].get('line', '')]
+  parts = [names.head(row['curve'].get('line', ''))]
   parts += [f'{row["dataset"]}, {row["split"]}'] if several else []
   return ', '.join(filter(None, parts))
 
@@ -160,7 +276,10 @@ def _panel(axes, about, curves, colours):
       # Bits and dimensions come in powers of two.
       if min(x) > 0 and max(x) >= 32 * min(x):
         axes.set_xscale('log', base=2)
-  axes.set_title(name.replace('_', ' '), fontsize=9)
+  axes.set_title(names.of_panel(name), fontsize=9)
+  if x_label == 'severity':
+    ticks = sorted({x for _, curve in curves for x in curve['x']})
+    axes.set_xticks(ticks, ['clean' if x == 0 else f'{x:g}' for x in ticks])
   axes.set_xlabel(x_label, fontsize=8)
   axes.set_ylabel(y_label, fontsize=8)
   axes.tick_params(labelsize=7)
