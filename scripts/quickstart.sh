@@ -5,3 +5,5 @@ set -eu
 . "$(dirname "$0")/env.sh" .venv -e '.[quickstart]'
 "$python" run.py --preset=quickstart "$@" --model_dir=runs/quickstart
 "$python" scripts/quickstart_table.py runs/quickstart
+echo
+echo "Pictures of the run, for a browser: $PWD/runs/quickstart/report.html"

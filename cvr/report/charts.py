@@ -274,7 +274,7 @@ def plane(title, paths, x_label, y_label, note=''):
 
   paths: (name, x, y, steps).
   """
-  size = (460, 330)
+  size = (400, 300)
   xs = [v for _, x, _, _ in paths for v in x]
   ys = [v for _, _, y, _ in paths for v in y]
   x = Scale(*extent(xs), _LEFT + 8, size[0] - _RIGHT - 22)
@@ -367,7 +367,7 @@ def scatter(title, x, y, labels, classes, texts, tiles, note=''):
   labels: the class of each, -1 without. texts: what each says. tiles: (sheet,
   column, row) of each.
   """
-  size = (460, 430)
+  size = (400, 380)
   across = Scale(*extent(x, 0.03), 8, size[0] - 8)
   down = Scale(*extent(y, 0.03), size[1] - 8, 8)
   body, points = [], []
@@ -386,7 +386,7 @@ def intervals(title, rows, x_label, lines=(), note=''):
   """
   left, row_height = 214, 24
   height = _TOP + row_height * len(rows) + _BOTTOM
-  width = 480
+  width = 400
   values = [v for row in rows for v in row[1:] if v is not None]
   values += [at for _, at in lines]
   low, high = extent(values, 0.08)

@@ -40,8 +40,8 @@ _PARTS = (
    'the images where it is wrong and most sure of it. These are hard, have a '
    'wrong label, or show what the encoder does not see.'),
   ('card', 'Card', 'Evaluation card',
-   'Of <code>--mode=evaluate</code>. Intervals are over test images; they say '
-   'nothing about another seed of training.'),
+   'Measured by <code>--mode=evaluate</code>. Intervals are over test images; '
+   'they say nothing about another seed of training.'),
   ('data', 'Data', 'Data', ''),
   ('settings', 'Settings', 'Settings', ''),
   ('environment', 'Environment', 'Environment', ''),

@@ -328,6 +328,12 @@ def card(runs, labels):
     ]
     classes = runs[0]['classes']
     lines = [('chance', 100 / classes)] if classes else []
+    lines += [
+      ('untrained encoder', 100 * row['value'])
+      for (row,) in rows.values()
+      if card_names.is_untrained(row)
+    ]
+    told = ' and '.join(f'{name} ({at:.1f}%)' for name, at in lines)
     if heads:
       parts.append(
         charts.intervals(
@@ -336,7 +342,7 @@ def card(runs, labels):
           'accuracy, %',
           lines,
           'With 95% intervals over test images.'
-          + (' The dashed line is chance.' if lines else ''),
+          + (f' Dashed, from left to right: {told}.' if lines else ''),
         )  # fmt: skip
       )
   by_suite = {}
