@@ -30,7 +30,6 @@ PUBLISHED_DEFAULTS = {
   'data_dir': '',
   'augment_on': 'auto',
   'cache_dataset': False,
-  'max_bad_images': 0.01,
   'mode': 'train_then_eval',
   'train_mode': 'pretrain',
   'lineareval_while_pretraining': True,
