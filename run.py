@@ -34,6 +34,7 @@ import errno
 import hashlib
 import time
 
+from cvr import startup
 from cvr.checkpoints import stored
 from cvr.configs import command_line, config, derived
 from cvr.startup import check_front, quiet_start
@@ -232,7 +233,7 @@ def _explained(error):
   from cvr.evaluation.latents import report
   from cvr.training import loop
 
-  reason = files.first_line(error)
+  reason = files.plain(startup.reason(error), 300)
   expected = DataError | files.CheckpointError
   expected |= report.Missing | CardError
   if isinstance(error, expected):
