@@ -10,7 +10,7 @@ NAMES = ['bird', 'cat <b>', 'dog']
 
 def sheet(count, side=32):
   """A Sheet whose picture is no picture: pages do not look at it."""
-  return Sheet(b'\xff\xd8 no picture', min(count, 60), count, side)
+  return Sheet(b'\xff\xd8 no picture', min(count, 60), count, side, side)
 
 
 def images(count=30, classes=3, bits=False, labels=True):

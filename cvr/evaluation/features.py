@@ -110,16 +110,20 @@ def eval_input(info, image_size, batch_size, look):
   return of_context
 
 
-def _small(images, side):
-  """Images [b, S, S, C] in [0, 1] -> uint8 [b, side, side, C]."""
-  images = tf.image.resize(images, [side, side], 'area')
-  return data_util.to_bytes(tf.cast(images, tf.float32) * 255.0)
+def _small(images, most):
+  """Images [b, S, S, C] in [0, 1] -> uint8, of sides of at most `most`."""
+  factor = -(-images.shape[1] // most)
+  images = tf.cast(images, tf.float32)
+  if factor > 1:  # Means, which every device can compute.
+    images = tf.nn.avg_pool2d(images, factor, factor, 'VALID')
+  return data_util.to_bytes(images * 255.0)
 
 
 def make_embed_step(method, probe, mean_std, thumbnail=0):
   """-> step(batch) -> a flat dict of this replica's rows.
 
-  thumbnail: above 0, also the images themselves, in small, with this side.
+  thumbnail: above 0, also the images themselves, in small, with sides of at
+  most so many pixels.
   """
 
   def step(batch):

@@ -21,7 +21,7 @@ from cvr.training import health, watch
 MOST = 2000  # Images of a page.
 _PAIRS, _SHOWN_PAIRS = 128, 12
 _QUERIES, _NEIGHBOURS, _ERRORS = 12, 6, 12
-_TILE, _MAP_TILE = 96, 40  # Sides at most; a multiple of 8.
+_TILE, _MAP_TILE = 96, 40  # Sides at most.
 _QUALITY = 80
 
 
@@ -35,15 +35,16 @@ def at_end(cfg, total):
   return int(np.clip(trained // 50, 128, MOST // 2))
 
 
-def sheet(images, side=None):
+def sheet(images):
   """uint8 [n, s, s, C] -> a Sheet of them."""
-  side = side or -(-images.shape[1] // 8) * 8
-  columns = min(len(images), max(1, 1920 // side))
-  picture = measures.cells(images, columns, side)
+  side = images.shape[1]
+  cell = -(-side // 8) * 8
+  columns = min(len(images), max(1, 1920 // cell))
+  picture = measures.cells(images, columns, cell)
   data = tf.io.encode_jpeg(
     picture, quality=_QUALITY, chroma_downsampling=False, optimize_size=True
   )
-  return Sheet(data.numpy(), columns, len(images), side)
+  return Sheet(data.numpy(), columns, len(images), side, cell)
 
 
 def _model(cfg, strategy, state, class_names, say):
@@ -55,8 +56,7 @@ def _model(cfg, strategy, state, class_names, say):
 
 def _rows(cfg, strategy, state, info):
   """Rows of the images that can be decoded, and how many cannot."""
-  side = min(_TILE, -(-cfg.image_size // 8) * 8)
-  read = features.make_read(cfg, strategy, state, thumbnail=side)
+  read = features.make_read(cfg, strategy, state, thumbnail=_TILE)
   rows = features.read_all(read, info)
   bad = int((~rows['decoded']).sum())
   return features.only_decoded(rows, f'{info.name}, {info.split}'), bad

@@ -96,7 +96,7 @@ def cells(images, columns, side):
   """uint8 [n, s, s, C] -> one picture of tiles [h, w, 3].
 
   A tile of a multiple of 8 pixels shares no block of a JPEG with another one;
-  images are cut to it or repeat their border.
+  images repeat their border up to it.
   """
   images = as_rgb(np.asarray(images))
   lacks = max(0, side - images.shape[1])

@@ -399,7 +399,7 @@ def _sheets(found):
     for _, row in found['by_class']
     for image in row
   ]
-  numbers = [sheets.add(collect_images.sheet(np.stack(images), _TILE))]
+  numbers = [sheets.add(collect_images.sheet(np.stack(images)))]
   if found['views']:
     originals = np.stack(
       [measures.as_rgb(v['original']) for v in found['views']]

@@ -13,6 +13,7 @@ class Sheet(NamedTuple):
   columns: int
   count: int
   side: int  # of a tile, in pixels
+  cell: int  # the distance from tile to tile
 
 
 def place(sheet, i):
@@ -49,7 +50,8 @@ class Sheets:
       # Small images are shown larger than they are: their pixels stay visible.
       sharp = 'image-rendering:pixelated;' if sheet.side <= 48 else ''
       rules.append(
-        f'.h{number}{{--n:{sheet.columns};{sharp}'
+        f'.h{number}{{--n:{sheet.columns};'
+        f'--p:{sheet.cell / sheet.side:.5f};{sharp}'
         f'background-image:url(data:image/jpeg;base64,{data})}}'
       )
     return '\n'.join(rules)

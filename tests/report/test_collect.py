@@ -133,3 +133,16 @@ def test_bits_and_no_labels(glance, images, tmp_path):
   assert 'id="probe"' not in text and os.path.getsize(
     folder / 'report.html') < 10**6  # fmt: skip
   assert re.search(r'\d+ bits<', text)
+
+
+@pytest.mark.parametrize('side, shown', [(28, 28), (96, 96), (224, 74)])
+def test_thumbnails_are_whole_and_small(side, shown):
+  from cvr.evaluation import features
+
+  images = np.linspace(0, 1, side, dtype=np.float32)
+  images = np.broadcast_to(images[None, :, None, None], [2, side, side, 3])
+  small = features._small(images, 96).numpy()
+  assert small.shape == (2, shown, shown, 3)
+  assert small[0, 0, 0, 0] < 4 and small[0, -1, 0, 0] > 250
+  made = collect_images.sheet(small)
+  assert (made.side, made.cell % 8) == (shown, 0) and made.cell - shown < 8

@@ -119,7 +119,7 @@ def test_several_runs_are_beside_each_other():
 
 def test_two_thousand_images_fit_in_five_megabytes():
   # As large as a sheet of noise is.
-  noise = Sheet(b'x' * 2000 * 1000, 48, 2000, 40)
+  noise = Sheet(b'x' * 2000 * 1000, 48, 2000, 40, 40)
   many = images(2000) | {'sheet': noise}
   text = page.page([run(images=many, metrics=metrics(5000))])
   assert len(text) < 5_000_000
