@@ -92,7 +92,9 @@ def extent(values, margin=0.05, floor=None):
   low, high = min(good), max(good)
   room = margin * (high - low) or 0.1 * abs(high) or 0.5
   low, high = low - room, high + room
-  return (max(low, floor) if floor is not None else low), high
+  if floor is not None and min(good) >= floor:
+    low = max(low, floor)
+  return low, high
 
 
 def _short(value):

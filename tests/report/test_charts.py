@@ -122,3 +122,15 @@ def test_logarithmic_charts_leave_out_what_has_no_logarithm():
   line = charts.Series('a', [1, 2, 3], [10.0, 0.0, 0.1])
   figure = charts.line_chart('x', [line], 'step', log=True)
   assert [p[1] is None for p in points(figure)[0]] == [0, 1, 0]
+
+
+def test_values_below_a_floor_are_drawn_where_they_are():
+  """A bound may be negative, although what it bounds is not."""
+  line = charts.Series('a', [1, 2, 3], [-2.0, -1.0, 0.5])
+  (said,) = points(charts.line_chart('x', [line], 'step', floor=0.0))
+  ys = [p[1] for p in said]
+  assert ys[0] - ys[1] == pytest.approx((ys[1] - ys[2]) / 1.5, abs=0.2)
+  above = charts.Series('a', [1, 2], [0.01, 1.0])
+  (said,) = points(charts.line_chart('x', [above], 'step', floor=0.0))
+  bottom = charts.HEIGHT - charts._BOTTOM
+  assert 0 < bottom - said[0][1] < 5
