@@ -5,6 +5,7 @@ from cvr.report.charts import escape, number
 from cvr.report.tiles import place
 
 _LEGEND = 24  # Classes that have a button; more are chosen from a list.
+_SIDE = 64  # Of a tile on the page: a query and its neighbours fit in a row.
 
 
 def split(first, second):
@@ -16,11 +17,6 @@ def split(first, second):
 
 def _bits(count):
   return f'{count} bit' if count == 1 else f'{count} bits'
-
-
-def _side(images):
-  """How large a tile is shown: small images twice as large as they are."""
-  return 64 if images['side'] <= 48 else 72
 
 
 def _class(images, i):
@@ -124,7 +120,7 @@ def neighbours(run, sheets, large):
   images = run['images']
   order, sheet = large
   tile_of = {row: tile for tile, row in enumerate(order)}
-  found, size, parts = images['neighbours'], _side(images), []
+  found, size, parts = images['neighbours'], _SIDE, []
   for by, (rows, values) in found['by'].items():
     shown = (lambda v: f'{v:.2f}') if by == 'cosine' else _bits
     lines = []
@@ -161,7 +157,7 @@ def errors(run, sheets, large):
     return ''
   order, sheet = large
   tile_of = {row: tile for tile, row in enumerate(order)}
-  size, cards = _side(images), []
+  size, cards = _SIDE, []
   for error in verdict['errors']:
     i = error['image']
     wrong = images['class_names'][error['predicted']]
