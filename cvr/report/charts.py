@@ -313,17 +313,18 @@ def plane(title, paths, x_label, y_label, note=''):
   return figure(title, ''.join(body), points, note, size, 'large')
 
 
-def histograms(title, groups, edges, x_label, note=''):
+def histograms(title, groups, edges, x_label, note='', most=0):
   """Shares of several groups in the same bins, as steps.
 
-  groups: (name, counts). Each is drawn as a share of its own.
+  groups: (name, counts). Each is drawn as a share of its own. most: the share
+  in percent that the axis has to hold, as those beside it do.
   """
   x = Scale(edges[0], edges[-1], _LEFT, WIDTH - _RIGHT - 6)
   shares = [
     (name, [100 * c / (sum(counts) or 1) for c in counts])
     for name, counts in groups
   ]
-  top = max((max(s) for _, s in shares), default=1) or 1
+  top = max([most, *(max(s) for _, s in shares)]) or 1
   y = Scale(0, 1.08 * top, HEIGHT - _BOTTOM, _TOP)
   body, points = [axes(x, y, x_label, 'share, %')], []
   for k, (name, values) in enumerate(shares):

@@ -184,7 +184,9 @@ def page(runs):
   spectrum, alike = (
     sections.spectrum(runs, names),
     [
-      sections.similarities(run, name if len(runs) > 1 else '')
+      sections.similarities(
+        run, name if len(runs) > 1 else '', sections.highest(runs)
+      )
       for run, name in zip(runs, names, strict=True)
     ],
   )

@@ -257,7 +257,20 @@ def spectrum(runs, labels):
   )  # fmt: skip
 
 
-def similarities(run, label):
+def highest(runs):
+  """The largest share in a bin of all runs' similarities, in percent."""
+  found = [(run['images'] or {}).get('pairs') for run in runs]
+  return max(
+    (
+      100 * max(counts) / (sum(counts) or 1)
+      for pairs in filter(None, found)
+      for _, counts in pairs['histogram'][0]
+    ),
+    default=0,
+  )
+
+
+def similarities(run, label, most=0):
   """Cosines of two views of an image, and of different images."""
   pairs = (run['images'] or {}).get('pairs')
   if not pairs:
@@ -270,7 +283,7 @@ def similarities(run, label):
     'images are told apart.'
   )
   title = 'Similarity of views' + (f': {label}' if label else '')
-  chart = charts.histograms(title, groups, edges, 'cosine', note)
+  chart = charts.histograms(title, groups, edges, 'cosine', note, most)
   return chart
 
 
