@@ -7,7 +7,7 @@ into the page, and the page may load nothing from elsewhere.
 import importlib.resources
 import os
 
-from cvr.report import charts, picture_sections, sections
+from cvr.report import card_section, charts, picture_sections, sections
 from cvr.report.charts import escape
 from cvr.report.tiles import Sheets
 
@@ -200,7 +200,7 @@ def page(runs):
     'curves': sections.curves(runs, names),
     'information': plane and charts.legend(names) + plane,
     'spectrum': shape,
-    'card': sections.card(runs, names),
+    'card': card_section.card(runs, names),
     'data': _beside(runs, names, lambda run, _: picture_sections.data(run)),
     'settings': sections.settings(runs, names),
     'environment': sections.environment(runs, names),
