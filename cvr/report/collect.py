@@ -20,7 +20,7 @@ from cvr.data import sources
 from cvr.evaluation.card import files as cards
 from cvr.evaluation.card.schema import CardError
 from cvr.numerics import replicas
-from cvr.report import collect_images, page
+from cvr.report import collect_images, page, projector
 from cvr.training import loading, start
 
 FILE = 'report.html'
@@ -219,6 +219,12 @@ def report(cfg, strategy, say):
   runs = [of_run(one, strategy, say) for one in (cfg, *_others(cfg))]
   path = _write(cfg.model_dir, runs)
   say(f'Written: {path}')
+  shown = runs[0]['images']
+  if shown:
+    classes = shown['class_names']
+    labels = [classes[k] if k >= 0 else '' for k in shown['labels']]
+    projector.write(cfg.model_dir, *shown['points'], shown['names'], labels)
+    say(f"TensorBoard's projector shows its {shown['count']:,} images too")
   return path
 
 

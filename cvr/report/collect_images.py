@@ -221,6 +221,8 @@ def images_of(cfg, strategy, state, class_names, count, say, extra=False):
     'width': int(rows['representation'].shape[1]),
     'pairs': _pairs(cfg, strategy, state, info),
   }
+  if extra:
+    found['points'] = rows['representation'], tiles
   if names:
     same = measures.same_class_share(
       features.unit(rows['representation']), labels

@@ -6,6 +6,9 @@ import re
 
 import numpy as np
 import pytest
+import tensorflow as tf
+from google.protobuf import text_format
+from tensorboard.plugins.projector import ProjectorConfig
 
 import run
 from cvr.configs.config import Config
@@ -64,6 +67,33 @@ def test_a_stored_run_and_another_beside_it(trained, tmp_path, capsys):
   assert text.count('<figcaption>10 images by PCA') == 2
   assert report(folder, f'--compare={tmp_path}/none') == 2
   assert 'there is no config.json of a run' in capsys.readouterr().err
+
+
+def test_the_projector_of_tensorboard_gets_the_same_images(trained, capsys):
+  folder = trained()
+  assert report(folder) == 0
+  assert 'projector shows its 10 images' in capsys.readouterr().out
+  config = text_format.Parse(
+    (folder / 'projector_config.pbtxt').read_text(), ProjectorConfig()
+  )
+  (embedding,) = config.embeddings
+  count, width = embedding.tensor_shape
+  data = (folder / embedding.tensor_path).read_bytes()
+  rows = np.frombuffer(data, '<f4').reshape(count, width)
+  assert count == 10 and np.isfinite(rows).all() and rows.std(0).max() > 0
+  lines = (folder / embedding.metadata_path).read_text().splitlines()
+  assert lines[0] == 'class\timage' and len(lines) == 11
+  assert {line.partition('\t')[0] for line in lines[1:]} == {'dark', 'light'}
+  sprite = (folder / embedding.sprite.image_path).read_bytes()
+  pixels = tf.io.decode_png(sprite).numpy()
+  height, width = embedding.sprite.single_image_dim
+  # Four by four places, row by row, as many as there are images.
+  assert pixels.shape == (4 * height, 4 * width, 3)
+  places = pixels.reshape(4, height, 4, width, 3).swapaxes(1, 2)
+  light = places.reshape(16, -1).mean(1)
+  assert (light[10:] == 0).all()
+  expected = [line.startswith('light') for line in lines[1:]]
+  assert [bool(x > 125) for x in light[:10]] == expected
 
 
 def test_without_its_data_a_run_has_its_numbers(trained, capsys):
