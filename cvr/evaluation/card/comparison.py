@@ -258,6 +258,13 @@ _HEAD = ('linear', 'lbfgs')
 _KNOBS = ('pretrain_loss', 'ceb_beta', 'kappa_e', 'kappa_b', 'seed')
 
 
+def _named(about):
+  """A checkpoint's name in a picture: the folder of its run."""
+  path = os.path.normpath(str(about.get('path', '')))
+  is_prefix = os.path.basename(path).startswith('ckpt-')
+  return os.path.basename(os.path.dirname(path) if is_prefix else path)
+
+
 def points(cards):
   """Cards -> a dict each: settings, rate, relevant information, accuracy.
 
@@ -271,7 +278,8 @@ def points(cards):
     knobs = {name: settings.get(name) for name in _KNOBS}
     parts = {'rate': _RATE, 'relevant': _RELEVANT, 'accuracy': _HEAD}
     numbers = {name: rows.get(part) for name, part in parts.items()}
-    points.append(knobs | {'step': about.get('step')} | numbers)
+    named = {'name': _named(about), 'step': about.get('step')}
+    points.append(knobs | named | numbers)
   return points
 
 

@@ -314,6 +314,16 @@ def _end(point, which):
   return point['accuracy']['value'] if end is None else end
 
 
+def _about(point):
+  """What stands beside a checkpoint: its name and, with CEB, its knobs."""
+  kind = KINDS.get(point['pretrain_loss'])
+  if not kind or 'ceb_beta' not in kind.uses:
+    return point['name']
+  return (
+    f'{point["name"]}\nbeta {point["ceb_beta"]:g}, kappa_e {point["kappa_e"]:g}'
+  )
+
+
 def rate_accuracy(points):
   """Cards as points of rate and accuracy -> {file's name: its PNG}.
 
@@ -323,7 +333,7 @@ def rate_accuracy(points):
   figure = _figure()
   if not figure or not there:
     return {}
-  made = figure(figsize=(6, 4.5), layout='constrained')
+  made = figure(figsize=(7.5, 5), layout='constrained')
   axes = made.subplots()
   for method in sorted({p['pretrain_loss'] for p in there}):
     rows = [p for p in there if p['pretrain_loss'] == method]
@@ -331,17 +341,22 @@ def rate_accuracy(points):
     y = [100 * p['accuracy']['value'] for p in rows]
     ends = np.array([[_end(p, 'low'), _end(p, 'high')] for p in rows]).T
     reach = np.abs(100 * ends - y)
-    axes.errorbar(x, y, reach, marker='o', linestyle='none', label=method)
+    title = KINDS[method].title if method in KINDS else method
+    axes.errorbar(x, y, reach, marker='o', linestyle='none', label=title)
     for left, top, p in zip(x, y, rows, strict=True):
       axes.annotate(
-        f'{p["ceb_beta"]:g}, {p["kappa_e"]:g}', (left, top), xytext=(4, 4),
-        textcoords='offset points', fontsize=7,
+        _about(p), (left, top), xytext=(5, 4), textcoords='offset points',
+        fontsize=7, linespacing=1.3,
+        # Readable where the bar of another crosses it.
+        bbox={'fc': 'white', 'ec': 'none', 'pad': 0.5, 'alpha': 0.8},
       )  # fmt: skip
   axes.margins(x=0.12)  # Room for the words.
-  axes.set_xlabel('I(X;Z|Y) of the projections above its floor, nats')
-  axes.set_ylabel('accuracy of L-BFGS in percent, 95% over images')
-  axes.set_title('beta, kappa_e', fontsize=9)
+  axes.set_xlabel('what only one view knows: I(X;Z|Y) above its floor, nats')
+  axes.set_ylabel('linear accuracy (logistic regression), %')
+  axes.set_title(
+    'Does compression cost accuracy? Bars: 95% over test images', fontsize=9
+  )
   axes.grid(color='0.9')
   axes.set_axisbelow(True)
-  axes.legend(frameon=False)
+  made.legend(frameon=False, loc='outside lower center', ncols=4)
   return {'rate_accuracy.png': _png(made)}

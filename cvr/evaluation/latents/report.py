@@ -266,7 +266,7 @@ def _draw_forest(axes, report):
   axes.xaxis.set_major_formatter('{x:.0f}')
   axes.set(
     xlabel='bits kept, by importance on train', ylabel='macro-F1 on test',
-    title='Random forest on bits', ylim=(0, 1.02),
+    title='Random forests: how few bits tell the classes?', ylim=(0, 1.02),
   )  # fmt: skip
 
 
@@ -288,7 +288,8 @@ def _draw_risk(axes, report):
   axes.set(
     xlabel='coverage: share of images kept, most certain first',
     ylabel='risk: share of errors among them', xlim=(0, 1.02),
-    title=f'Errors by predicted variance, AUROC {_shown(measured["auroc"])}',
+    title='Is the probe wrong where the latent is uncertain?\n'
+    f'AUROC {_shown(measured["auroc"])}, 0.5 by chance',
   )  # fmt: skip
   axes.set_ylim(bottom=0)
 
@@ -313,4 +314,6 @@ def draw(report, path):
     axes.legend(
       frameon=False, loc='upper center', bbox_to_anchor=(0.5, -0.13), ncols=3
     )
+  if 'dataset' in report:
+    figure.suptitle(f'The latent on {report["dataset"]}, {report["split"]}')
   figure.savefig(path, dpi=150, format='png')
