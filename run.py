@@ -256,7 +256,7 @@ def _of_the_system(error, reason):
 
   from cvr.checkpoints import files
 
-  again = 'The same command goes on where it was.'
+  again = 'The same command resumes the run.'
   denied = isinstance(error, tf.errors.PermissionDeniedError)
   if denied or 'File system scheme' in reason:
     return EXIT_USAGE, f'{reason}. Name another place.'

@@ -235,7 +235,8 @@ def _values(prefix):
 def _metrics(folder):
   """The rows of metrics.jsonl, without what a clock says."""
   lines = pathlib.Path(folder, 'metrics.jsonl').read_text().splitlines()
-  clocks = ('train/images_per_second', 'train/input_wait', 'train/gpu_memory')
+  clocks = ('images_per_second', 'input_wait', 'gpu_memory', 'save_share')
+  clocks = {f'train/{name}' for name in clocks}
   rows = [{_tag(k): v for k, v in json.loads(line).items()} for line in lines]
   return [{k: v for k, v in row.items() if k not in clocks} for row in rows]
 

@@ -28,6 +28,7 @@ SCOPE = (
 )
 # Modules whose tests have another name, or stand in two places.
 TESTS = {
+  'cvr/checkpoints/bundle.py': ['test_hostile.py', 'test_faults.py'],
   'cvr/checkpoints/files.py': ['checkpoints/test_saving.py'],
   'cvr/checkpoints/inspection.py': ['checkpoints/test_pretrained.py'],
   'cvr/data/class_labels.py': ['data/test_tables.py', 'data/test_kinds.py'],

@@ -90,7 +90,7 @@ def found(folder):
 @pytest.fixture
 def no_plots(monkeypatch):
   """Plots take seconds."""
-  monkeypatch.setattr(plots, 'draw', lambda rows, shares: {})
+  monkeypatch.setattr(plots, 'draw', lambda *_: {})
   monkeypatch.setattr(plots, 'rate_accuracy', lambda points: {})
 
 

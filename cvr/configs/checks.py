@@ -280,19 +280,17 @@ def _folder_problem(path):
   if not os.path.isdir(path):
     return 'there is no such folder'
   try:
-    holds_files = any(True for _ in places.Walk().files(path))
+    if any(True for _ in places.Walk().files(path)):
+      return ''
   except PermissionError as error:
     return f'{show(error.filename)} cannot be read: {error.strerror}'
-  if holds_files:
-    return ''
   return 'the folder is empty; it must hold train/<class>/*.jpg'
 
 
 def _file_problem(path):
   why = places.no_file(path)
-  if why == 'not there':
-    return 'there is no such file'
-  return f'it is {why}, and no file' if why else ''
+  known = {'': '', 'not there': 'there is no such file'}
+  return known.get(why, f'it is {why}, and no file')
 
 
 # The KIND of --dataset=KIND:PATH -> a function of the path that says why it
