@@ -7,6 +7,7 @@ read is left out, with a line that says so.
 import contextlib
 import io
 import json
+import logging
 import os
 import time
 
@@ -233,6 +234,9 @@ def at_end(cfg, strategy, state, total, class_names, say):
 
   It must not cost the run, nor end it: what goes wrong becomes a line.
   """
+  # What reading says of the data was said when the run began.
+  before = logging.root.manager.disable
+  logging.disable(logging.WARNING)
   try:
     found = of_files(cfg.model_dir) | {'step': total}
     if replicas.num_workers(strategy) == 1:
@@ -250,3 +254,5 @@ def at_end(cfg, strategy, state, total, class_names, say):
   except Exception as error:
     say(f'Warning: no {FILE}: {type(error).__name__}: '
         f'{files.first_line(error)}')  # fmt: skip
+  finally:
+    logging.disable(before)
