@@ -99,7 +99,6 @@ def started(name, model_dir):
   settings = _SMALL | KINDS[name].small | {
     'pretrain_loss': name, 'model_dir': model_dir,
   }  # fmt: skip
-  settings = {k: v for k, v in settings.items() if k not in ('preset',)}
   os.makedirs(model_dir, exist_ok=True)
   flags = [f'--{key}={show(value)}' for key, value in settings.items()]
   with open(os.path.join(model_dir, 'output.txt'), 'ab') as log:

@@ -28,7 +28,7 @@ _MAX_FAILURES = 3  # Saves in a row that may fail before the run ends.
 
 
 class NotFinite(Exception):
-  """The state holds a number that is none, and was not written."""
+  """A variable holds NaN or infinity: no checkpoint was written."""
 
 
 _RECORD = 'record/.ATTRIBUTES/py_state'
@@ -78,11 +78,18 @@ def _shapes(root):
   return {k: v.shape.as_list() for k, v in _variables(root).items()}
 
 
+def _named(root, optimizer):
+  """{name: variable} of all that a checkpoint holds."""
+  named = {k.replace('/' + _VALUE, ''): v for k, v in _variables(root).items()}
+  # The slots of an optimizer are none of its children.
+  return named | (
+    {v.name: v for v in optimizer.variables()} if optimizer else {}
+  )
+
+
 def _not_finite(root, optimizer):
   """The names of the variables that hold a NaN or an infinity."""
-  named = {k.replace('/' + _VALUE, ''): v for k, v in _variables(root).items()}
-  # Its slots hang on nothing.
-  named |= {v.name: v for v in optimizer.variables()} if optimizer else {}
+  named = _named(root, optimizer)
   named = {k: v for k, v in named.items() if v.dtype.is_floating}
   finite = [tf.reduce_all(tf.math.is_finite(v)) for v in named.values()]
   # One answer of the device for all.
@@ -143,9 +150,7 @@ class Checkpoints:
     """Fails at once where the disk has no room for the checkpoints of a run."""
     if '://' in self.directory or not self.chief:
       return
-    optimizer = self._items.get('optimizer')
-    variables = [*_variables(self._checkpoint).values()]
-    variables += optimizer.variables() if optimizer else []
+    variables = _named(self._checkpoint, self._items.get('optimizer')).values()
     sizes = {v.ref(): v.dtype.size * v.shape.num_elements() for v in variables}
     one = sum(sizes.values())
     # One more than are kept, while the newest is written.

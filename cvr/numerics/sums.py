@@ -2,9 +2,9 @@
 
 TensorFlow adds three tensors or more by AddN, which begins with the first one
 whose buffer nobody else holds at that moment. Which one that is depends on what
-ran before, and a floating-point sum depends on its order. Two tensors have one
-sum. So nothing on the path of a gradient is used three times: the gradients of
-all uses of a tensor are added up.
+ran before, and a floating-point sum depends on its order. The sum of two tensors
+has one order. So nothing on the path of a gradient is used three times: the
+gradients of all uses of a tensor are added up.
 """
 
 import itertools
@@ -13,12 +13,12 @@ import tensorflow as tf
 
 
 def joint(x):
-  """x, of which all uses together count as one use of the argument."""
+  """x. However often the result is used, that is one use of x."""
   return tf.identity(x)
 
 
 def branches(x, count):
-  """x, `count` times: one use of x. Their gradients are added two by two."""
+  """x, `count` times; together one use of x. Gradients are added in pairs."""
 
   def endless(x):
     x = joint(x)
