@@ -2,8 +2,8 @@
 
 TensorFlow adds three tensors or more by AddN, which begins with the first one
 whose buffer nobody else holds at that moment. Which one that is depends on what
-ran before, and a floating-point sum depends on its order. The sum of two tensors
-has one order. So nothing on the path of a gradient is used three times: the
+ran before, and a floating-point sum depends on its order. The sum of two has
+one order. So nothing on the path of a gradient is used three times: the
 gradients of all uses of a tensor are added up.
 """
 

@@ -95,7 +95,7 @@ class BadImages:
       raise sources.DataError(
         f'--dataset={self.info.name}: {replaced}. More than '
         f'--max_bad_images={self._most:g} cannot be used: put good copies '
-        'there, or raise it; the same command then goes on from the last '
+        'there, or raise it; then the same command resumes from the last '
         'checkpoint.'
       ) from error
 
