@@ -79,22 +79,22 @@ def _shapes(root):
 
 
 def _named(root, optimizer):
-  """{name: variable} of all that a checkpoint holds."""
-  named = {k.replace('/' + _VALUE, ''): v for k, v in _variables(root).items()}
-  # The slots of an optimizer are none of its children.
-  return named | (
-    {v.name: v for v in optimizer.variables()} if optimizer else {}
-  )
+  """[(name, variable)] of all that a checkpoint holds, each once."""
+  named = [
+    (k.replace('/' + _VALUE, ''), v) for k, v in _variables(root).items()
+  ]
+  # The slots of an optimizer are none of its children, and share names.
+  named += [(v.name, v) for v in optimizer.variables()] if optimizer else []
+  return [*{v.ref(): (name, v) for name, v in reversed(named)}.values()][::-1]
 
 
 def _not_finite(root, optimizer):
   """The names of the variables that hold a NaN or an infinity."""
-  named = _named(root, optimizer)
-  named = {k: v for k, v in named.items() if v.dtype.is_floating}
-  finite = [tf.reduce_all(tf.math.is_finite(v)) for v in named.values()]
+  named = [(k, v) for k, v in _named(root, optimizer) if v.dtype.is_floating]
+  finite = [tf.reduce_all(tf.math.is_finite(v)) for _, v in named]
   # One answer of the device for all.
   flags = tf.stack(finite).numpy() if finite else ()
-  return [name for name, good in zip(named, flags, strict=True) if not good]
+  return [k for (k, _), good in zip(named, flags, strict=True) if not good]
 
 
 def difference(path, root, parts=('',)):
@@ -150,9 +150,9 @@ class Checkpoints:
     """Fails at once where the disk has no room for the checkpoints of a run."""
     if '://' in self.directory or not self.chief:
       return
-    variables = _named(self._checkpoint, self._items.get('optimizer')).values()
-    sizes = {v.ref(): v.dtype.size * v.shape.num_elements() for v in variables}
-    one = sum(sizes.values())
+    named = _named(self._checkpoint, self._items.get('optimizer'))
+    sizes = [v.dtype.size * v.shape.num_elements() for _, v in named]
+    one = sum(sizes)
     # One more than are kept, while the newest is written.
     missing = self.keep + 1 - min(self.keep, len(files.steps(self.directory)))
     os.makedirs(self.directory, exist_ok=True)

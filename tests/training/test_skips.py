@@ -128,6 +128,20 @@ def test_slots_of_an_optimizer_are_looked_at_too(tmp_path):
     store.save(2)
 
 
+def test_slots_of_one_name_are_all_looked_at(tmp_path):
+  weights = [tf.Variable([1.0], name='kernel') for _ in range(2)]
+  optimizer = keras.optimizers.legacy.SGD(0.1, momentum=0.9)
+  optimizer.apply_gradients([(tf.constant([1.0]), w) for w in weights])
+  slots = [optimizer.get_slot(w, 'momentum') for w in weights]
+  assert slots[0].name == slots[1].name
+  store = saving.Checkpoints(str(tmp_path), optimizer=optimizer)
+  for step, slot in enumerate(slots):
+    slot.assign([math.inf])
+    with pytest.raises(saving.NotFinite, match='momentum'):
+      store.save(step)
+    slot.assign([0.0])
+
+
 def test_what_is_told_of_skipped_steps():
   told = []
   noted = skips.Skips(12, 3, told.append)
