@@ -111,7 +111,6 @@ def _shards(path, header):
 
 def _check_entry(name, entry, sizes):
   """Raises Forged if a tensor is not what its file can hold."""
-  name = name.decode()
   try:
     dtype = tf.dtypes.as_dtype(entry.dtype)
   except TypeError:
@@ -141,7 +140,8 @@ def check_file(path):
     raise Forged(f'{os.path.basename(path)} is {why}')
 
 
-def _check(path):
+def _entries(path):
+  """What the index of a checkpoint announces -> (header, {name: entry})."""
   index = f'{path}.index'
   check_file(index)
   if tf.io.gfile.stat(index).length > _MOST_BYTES:
@@ -154,14 +154,28 @@ def _check(path):
     if header is None:
       raise Forged('its index is that of no checkpoint')
     header = tensor_bundle_pb2.BundleHeaderProto.FromString(header)
-    sizes = _shards(path, header)
-    read = [0] * len(sizes)
-    for name, value in pairs.items():
-      entry = tensor_bundle_pb2.BundleEntryProto.FromString(value)
-      _check_entry(name, entry, sizes)
-      read[entry.shard_id] += entry.size
+    parse = tensor_bundle_pb2.BundleEntryProto.FromString
+    return header, {name.decode(): parse(e) for name, e in pairs.items()}
   except (IndexError, struct.error, DecodeError, UnicodeDecodeError) as error:
     raise Forged('its index is damaged') from error
+
+
+def size_of_data(path):
+  """How many bytes of data files the index of a checkpoint announces."""
+  ends = {}
+  for entry in _entries(path)[1].values():
+    end = entry.offset + entry.size
+    ends[entry.shard_id] = max(ends.get(entry.shard_id, 0), end)
+  return sum(ends.values())
+
+
+def _check(path):
+  header, entries = _entries(path)
+  sizes = _shards(path, header)
+  read = [0] * len(sizes)
+  for name, entry in entries.items():
+    _check_entry(name, entry, sizes)
+    read[entry.shard_id] += entry.size
   if any(r > size for r, size in zip(read, sizes, strict=True)):
     raise Forged('tensors lie upon each other')
 

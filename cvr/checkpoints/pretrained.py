@@ -74,6 +74,16 @@ def _room(path, folder):
   return min(free * 9 // 10, _ALWAYS + _RATIO * tf.io.gfile.stat(path).length)
 
 
+def _unannounced(target, size):
+  """Why a data file is larger than its index, if that is there, or ''."""
+  prefix, is_data, _ = target.rpartition('.data-')
+  if not is_data or not os.path.exists(f'{prefix}.index'):
+    return ''
+  most = bundle.size_of_data(prefix)
+  why = f'has {size:,} bytes, but its index announces {most:,}'
+  return why if size > most else ''
+
+
 @functools.lru_cache(maxsize=1)
 def _unpack(path):
   """Unpacks a tarball's checkpoint, flat, into a folder removed at exit.
@@ -101,6 +111,7 @@ def _unpack(path):
         wanted = member.isfile() and ('.index' in name or '.data-' in name)
         if wanted and os.path.exists(target):
           reason = 'occurs twice'
+        reason = reason or (_unannounced(target, member.size) if wanted else '')
         if reason:
           raise CheckpointError(
             f'--checkpoint={path}: {files.plain(repr(member.name))} in the '

@@ -88,6 +88,17 @@ def from_dict(values):
   return Config(**values)
 
 
+def _check_facts(record):
+  """Refuses what is said of a run's data where it has another type."""
+  names, examples = record.get('class_names'), record.get('num_examples')
+  if names is not None and not (
+    isinstance(names, list) and all(isinstance(name, str) for name in names)
+  ):
+    raise ConfigError('its class_names are no list of names')
+  if examples is not None and not (type(examples) is int and examples > 0):
+    raise ConfigError('its num_examples is no number of examples')
+
+
 def stored_settings(path, read):
   """The settings in a config.json, which anybody may have written.
 
@@ -95,8 +106,10 @@ def stored_settings(path, read):
   than the run are added, as the code was before they existed.
   """
   try:
-    settings = read(path)['config']
+    record = read(path)
+    settings = record['config']
     from_dict({'pretrain_loss': None} | settings)
+    _check_facts(record)
   except (ValueError, TypeError, LookupError, RecursionError, OSError) as error:
     reason = str(error) if isinstance(error, ConfigError) else 'no settings'
     if isinstance(error, OSError):

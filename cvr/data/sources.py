@@ -157,10 +157,18 @@ def example_id(info, index):
   return f'{os.path.basename(shard.path)}__{number}'
 
 
+def _files(paths):
+  """What tells files apart; those that are gone are counted when read."""
+  return {
+    path if '://' in path or places.no_file(path) else places.identity(path)
+    for path in paths
+  }
+
+
 def overlap(info, other):
-  """How many examples two splits share."""
+  """How many examples two splits share, also under other names."""
   if info.paths:
-    return len({*info.paths} & {*other.paths})
+    return len(_files(info.paths) & _files(other.paths))
   if info.keep or other.keep:
     raise ValueError('overlap is not defined for parts of a split')
   shared = 0

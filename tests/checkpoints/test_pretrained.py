@@ -4,6 +4,7 @@ import functools
 import io
 import json
 import os
+import pathlib
 import shutil
 import tarfile
 
@@ -152,6 +153,22 @@ def test_an_archive_that_is_too_large_or_cut_is_refused(tmp_path, monkeypatch):
     pretrained.locate(path)
   with pytest.raises(CheckpointError, match='no such file'):
     pretrained.locate(str(tmp_path / 'none.tar.gz'))
+
+
+def test_no_more_is_unpacked_than_the_index_announces(tmp_path):
+  folder, _ = folder_of(tmp_path / 'whole', 'simclr')
+  index, data = (
+    pathlib.Path(folder, f'ckpt-40.{end}').read_bytes()
+    for end in ('index', 'data-00000-of-00001')
+  )
+  for more, path in ((0, 'a.tgz'), (1, 'b.tgz')):
+    name = 'ckpt-40.data-00000-of-00001'
+    members = {'ckpt-40.index': index, name: data + bytes(more)}
+    archive(tmp_path / path, **members)
+  assert pretrained.locate(str(tmp_path / 'a.tgz')).endswith('ckpt-40')
+  says = f'{len(data) + 1:,} bytes, but its index announces {len(data):,}'
+  with pytest.raises(CheckpointError, match=says):
+    pretrained.locate(str(tmp_path / 'b.tgz'))
 
 
 # The modes that read ----------------------------------------------------------

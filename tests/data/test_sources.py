@@ -1,8 +1,10 @@
 """Splits of both kinds: their parts, names, fingerprints and damage."""
 
 import dataclasses
+import os
 import pathlib
 import re
+import shutil
 
 import numpy as np
 import pytest
@@ -95,6 +97,18 @@ def test_overlap_of_two_splits(infos, kind):
     assert sources.overlap(a, b) == sources.overlap(b, a) == 2
     b = dataclasses.replace(info, shards=(Shard('f', 6, 6, 0),))
     assert sources.overlap(a, b) == 0
+
+
+def test_files_under_other_names_are_shared(tmp_path):
+  """A hard link, a link, and a copy, which is a file of its own."""
+  folder = make_folder(tmp_path)
+  train = describe(f'folder:{folder}')
+  other = tmp_path / 'other' / 'train' / 'x'
+  other.mkdir(parents=True)
+  os.link(train.paths[0], other / 'a.png')
+  os.symlink(train.paths[1], other / 'b.png')
+  shutil.copy(train.paths[2], other / 'c.png')
+  assert sources.overlap(train, describe(f'folder:{tmp_path}/other')) == 2
 
 
 def test_the_example_of_a_new_source_works(tmp_path, monkeypatch):
