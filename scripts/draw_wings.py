@@ -107,13 +107,25 @@ def _wrapped(text, width=37):
   return lines[:2]
 
 
+def _passed(row):
+  """Whether an arrow leads past a row, from above it to below it."""
+  order = [wing for row in rows() for wing in row]
+  top, bottom = order.index(row[0]), order.index(row[-1])
+  return any(
+    order.index(a) < top and order.index(b) > bottom
+    for a, b in direct(find_arrows())
+  )
+
+
 def places():
   """{wing: the middle of its box}."""
   widest = max(map(len, rows()))
   total = widest * WIDTH + (widest + 1) * GAP_X
   found = {}
   for y, row in enumerate(rows()):
-    left = (total - len(row) * WIDTH - (len(row) - 1) * GAP_X) / 2
+    # A box alone would hide an arrow that leads past it: it makes room.
+    count = len(row) + (len(row) == 1 and _passed(row))
+    left = (total - count * WIDTH - (count - 1) * GAP_X) / 2
     for x, wing in enumerate(row):
       centre = left + x * (WIDTH + GAP_X) + WIDTH / 2
       found[wing] = centre, GAP_X + y * (HEIGHT + GAP_Y) + HEIGHT / 2

@@ -12,17 +12,14 @@ from cvr.checkpoints.stored import read_stored
 from cvr.configs import command_line
 from cvr.startup import quiet_start, stops_in_a_line
 
-NEXT = """What to try next:
+MORE = """More to try:
 
   . .venv/bin/activate
-  python run.py --mode=evaluate --model_dir={model_dir} --suite=linear,knn
-      An evaluation card: frozen linear classifiers, nearest neighbours.
   python run.py --preset=quickstart --pretrain_loss=contrastive \\
       --model_dir=runs/simclr
-      The same run of SimCLR. When it has a card, too:
-  python run.py --mode=compare \\
-      --cards={model_dir}/eval/card.json,runs/simclr/eval/card.json
-      Which one is better on the same images, with intervals.
+      The same run of SimCLR, to compare with:
+  python run.py --mode=report --model_dir={model_dir} --compare=runs/simclr
+      Both runs in one report: curves on the same axes, pictures side by side.
   python run.py --preset=quickstart --dataset=folder:PATH --model_dir=runs/mine
       Your own images: PATH/train/CLASS/*.jpg and PATH/test/CLASS/*.jpg."""
 
@@ -96,7 +93,7 @@ chance                                    {100 / classes:6.1f}%
 untrained encoder                 {steps[0]:6d}  {100 * before:6.1f}%
 trained encoder                   {steps[-1]:6d}  {100 * after:6.1f}%
 
-{NEXT.format(model_dir=model_dir)}""")
+{MORE.format(model_dir=model_dir)}""")
 
 
 if __name__ == '__main__':

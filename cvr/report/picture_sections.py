@@ -143,7 +143,7 @@ def neighbours(run, sheets, large):
     title = 'by cosine of the representations'
     title = title if by == 'cosine' else 'by the bits that differ'
     parts.append(
-      f'<h4>Nearest {title}</h4>'
+      f'<h3>Nearest {title}</h3>'
       f'<ul class="neighbours" style="--w:{size}px">{"".join(lines)}</ul>'
     )
   return ''.join(parts)

@@ -32,7 +32,10 @@ def _last(run, tag):
 
 def table(head, rows, kind=''):
   """Cells are HTML already; the first of a row is its head."""
-  cells = ''.join(f'<th scope="col">{cell}</th>' for cell in head)
+  # An empty corner is the head of nothing.
+  cells = ''.join(
+    f'<th scope="col">{cell}</th>' if cell else '<td></td>' for cell in head
+  )
   lines = [f'<table class="{kind}"><thead><tr>{cells}</tr></thead><tbody>']
   for first, *rest in rows:
     cells = ''.join(f'<td>{cell}</td>' for cell in rest)

@@ -6,7 +6,7 @@ import quickstart_table
 from typed import parse
 
 
-def test_what_to_try_next_can_be_typed(monkeypatch, capsys):
+def test_what_to_try_can_be_typed(monkeypatch, capsys):
   found = 16, [0, 250], [0.601, 0.796]
   monkeypatch.setattr(quickstart_table, 'measure', lambda folder: found)
   quickstart_table.main('runs/quickstart')
@@ -20,9 +20,8 @@ def test_what_to_try_next_can_be_typed(monkeypatch, capsys):
   typed = [line for line in lines if line.startswith(prefix)]
   cfgs = [parse(' '.join(shlex.split(line)[2:])) for line in typed]
   assert [(cfg.mode, cfg.model_dir) for cfg in cfgs] == [
-    ('evaluate', 'runs/quickstart'),
     ('train_then_eval', 'runs/simclr'),
-    ('compare', ''),
+    ('report', 'runs/quickstart'),
     ('train_then_eval', 'runs/mine'),
   ]
-  assert cfgs[1].pretrain_loss == 'contrastive'
+  assert cfgs[0].pretrain_loss == 'contrastive'
