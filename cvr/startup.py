@@ -50,6 +50,10 @@ def quiet_start():
 
   Shown all the same when the import fails, or with TF_CPP_MIN_LOG_LEVEL=0.
   """
+  # The first use of tf.keras would import Keras 3, which nothing here needs: a
+  # second and 60 MB. A program that has TensorFlow already keeps its choice.
+  if 'tensorflow' not in sys.modules:
+    os.environ.setdefault('TF_USE_LEGACY_KERAS', '1')
   # TFDS warns of its own deprecations there.
   absl.logging.set_verbosity(absl.logging.ERROR)
   if os.environ.setdefault('TF_CPP_MIN_LOG_LEVEL', '3') == '0':

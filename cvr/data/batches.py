@@ -28,9 +28,13 @@ from cvr.numerics.randomness import split_seed
 _LOOKED_AT = 256  # Images whose depth stands for that of all.
 _SHALLOW = ('.jpg', '.jpeg')  # They have 8 bits.
 
+# Nothing in the input needs AutoGraph; without it tracing is much quicker.
+_as_it_is = tf.autograph.experimental.do_not_convert
+
 # Parts of a split.
 
 
+@_as_it_is
 def labels_of(info):
   """The labels of a split by index, without decoding: int64 [n]."""
   if info.paths:
@@ -40,6 +44,7 @@ def labels_of(info):
   return np.concatenate(list(labels.as_numpy_iterator()))
 
 
+@_as_it_is
 def depth_of(info):
   """Bits of a channel that a split needs -> (bits, a line about them or '')."""
   if info.paths and all(p.lower().endswith(_SHALLOW) for p in info.paths):
@@ -232,6 +237,7 @@ def _view_maker(load, augment, window, view_seed, with_side):
   return make_example
 
 
+@_as_it_is
 def train_batches(
   info,
   augment,
@@ -315,6 +321,7 @@ def _eval_examples(info, rows, spare):
   return examples.concatenate(padding).take(steps * rows.size)
 
 
+@_as_it_is
 def eval_batches(info, preprocess, rows: HostBatch):
   """Every example once, in order, in the same number of batches on each host.
 

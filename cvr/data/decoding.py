@@ -155,10 +155,11 @@ def _stretched(image, bits):
 
 def _full_depth(data, channels):
   """uint16 values as they are in a file of 16 bits; None of other files."""
-  if channels > _PNG_CHANNELS:
-    deep = _header_of_array(data)[3] == 16
-    return _values(data, tf.uint16) if deep else None
-  return _deep_png(data, channels) if _is_deep(data) else None
+  of_array = channels > _PNG_CHANNELS
+  deep = _header_of_array(data)[3] == 16 if of_array else _is_deep(data)
+  if not deep or _sides(data, channels).numpy().prod() > MAX_PIXELS:
+    return None
+  return _values(data, tf.uint16) if of_array else _deep_png(data, channels)
 
 
 def depth_of(images, channels=3):
@@ -169,8 +170,6 @@ def depth_of(images, channels=3):
   for data in images:
     # What is damaged says nothing.
     with contextlib.suppress(tf.errors.OpError):
-      if _sides(data, channels).numpy().prod() > MAX_PIXELS:
-        continue
       values = _full_depth(data, channels)
       if values is not None:
         largest = max(largest, int(tf.reduce_max(values)))
@@ -243,9 +242,6 @@ def decode_sized(data, window, bits, channels):
   return image, tf.cast(tf.reduce_min(sides), tf.int32)
 
 
-_try_to_decode = tf.function(decode)
-
-
 def header_of(data):
   """An encoded image's bytes -> (height, width, bits of a channel) by its
   header; an error where that is damaged. Of what encode makes of many channels,
@@ -297,7 +293,7 @@ def find_spare(info, examples):
   """
   for data, label in examples.take(SPARE_TRIES):
     with contextlib.suppress(tf.errors.OpError):
-      _try_to_decode(data, **info.pixels)
+      decode(data, **info.pixels)
       return data, label
   tried = min(SPARE_TRIES, info.num_examples)
   raise DataError(

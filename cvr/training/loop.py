@@ -117,8 +117,7 @@ def make_loop(strategy, train_step, jit_compile=False, clocks=True):
   """
   names = []
 
-  # Nothing in a step needs AutoGraph; without it tracing is much quicker.
-  @tf.autograph.experimental.do_not_convert
+  # Nothing here needs AutoGraph; without it tracing is much quicker.
   def packed(batch):
     metrics = train_step(batch)
     names[:] = sorted(metrics)
@@ -127,19 +126,22 @@ def make_loop(strategy, train_step, jit_compile=False, clocks=True):
   if jit_compile:
     packed = tf.function(packed, jit_compile=True, autograph=False)
 
-  @tf.function
+  @tf.function(autograph=False)
   def run(iterator, n):
-    # One number for each metric, however many a step turns out to have.
-    totals, waited = tf.zeros([1]), tf.zeros([], tf.float64)
-    for _ in tf.range(n):
-      tf.autograph.experimental.set_loop_options(
-        shape_invariants=[(totals, tf.TensorShape([None]))]
-      )
+    def once(i, totals, waited):
       batch = next(iterator)
       if clocks:
         waited += _wait(totals, batch)
       values = strategy.run(packed, args=(batch,))
       totals += strategy.reduce(tf.distribute.ReduceOp.MEAN, values, axis=None)
+      return i + 1, totals, waited
+
+    # One number for each metric, however many a step turns out to have.
+    state = tf.constant(0), tf.zeros([1]), tf.zeros([], tf.float64)
+    shapes = state[0].shape, tf.TensorShape([None]), state[2].shape
+    _, totals, waited = tf.while_loop(
+      lambda i, *_: i < n, once, state, shape_invariants=shapes
+    )
     return totals / tf.cast(n, tf.float32), waited / tf.cast(n, tf.float64)
 
   def loop(iterator, n):

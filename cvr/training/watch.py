@@ -166,10 +166,28 @@ def _make_shown(recipe, views, monitor):
   return shown
 
 
+def _open(plan, strategy, method, info, monitor):
+  """-> (look, what TensorBoard gets or None); None without enough images."""
+  views, split = held_out(plan, info)
+  if len(views[0]) < 2:
+    monitor.say(
+      f'No watched images: {info.name}, {split} has fewer than two good ones'
+    )
+    return None
+  monitor.say(
+    f'Watching {len(views[0])} pairs of views of {info.name}, {split}'
+  )
+  # No more than a step takes, which also needs room for its gradients.
+  look = make_look(strategy, method, views, plan.rows // plan.chunks)
+  wanted = plan.cfg.summary_images
+  return look, _make_shown(plan.recipe, views, monitor) if wanted else None
+
+
 def make_watch(plan, strategy, method, info, monitor):
   """-> watch(step, metrics) -> loop.Observation, or None where none is wanted.
 
-  The chief alone looks.
+  The chief alone looks. The images are read at the first summary: the first
+  step does not wait for them.
   """
   cfg = plan.cfg
   wanted = cfg.health_pairs and cfg.train_summary_steps
@@ -177,23 +195,16 @@ def make_watch(plan, strategy, method, info, monitor):
     return None
   if not monitor.chief:
     return lambda step, metrics: loop.Observation()
-  views, split = held_out(plan, info)
-  if len(views[0]) < 2:
-    monitor.say(
-      f'No watched images: {info.name}, {split} has fewer than two good ones'
-    )
-    return lambda step, metrics: loop.Observation()
-  monitor.say(
-    f'Watching {len(views[0])} pairs of views of {info.name}, {split}'
-  )
-  # No more than a step takes, which also needs room for its gradients.
-  look = make_look(strategy, method, views, plan.rows // plan.chunks)
-  shown = (
-    _make_shown(plan.recipe, views, monitor) if cfg.summary_images else None
+  opened = functools.cache(
+    functools.partial(_open, plan, strategy, method, info, monitor)
   )
   reports = health.Reporter(checks.in_use(cfg), method.chance(), _settled(plan))
 
   def watch(step, metrics):
+    eyes = opened()
+    if not eyes:
+      return loop.Observation()
+    look, shown = eyes
     numbers = look(functools.partial(shown, step) if shown else None)
     lines = reports.lines(step, metrics | numbers)
     collapsed = cfg.stop_on_collapse and reports.collapsed()
