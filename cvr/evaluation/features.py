@@ -1,5 +1,6 @@
 """Embeddings of a data set by a trained encoder: rows, and files of them."""
 
+import functools
 import io
 import os
 import zipfile
@@ -17,6 +18,7 @@ from cvr.numerics import randomness
 from cvr.training import progress
 
 _SHARD = 20_000  # Examples in a file of features.
+_KEPT_BYTES = 2**29  # Of images that are corrupted in many ways.
 
 
 class Look(NamedTuple):
@@ -78,13 +80,27 @@ def _random_crop(image, seed, size):
 
 
 def eval_input(info, image_size, batch_size, look):
-  """-> a function of an input context, as a strategy wants it."""
+  """-> a function of an input context, as a strategy wants it.
+
+  Of images that are not corrupted.
+  """
 
   def preprocess(image, index):
     if look.random:
       seed = tf.stack([tf.constant(look.random, tf.int64), index])
       return _random_crop(image, seed, image_size)
     return data_util.eval_image(image, image_size, look.crop)
+
+  def of_context(context):
+    return batches.eval_batches(
+      info, preprocess, batches.HostBatch.of(context, batch_size)
+    )
+
+  return of_context
+
+
+def _corrupted_input(of_context, look):
+  """The same, each image corrupted as the Look says."""
 
   def corrupted(batch):
     (images,) = batch['views']
@@ -97,17 +113,47 @@ def eval_input(info, image_size, batch_size, look):
     )
     return batch | {'views': (images,)}
 
-  def of_context(context):
-    dataset = batches.eval_batches(
-      info, preprocess, batches.HostBatch.of(context, batch_size)
-    )
-    if not look.corruption:
-      return dataset
+  # Nothing here needs AutoGraph; without it tracing is much quicker.
+  @tf.autograph.experimental.do_not_convert
+  def of_corrupted(context):
     # On the host: accelerators cannot write JPEGs, and results stay the same.
+    dataset = of_context(context)
     dataset = dataset.map(corrupted, tf.data.AUTOTUNE, deterministic=True)
     return dataset.prefetch(tf.data.AUTOTUNE)
 
-  return of_context
+  return of_corrupted
+
+
+def make_source(image_size, batch_size):
+  """-> source(info, look): eval_input, or that of corrupted images.
+
+  One corruption after the other is made of the same images: these are decoded
+  once and kept, if there is room for them.
+  """
+
+  @functools.lru_cache(maxsize=1)
+  def clean(info, look):
+    of_context = eval_input(info, image_size, batch_size, look)
+    numbers = info.num_examples * image_size**2 * info.channels
+    few = numbers * tf.float32.size <= _KEPT_BYTES
+    built = {}
+
+    def of_context_once(context):
+      part = context.input_pipeline_id
+      if part not in built:
+        dataset = of_context(context)
+        built[part] = dataset.cache() if few else dataset
+      return built[part]
+
+    return of_context_once
+
+  def source(info, look):
+    if not look.corruption:
+      return eval_input(info, image_size, batch_size, look)
+    plain = look._replace(corruption='', severity=0, scale='')
+    return _corrupted_input(clean(info, plain), look)
+
+  return source
 
 
 def _small(images, most):
@@ -157,8 +203,9 @@ def make_read(cfg, strategy, state, thumbnail=0):
   """
   mean_std = derived.augmentation(cfg).mean_std
   step = make_embed_step(state.method, state.probe, mean_std, thumbnail)
+  source = make_source(cfg.image_size, cfg.eval_batch_size)
 
-  @tf.function
+  @tf.function(autograph=False)
   def embed(batch):
     return strategy.run(step, args=(batch,))
 
@@ -168,10 +215,11 @@ def make_read(cfg, strategy, state, thumbnail=0):
 
   def read(info, look=None):
     look = look or central(cfg)
-    source = eval_input(info, cfg.image_size, cfg.eval_batch_size, look)
     job = progress.Job(title(info, look), info.num_examples, 'images')
     with sources.explained(info), job:
-      for batch in strategy.distribute_datasets_from_function(source):
+      for batch in strategy.distribute_datasets_from_function(
+        source(info, look)
+      ):
         rows = {name: numbers(value) for name, value in embed(batch).items()}
         rows = _in_order(info, rows)
         yield rows

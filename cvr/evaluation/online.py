@@ -43,7 +43,7 @@ def make_evaluator(cfg, strategy, state, info):
   step = make_eval_step(state.method, state.probe, recipe.mean_std)
   classes, chief = state.probe.dense.units, replicas.is_chief(strategy)
 
-  @tf.function
+  @tf.function(autograph=False)
   def run(batch):
     sums = strategy.run(step, args=(batch,))
     return strategy.reduce(tf.distribute.ReduceOp.SUM, sums, axis=None)
@@ -196,7 +196,7 @@ def extract(layer, source, mean_std):
   layer: images -> features [b, d]; source: eval batches of one device.
   """
 
-  @tf.function
+  @tf.function(autograph=False)
   def run(batch):
     return layer(features.prepared(batch, mean_std))
 

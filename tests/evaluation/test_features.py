@@ -1,6 +1,7 @@
 """How an encoder is shown a split: central, random, and corrupted images."""
 
 import itertools
+import pathlib
 import types
 
 import numpy as np
@@ -33,7 +34,7 @@ def info(tmp_path):
 
 def shown(info, look, batch=4):
   """{index: image} of a look."""
-  source = features.eval_input(info, SIZE, batch, look)
+  source = features.make_source(SIZE, batch)(info, look)
   found = {}
   for rows in source(tf.distribute.InputContext()).as_numpy_iterator():
     for i, image in zip(rows['index'], rows['views'][0], strict=True):
@@ -194,6 +195,33 @@ def test_what_is_corrupted_is_the_crop_of_each_image(info):
     )
     np.testing.assert_array_equal(image, expected[0])
     assert np.abs(image - plain[i]).max() > 0.1
+
+
+@pytest.mark.parametrize('kept', [0, 2**29])
+def test_corruptions_one_after_the_other_read_the_images_once(
+  info, monkeypatch, kept
+):
+  """Files that are gone after the first are not missed, if there is room."""
+  monkeypatch.setattr(features, '_KEPT_BYTES', kept)
+  looks = [Look(0.875, corruption='contrast', severity=n) for n in (1, 5)]
+  alone = [shown(info, look) for look in looks]
+  source, found = features.make_source(SIZE, 4), []
+  for look in looks:
+    dataset = source(info, look)(tf.distribute.InputContext())
+    found.append(
+      {
+        int(i): image
+        for rows in dataset.as_numpy_iterator()
+        for i, image in zip(rows['index'], rows['views'][0], strict=True)
+        if i >= 0
+      }
+    )
+    for path in info.paths[1:] if kept else ():
+      pathlib.Path(path).unlink(missing_ok=True)
+  for images, expected in zip(found, alone, strict=True):
+    assert sorted(images) == list(range(9))
+    for i, image in images.items():
+      np.testing.assert_array_equal(image, expected[i])
 
 
 # Features that are not finite -------------------------------------------------
