@@ -2,11 +2,12 @@
 
 python scripts/chaos.py [--minutes=30] [--seed=0]
 
-First it runs the tests that docs/reliability.md names for each fault. Then it
-kills small runs of all methods in turn with SIGKILL, every third time during a
-save, resumes them, and compares each bit by bit with a twin that nobody killed.
-What is done is kept in runs/chaos and not repeated: remove the folder to begin
-anew. Status 1: something was lost.
+First it runs the tests that docs/reliability.md names for each fault, and those
+of 10,000 hostile files and calls. Then it kills small runs of all methods in
+turn with SIGKILL, every third time during a save, resumes them, and compares
+each bit by bit with a twin that nobody killed. What is done is kept in
+runs/chaos and not repeated: remove the folder to begin anew. Status 1:
+something was lost.
 """
 
 import argparse
@@ -52,7 +53,10 @@ _SMALL = {
   'health_pairs': 0,
   'use_tpu': False,
 }
-_KILLS = 6  # of one run
+_KILLS = 8  # of one run
+_FUZZED = ('tests/test_hostile.py', 'tests/configs/test_hostile_flags.py')
+# Files of each of nine kinds, calls of each of three: 10,050 together.
+_CASES = {'HOSTILE_SEEDS': 750, 'HOSTILE_FLAGS': 1100}
 _SECONDS = 3.0, 14.0  # from the start of a process to its end
 
 
@@ -67,18 +71,23 @@ def faults():
   return found
 
 
-def run_tests():
-  """{fault: (tests that passed, that failed)}."""
-  path = os.path.join(ROOT, 'tests.json')
-  if os.path.exists(path):
-    with open(path) as file:
-      return json.load(file)
-  named = faults()
+def kept(make):
+  """make(), or what it gave in an earlier call: numbers, in a file."""
+  path = os.path.join(ROOT, f'{make.__name__}.json')
+  if not os.path.exists(path):
+    found = make()
+    with open(path, 'w') as file:
+      json.dump(found, file)
+  with open(path) as file:
+    return json.load(file)
+
+
+def _tested(tests, **more):
+  """{test: [passed, failed]} of a call of pytest. more: of its environment."""
   report = os.path.join(ROOT, 'tests.xml')
-  tests = sorted({test for _, tests in named.values() for test in tests})
   subprocess.run(
     [sys.executable, '-m', 'pytest', '-q', '-n', '2', f'--junitxml={report}',
-     *tests], check=False,
+     *tests], check=False, env=os.environ | more,
   )  # fmt: skip
   counts = collections.defaultdict(lambda: [0, 0])
   for case in xml.etree.ElementTree.parse(report).iter('testcase'):
@@ -86,13 +95,24 @@ def run_tests():
     file = case.get('classname').replace('.', '/') + '.py'
     bad = any(child.tag in ('failure', 'error') for child in case)
     counts[f'{file}::{name}'][bad] += 1
-  result = {
+  return counts
+
+
+def fault_tests():
+  """{fault: (tests that passed, that failed)}."""
+  named = faults()
+  tests = {test for _, tests in named.values() for test in tests}
+  counts = _tested(sorted(tests))
+  return {
     fault: [sum(counts[test][k] for test in tests) for k in (0, 1)]
     for fault, (_, tests) in named.items()
   }
-  with open(path, 'w') as file:
-    json.dump(result, file)
-  return result
+
+
+def fuzzing():
+  """-> (tests of hostile files and calls that passed, that failed)."""
+  counts = _tested(_FUZZED, **{name: str(n) for name, n in _CASES.items()})
+  return [sum(count[k] for count in counts.values()) for k in (0, 1)]
 
 
 def started(name, model_dir):
@@ -179,7 +199,7 @@ def trial(number, seed):
   return {'method': name, 'kills': kills, 'lost': lost, 'same': bool(same)}
 
 
-def table(tests, trials, seed):
+def table(tests, fuzzed, trials, seed):
   """The lines of table.md -> (lines, whether all is well)."""
   lines = ['| fault | tests passed | failed |', '| --- | ---: | ---: |']
   survived = 0
@@ -193,13 +213,15 @@ def table(tests, trials, seed):
   bad = [t for t in trials if not t['same']]
   lines += [
     '',
-    f'{survived} of {len(faults())} faults survived.',
+    f'{survived} of {len(faults())} faults survived. Of {sum(fuzzed)} tests '
+    f'with 10,050 hostile files and calls {fuzzed[1]} failed.',
     f'SIGKILL: {len(kills)} kills of {len(trials)} runs (seed {seed}), '
     f'{inside} during a save; {lost} checkpoints lost; '
     f'{len(trials) - len(bad)} of {len(trials)} runs ended with the bits of '
     f'their twins. Methods: {len({t["method"] for t in trials})}.',
   ]
-  return lines, survived == len(faults()) and not lost and not bad
+  well = survived == len(faults()) and fuzzed[0] and not fuzzed[1]
+  return lines, well and not lost and not bad
 
 
 def main():
@@ -210,15 +232,15 @@ def main():
   stops_in_a_line()
   end = time.monotonic() + 60 * wanted.minutes
   os.makedirs(ROOT, exist_ok=True)
-  tests = run_tests()
-  kept = pathlib.Path(ROOT, f'trials_{wanted.seed}.jsonl')
+  tests, fuzzed = kept(fault_tests), kept(fuzzing)
+  path = pathlib.Path(ROOT, f'trials_{wanted.seed}.jsonl')
   trials = []
-  if kept.exists():
-    trials = [json.loads(line) for line in kept.read_text().splitlines()]
+  if path.exists():
+    trials = [json.loads(line) for line in path.read_text().splitlines()]
   while time.monotonic() < end:
     found = trial(len(trials), wanted.seed)
     trials.append(found)
-    with kept.open('a') as file:
+    with path.open('a') as file:
       file.write(json.dumps(found) + '\n')
     ends = collections.Counter(found['kills'])
     print(
@@ -227,7 +249,7 @@ def main():
       f'{"same bits" if found["same"] else "OTHER BITS"}',
       flush=True,
     )
-  lines, well = table(tests, trials, wanted.seed)
+  lines, well = table(tests, fuzzed, trials, wanted.seed)
   pathlib.Path(ROOT, 'table.md').write_text('\n'.join(lines) + '\n')
   print('\n'.join(['', *lines]))
   sys.exit(not well)

@@ -1,5 +1,7 @@
 """Any flag with any value: a Config, or the usual line; also any two flags."""
 
+import os
+
 import hypothesis
 from hypothesis import strategies as st
 
@@ -74,7 +76,10 @@ def check(argv):
 
 
 SETTINGS = hypothesis.settings(
-  max_examples=300, deadline=None, derandomize=True, database=None
+  max_examples=int(os.environ.get('HOSTILE_FLAGS', 300)),
+  deadline=None,
+  derandomize=True,
+  database=None,
 )
 
 
