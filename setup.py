@@ -71,6 +71,8 @@ setup(
       *SEARCH,
       *TIFF,
     ],
+    # scripts/fuzz.sh; it has wheels for Linux and macOS.
+    'fuzz': ['atheris>=2.3'],
     # The tests of what PyTorch reads; several GB on Linux.
     'test-torch': ['torch>=2.0', 'timm>=1.0'],
   },
