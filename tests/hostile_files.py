@@ -308,18 +308,25 @@ def _number(data, at):
       return value, at
 
 
-def _block(pairs):
-  """Sorted (key, value) -> a block of a table, every key in full."""
-  body, starts = bytearray(), []
+def _block(pairs, sharing=False):
+  """Sorted (key, value) -> a block of a table.
+
+  sharing: a key is what it has in common with the one before, and the rest.
+  """
+  body, starts, before = bytearray(), [], b''
   for key, value in pairs:
-    starts.append(len(body))
-    body += b'\0' + _varint(len(key)) + _varint(len(value)) + key + value
+    same = len(os.path.commonprefix([before, key])) if sharing else 0
+    if not same:
+      starts.append(len(body))
+    body += _varint(same) + _varint(len(key) - same) + _varint(len(value))
+    body += key[same:] + value
+    before = key
   starts = starts or [0]
   body += struct.pack(f'<{len(starts) + 1}I', *starts, len(starts))
   return bytes(body)
 
 
-def table(pairs):
+def table(pairs, sharing=False):
   """{key: value} of bytes -> a table as TensorFlow's, with right checksums."""
   out = bytearray()
 
@@ -329,7 +336,7 @@ def table(pairs):
     out.extend(struct.pack('<I', masked_crc(block + b'\0')))
     return handle
 
-  data = add(_block(sorted(pairs.items())))
+  data = add(_block(sorted(pairs.items()), sharing))
   other = add(_block([]))
   index = add(_block([(max(pairs, default=b'') + b'\xff', data)]))
   return bytes(
