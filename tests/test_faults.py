@@ -21,6 +21,7 @@ import types
 import numpy as np
 import pytest
 import tensorflow as tf
+import tensorflow_datasets as tfds
 import tf_keras as keras
 from tensorflow.python.lib.io import file_io
 
@@ -984,5 +985,11 @@ def test_features_json_imports_nothing(tmp_path, monkeypatch):
   text = re.sub(r'"tensorflow_datasets\.[\w.]+\.', '"evil_features.', text)
   assert 'evil_features' in text
   (folder / 'features.json').write_text(text)
+  # Read as TFDS reads a folder of a data set that it does not know.
+  with contextlib.suppress(Exception):
+    tfds.builder_from_directory(folder)
+  assert mark.exists()
+  mark.unlink()
+  del sys.modules['evil_features']
   again = sources.describe('photo_patches', str(tmp_path))
   assert again.num_examples == 16 and not mark.exists()

@@ -43,6 +43,20 @@ def test_a_directory_without_checkpoints(tmp_path):
   assert_same(state.values(), State().values())
 
 
+def test_a_folder_that_gives_no_list_is_not_empty(tmp_path, monkeypatch):
+  """It is there, says stat: then a store that does not answer is the reason."""
+  saved_run(tmp_path, (1,))
+
+  def listdir(path):
+    raise tf.errors.NotFoundError(None, None, path)
+
+  monkeypatch.setattr(tf.io.gfile, 'listdir', listdir)
+  with pytest.raises(tf.errors.UnavailableError, match='gives no list'):
+    files.steps(str(tmp_path))
+  with pytest.raises(tf.errors.UnavailableError):
+    restore(tmp_path)
+
+
 def test_steps_are_in_order_of_their_numbers(tmp_path):
   saved_run(tmp_path, (9, 100, 10))
   saved = files_in(tmp_path, 'ckpt-9.*')

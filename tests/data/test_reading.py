@@ -2,13 +2,19 @@
 
 import dataclasses
 import os
+import re
 
 import numpy as np
 import pytest
 import tensorflow as tf
 
 from cvr.data import reading
-from cvr.data.sources import DatasetInfo, damaged_shard
+from cvr.data.sources import (
+  DataError,
+  DatasetInfo,
+  damaged_shard,
+  explained,
+)
 from small_data import CLASSES, write
 from small_shards import make_shards, take
 
@@ -98,6 +104,12 @@ def test_damaged_shard_stops_and_is_named(records, change):
   with pytest.raises(tf.errors.DataLossError):
     read(records)
   assert damaged_shard(records) == path
+  # As people see it.
+  with (
+    pytest.raises(DataError, match=f'{re.escape(path)} is damaged'),
+    explained(records),
+  ):
+    read(records)
 
 
 def test_missing_shard_stops(records):

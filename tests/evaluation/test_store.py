@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+import hostile_files
 from cvr.evaluation import store
 
 FACTS = {'model': 'abc', 'look': {'crop': 0.875}}
@@ -24,6 +25,18 @@ def pieces(count, calls=None, stop=None):
       yield {'x': at[:, None] * np.ones([1, 2]), 'ids': np.array(list('abc'))}
 
   return make
+
+
+def test_objects_in_an_archive_are_not_unpickled(tmp_path):
+  path, mark = tmp_path / 'x.npz', tmp_path / 'MARK'
+  np.savez(path, x=np.array([hostile_files.Payload(str(mark))], object))
+  with np.load(path, allow_pickle=True) as archive:
+    assert archive['x'] is not None
+  assert mark.exists()  # It would have worked.
+  mark.unlink()
+  with pytest.raises(ValueError, match='Python objects'):
+    store.unpacked(path.read_bytes())
+  assert not mark.exists()
 
 
 @pytest.fixture
