@@ -15,6 +15,7 @@ replace, returns another example.
 """
 
 import functools
+import os
 
 import numpy as np
 import tensorflow as tf
@@ -25,11 +26,24 @@ from cvr.data.dataset_info import DataError
 from cvr.data.reading import HostBatch
 from cvr.numerics.randomness import split_seed
 
+_FEW_CORES = 8
 _LOOKED_AT = 256  # Images whose depth stands for that of all.
 _SHALLOW = ('.jpg', '.jpeg')  # They have 8 bits.
 
 # Nothing in the input needs AutoGraph; without it tracing is much quicker.
 _as_it_is = tf.autograph.experimental.do_not_convert
+
+
+def calls_at_once():
+  """num_parallel_calls of a map on this machine.
+
+  tf.data tunes it, but begins slowly, and few cores leave nothing to tune.
+  """
+  cores = os.cpu_count()
+  if hasattr(os, 'sched_getaffinity'):
+    cores = len(os.sched_getaffinity(0))
+  return 2 * cores if cores <= _FEW_CORES else tf.data.AUTOTUNE
+
 
 # Parts of a split.
 
@@ -107,7 +121,7 @@ def _memory_loader(info, spare):
     lambda data, label: decoding.decode_or_replace(
       data, label, spare, **info.pixels
     ),
-    num_parallel_calls=tf.data.AUTOTUNE,
+    num_parallel_calls=calls_at_once(),
     deterministic=True,
   )
   images, _, labels, bad = zip(*examples.as_numpy_iterator(), strict=True)
@@ -168,8 +182,10 @@ def _options():
   return options
 
 
-def _batched(records, make_example, batch, finish=None):
+def _batched(records, make_example, batch, finish=None, elsewhere=False):
   """Records -> batches of make_example(*record, replace=...).
+
+  elsewhere: other machines make them.
 
   A batch is made in chunks. If one image of a chunk cannot be decoded, the
   whole chunk is made again with replace=True. A graph catches errors only in a
@@ -195,7 +211,9 @@ def _batched(records, make_example, batch, finish=None):
     return tf.ensure_shape(tf.reshape(x, shape), [batch, *x.shape[2:]])
 
   chunks = records.batch(chunk, drop_remainder=True).map(
-    make_chunk, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True
+    make_chunk,
+    num_parallel_calls=tf.data.AUTOTUNE if elsewhere else calls_at_once(),
+    deterministic=True,
   )
   batches = chunks.batch(batch // chunk, drop_remainder=True)
   batches = batches.map(lambda chunks: tf.nest.map_structure(join, chunks))
@@ -279,7 +297,9 @@ def train_batches(
       info, rows, order_seed, start_step, in_memory, shuffle_buffer, bool(share)
     )
   make_example = _view_maker(load, augment, window, view_seed, bool(note))
-  batches = _batched(records, make_example, rows.per_replica_batch, finish)
+  batches = _batched(
+    records, make_example, rows.per_replica_batch, finish, bool(share)
+  )
   batches = batches.apply(share) if share else batches
   batches = batches.map(reading.within_reach(info))
   return _endless(batches.map(note) if note else batches)

@@ -118,7 +118,9 @@ def _corrupted_input(of_context, look):
   def of_corrupted(context):
     # On the host: accelerators cannot write JPEGs, and results stay the same.
     dataset = of_context(context)
-    dataset = dataset.map(corrupted, tf.data.AUTOTUNE, deterministic=True)
+    dataset = dataset.map(
+      corrupted, batches.calls_at_once(), deterministic=True
+    )
     return dataset.prefetch(tf.data.AUTOTUNE)
 
   return of_corrupted

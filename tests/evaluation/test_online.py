@@ -124,3 +124,26 @@ def test_what_is_reported(cluster, over):
   }
   online._report(info, monitor, 7, metrics)
   assert said == ['step 7: top-1 50.00%  top-5 75.00%  (cifar10, test)']
+
+
+@pytest.mark.parametrize('seed', [0, 1])
+def test_the_logistic_probe_is_scikit_learns_optimum(seed):
+  """Also with a feature that never changes, and another scale for each."""
+  from sklearn.linear_model import LogisticRegression
+  from sklearn.pipeline import make_pipeline
+  from sklearn.preprocessing import StandardScaler
+
+  rng = np.random.default_rng(seed)
+  labels = rng.integers(5, size=900)
+  rows = rng.normal(size=[900, 40]) + np.eye(5, 40)[labels] * 2
+  rows *= rng.uniform(0.01, 100, 40)
+  rows[:, 7] = 3.0
+  rows = rows.astype(np.float32)
+  train, test = (rows[:400], labels[:400]), (rows[400:], labels[400:])
+  oracle = make_pipeline(
+    StandardScaler(),
+    LogisticRegression(C=0.1, solver='newton-cg', tol=1e-10, max_iter=10_000),
+  )
+  wanted = oracle.fit(train[0].astype(float), train[1]).score(*test)
+  assert 0.3 < wanted < 0.95
+  assert online.logistic_probe(train, test) == pytest.approx(wanted, abs=1e-12)
