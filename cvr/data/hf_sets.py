@@ -168,7 +168,7 @@ def _read(images, roots, path):
   return image['bytes'] or b''
 
 
-def describe(name, place, split, download=False, **_):
+def describe(name, place, split, download, **_):
   """Finds the examples of a split -> DatasetInfo."""
   library = _library(name)
   data = _loaded(name, place.path, download)

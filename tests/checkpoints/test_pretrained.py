@@ -155,6 +155,16 @@ def test_an_archive_that_is_too_large_or_cut_is_refused(tmp_path, monkeypatch):
     pretrained.locate(str(tmp_path / 'none.tar.gz'))
 
 
+def test_a_small_archive_may_hold_much(tmp_path):
+  """Weights that are zeros, such as a new head's, are packed a thousandfold."""
+  prefix = str(tmp_path / 'ckpt-1')
+  tf.train.Checkpoint(x=tf.Variable(tf.zeros([500_000]))).write(prefix)
+  content = {path.name: path.read_bytes() for path in tmp_path.glob('ckpt-1.*')}
+  path = archive(tmp_path / 'x.tgz', **content)
+  assert 20 * os.path.getsize(path) < 2_000_000
+  assert pretrained.locate(path).endswith('ckpt-1')
+
+
 def test_no_more_is_unpacked_than_the_index_announces(tmp_path):
   folder, _ = folder_of(tmp_path / 'whole', 'simclr')
   index, data = (

@@ -67,6 +67,17 @@ def test_steps_are_in_order_of_their_numbers(tmp_path):
   assert restore(tmp_path)[0] == 100
 
 
+@pytest.mark.parametrize('count', [9, 10, 11])
+def test_of_many_differences_ten_are_named(tmp_path, count):
+  path = str(tmp_path / 'ckpt')
+  saved = {f'v{i:02d}': tf.Variable(0.0) for i in range(count)}
+  tf.train.Checkpoint(**saved).write(path)
+  found = saving.difference(path, tf.train.Checkpoint())
+  names = [f'v{i:02d} []' for i in range(min(count, 10))]
+  more = ', ...' if count > 10 else ''
+  assert found == f'{count} unexpected: {", ".join(names)}{more}'
+
+
 def test_keeps_the_newest(tmp_path):
   saved_run(tmp_path, (1, 2, 3, 4), keep=3)
   assert files.steps(str(tmp_path)) == [2, 3, 4]

@@ -104,6 +104,16 @@ def test_unclear_folders_are_refused(folder, how, split, says):
   assert str(error.value).startswith('--dataset=folder:')
 
 
+def test_a_class_that_a_split_lacks_hides_no_other(tmp_path):
+  """The first one is not there; the next two are one folder."""
+  for i, name in enumerate('abc'):
+    write(f'{tmp_path}/train/{name}/1.png', encoded(i))
+  write(f'{tmp_path}/val/b/1.png', encoded(3))
+  os.symlink(f'{tmp_path}/val/b', f'{tmp_path}/val/c')
+  with pytest.raises(DataError, match='val/c and .*val/b are one folder'):
+    describe(f'folder:{tmp_path}', split='val')
+
+
 def test_folder_that_is_not_there_or_empty(tmp_path):
   with pytest.raises(DataError, match='no folder'):
     describe(f'folder:{tmp_path}/nowhere')

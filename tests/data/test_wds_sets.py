@@ -205,6 +205,22 @@ def header(name='n/0.png', size=0, kind=tarfile.REGTYPE, link=''):
   return info
 
 
+def test_that_headers_are_read_is_said_of_large_sets(
+  tmp_path, caplog, monkeypatch, no_index
+):
+  paths = [
+    tar(f'{tmp_path}/in/{i}.tar', samples(2, first=2 * i)) for i in range(2)
+  ]
+  size = sum(map(os.path.getsize, paths))
+  for least, lines in ((size + 1, 0), (size, 1)):
+    no_index()
+    caplog.clear()
+    monkeypatch.setattr(wds_sets, '_SAID', least)
+    describe(f'wds:{tmp_path}/in/*.tar')
+    said = [record.getMessage() for record in caplog.records]
+    assert sum('the headers of 2 files, 0 GB' in line for line in said) == lines
+
+
 def test_names_are_names_alone(tmp_path):
   """Nothing is opened by a name in a tar file, or written at all."""
   names = ('/etc/passwd.png', '../../up.png', 'a\x1b[2J.png', 'ü\0c.png')
