@@ -49,6 +49,8 @@ setup(
     'search': SEARCH,
     # --dataset=hf:NAME_OR_PATH.
     'hf': HF,
+    # A second map in --mode=report.
+    'umap': ['umap-learn>=0.5.4'],
     # Folders of TIFF files.
     'tiff': TIFF,
     # --wandb_project and --mlflow_uri.

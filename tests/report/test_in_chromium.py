@@ -34,9 +34,10 @@ def browser():
 def opened(browser, tmp_path):
   """opened(width, scheme) -> a page of Chromium, and its errors."""
   path = tmp_path / 'report.html'
-  path.write_text(page.page([run(images=images(60, bits=True)), run('b')]))
 
-  def open_page(width, scheme):
+  def open_page(width, scheme, classes=3):
+    shown = images(60, bits=True, classes=classes)
+    path.write_text(page.page([run(images=shown), run('b')]))
     size = {'width': width, 'height': 800}
     view = browser.new_page(viewport=size, color_scheme=scheme)
     errors = []
@@ -111,4 +112,13 @@ def test_a_class_is_picked_from_the_legend(opened):
   assert button.get_attribute('aria-pressed') == 'true'
   assert view.locator('#map0.picked .m.on').count() == 20
   button.press('Enter')
+  assert not view.locator('#map0.picked').count() and not errors
+
+
+def test_a_class_of_many_is_picked_from_a_list(opened):
+  view, errors = opened(400, 'dark', classes=30)
+  choice = view.locator('select[data-map]').first
+  choice.select_option('7')
+  assert view.locator('#map0.picked .m.on').count() == 2
+  choice.select_option('')
   assert not view.locator('#map0.picked').count() and not errors
