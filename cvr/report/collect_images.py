@@ -87,7 +87,9 @@ def _umap(rows):
     return None
   if len(rows) < 16:
     return None
-  return umap.UMAP(metric='cosine', random_state=0).fit_transform(rows)
+  # A seed needs one thread, about which it warns otherwise.
+  maker = umap.UMAP(metric='cosine', random_state=0, n_jobs=1)
+  return maker.fit_transform(rows)
 
 
 def _neighbours(rows, dim):

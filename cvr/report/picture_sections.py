@@ -99,8 +99,11 @@ def embedding_map(run, sheets, number_of_map):
         note,
       )  # fmt: skip
     )
-  group = f'<div class="maps" id="map{number_of_map}">{"".join(drawn)}</div>'
-  return split(group, _legend(images, f'map{number_of_map}'))
+  which = f'map{number_of_map}'
+  group = f'<div class="maps" id="{which}">{"".join(drawn)}</div>'
+  if len(drawn) > 1:  # Beside each other, below what chooses a class of both.
+    return _legend(images, which) + group
+  return split(group, _legend(images, which))
 
 
 def _neighbour(sheets, sheet, tile, images, i, query, says, size):

@@ -129,3 +129,14 @@ def test_two_thousand_images_fit_in_five_megabytes():
 def test_many_classes_are_chosen_from_a_list(classes):
   text = page.page([run(images=images(2000, classes))])
   assert ('<select' in text) == (classes > 24)
+
+
+def test_two_maps_stand_side_by_side_below_their_classes():
+  shown = images()
+  text = page.page([run(images=shown)])
+  assert text.index('id="map0"') < text.index('data-map="map0"')
+  shown['maps']['UMAP'] = {k: shown['maps']['PCA'][k] for k in 'xy'}
+  text = page.page([run(images=shown)])
+  assert text.index('data-map="map0"') < text.index('id="map0"')
+  assert '30 images by PCA' in text and '30 images by UMAP' in text
+  assert text.count('id="map0"') == 1
