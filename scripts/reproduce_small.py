@@ -38,7 +38,7 @@ NUMBERS = {
   f'linear/online/{_SPLIT}': 'linear, online probe (A), %',
   f'linear/sgd_simclr/{_SPLIT}': "linear, frozen, SimCLR's SGD (B), %",
   f'linear/sgd_byol/{_SPLIT}': "linear, frozen, BYOL's SGD (B), %",
-  f'linear/lbfgs/{_SPLIT}': 'linear, frozen, L-BFGS, %',
+  f'linear/lbfgs/{_SPLIT}': 'linear, frozen, logistic regression, %',
   f'knn/k20_t0.07/{_SPLIT}': 'kNN, k 20, temperature 0.07, %',
   f'robustness/corrupted/sgd_byol/{_SPLIT}': '15 corruptions, BYOL\'s SGD, %',
   f'robustness/corrupted/online/{_SPLIT}': '15 corruptions, online probe, %',

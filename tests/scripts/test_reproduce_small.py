@@ -93,7 +93,7 @@ def test_a_table_is_the_seeds_and_the_images():
   )
   assert apart['mean'] == pytest.approx(125 / 3)
   assert first == (
-    '| linear, frozen, L-BFGS, % | 50.00 ± 25.00 | 91.67 ± 14.43 | +41.67 | '
+    '| linear, frozen, logistic regression, % | 50.00 ± 25.00 | 91.67 ± 14.43 | +41.67 | '
     f'{apart["low"]:+.2f} to {apart["high"]:+.2f}, p = {apart["p_value"]:.2g}'
     f' | {100 * images["low"]:+.2f} to {100 * images["high"]:+.2f}, p = '
     f'{images["p_value"]:.2g} |'
