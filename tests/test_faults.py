@@ -938,7 +938,7 @@ def test_hostile_settings_are_refused(
 @pytest.mark.parametrize(
   'changes',
   [
-    {'class_names': 5, 'argv': None},
+    {'class_names': None, 'argv': None},
     {'versions': ['2']},
     {'argv': [1, 2]},
     {'class_names': ['\x1b[2J', 'b'], 'argv': ['\x1b]0;x\x07'], 'git': '\x1b'},

@@ -156,7 +156,7 @@ def evaluate(cfg, strategy, state, checkpoint, folder, say):
     features.make_read(cfg, strategy, state),
     store.Store(cache),
     say,
-    tuple(checkpoint.record.get('class_names', ())),
+    tuple(checkpoint.record.get('class_names') or ()),
     lambda: loading.untrained(cfg, strategy, checkpoint),
   )
   card = _empty_card(cfg, checkpoint, model)

@@ -19,8 +19,8 @@ import json, os, pathlib, signal, sys, time
 index = json.loads(os.environ['TF_CONFIG'])['task']['index']
 logs = pathlib.Path(os.environ['LOGS'])
 attempt = len(list(logs.glob(f'was{index}-*')))
-(logs / f'was{index}-{attempt}').touch()
 print('attempt', attempt, 'of worker', index, flush=True)
+(logs / f'was{index}-{attempt}').touch()
 exec(sys.argv[1])
 """
 WAIT = 'time.sleep(600)'
@@ -52,10 +52,15 @@ def test_what_is_final_is_not_repeated(supervised, status):
 
 
 def test_a_killed_worker_starts_all_again(supervised, capfd):
-  code = (
-    f'os.kill(os.getpid(), signal.SIGKILL) if index and not attempt else '
-    f'{WAIT} if index or not attempt else sys.exit(0)'
-  )
+  # Not before the chief is there, however long that takes.
+  code = f"""
+if index and not attempt:
+  while not (logs / 'was0-0').exists():
+    time.sleep(0.01)
+  os.kill(os.getpid(), signal.SIGKILL)
+if index or not attempt:
+  {WAIT}
+"""
   assert supervised(code, restarts=2) == (0, [2, 2])
   out = capfd.readouterr().out
   assert 'worker 1 ended with status -9' in out and '(1 of 2)' in out
@@ -78,8 +83,8 @@ def test_a_frozen_chief_is_noticed(supervised, capfd):
     'os.kill(os.getpid(), signal.SIGSTOP) if not attempt else '
     f'{WAIT} if index else sys.exit(0)'
   )
-  assert supervised(code, restarts=1, silence=2) == (0, [2, 2])
-  assert 'nothing was heard from the chief for 2 s' in capfd.readouterr().out
+  assert supervised(code, restarts=1, silence=4) == (0, [2, 2])
+  assert 'nothing was heard from the chief for 4 s' in capfd.readouterr().out
 
 
 def test_a_signal_stops_all_and_is_final(tmp_path):
