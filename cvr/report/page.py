@@ -132,8 +132,7 @@ def _notes(runs, names):
   for run, name in zip(runs, names, strict=True):
     prefix = f'{name}: ' if len(runs) > 1 else ''
     lines += [f'{prefix}{note}' for note in run['notes']]
-  items = ''.join(f'<li>{escape(line)}</li>' for line in lines)
-  return f'<ul class="notes" role="note">{items}</ul>' if lines else ''
+  return sections.notes(lines)
 
 
 def _pictures(runs, names, sheets):

@@ -4,7 +4,7 @@ import os
 
 from cvr.report import charts, maps, page
 from cvr.report.charts import escape, number
-from cvr.report.sections import scrolled, table
+from cvr.report.sections import notes, scrolled, table
 
 _NAMED = 20  # Of files that are damaged or twice there.
 _BARS = 60  # Classes whose counts are drawn.
@@ -292,13 +292,11 @@ def page_header(found):
   read = 'All images were decoded.' if found['full'] else (
     'Of a sample; --preview=full reads and decodes everything.'
   )  # fmt: skip
-  notes = ''.join(f'<li>{escape(line)}</li>' for line in warnings(found))
-  notes = f'<ul class="notes" role="note">{notes}</ul>' if notes else ''
   name = os.path.basename(found['dataset'].rstrip('/')) or found['dataset']
   return (
     f'<header><p class="kind">Preview of a data set</p><h1>{escape(name)}</h1>'
     f'<p>{read}</p><p class="folder"><code>{escape(found["dataset"])}</code>'
-    f'</p></header>{notes}'
+    f'</p></header>{notes(warnings(found))}'
   )
 
 

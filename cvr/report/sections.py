@@ -43,6 +43,13 @@ def table(head, rows, kind=''):
   return ''.join([*lines, '</tbody></table>'])
 
 
+def notes(lines):
+  """What people should know first, in a box; '' without any."""
+  items = ''.join(f'<li>{escape(line)}</li>' for line in lines)
+  box = f'<div class="notes" role="note"><ul>{items}</ul></div>'
+  return box if lines else ''
+
+
 def scrolled(content, label):
   """What may be wider than the window, in a box that scrolls."""
   return (
