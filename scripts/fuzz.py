@@ -42,7 +42,7 @@ def _index(place):
 
 
 def _tar(place):
-  """The headers of a tar file, and the labels of its samples."""
+  """The headers of a tar file."""
   del place
   from cvr.data import tars
 
