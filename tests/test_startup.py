@@ -6,6 +6,7 @@ import subprocess
 import sys
 
 import pytest
+from tensorflow.python.util import _pywrap_util_port
 
 from cvr import startup
 from small_runs import ROOT
@@ -89,3 +90,33 @@ def test_other_errors_are_shown_as_they_are(monkeypatch, capsys):
   assert 'ValueError: a bug' in capsys.readouterr().err
   sys.excepthook(KeyboardInterrupt, KeyboardInterrupt(), None)
   assert capsys.readouterr().err.endswith(': over.\n')
+
+
+def _chosen(monkeypatch, machine, **environment):
+  """TF_ENABLE_ONEDNN_OPTS after a start that has not imported TensorFlow."""
+  monkeypatch.setattr(startup.platform, 'machine', lambda: machine)
+  monkeypatch.delitem(sys.modules, 'tensorflow', raising=False)
+  # Where it is '0' nothing is imported: TensorFlow may do so once only.
+  chosen = {'TF_CPP_MIN_LOG_LEVEL': '0'} | environment
+  monkeypatch.setattr(os, 'environ', chosen)
+  startup.quiet_start()
+  return chosen.get('TF_ENABLE_ONEDNN_OPTS')
+
+
+@pytest.mark.parametrize('machine', ['x86_64', 'AMD64'])
+def test_onednn_is_on_for_all_intel_and_amd(monkeypatch, machine):
+  assert _chosen(monkeypatch, machine) == '1'
+
+
+def test_onednn_stays_as_it_was_set_and_on_other_machines(monkeypatch):
+  assert _chosen(monkeypatch, 'aarch64') is None
+  off = {'TF_ENABLE_ONEDNN_OPTS': '0'}
+  assert _chosen(monkeypatch, 'x86_64', **off) == '0'
+
+
+def test_tensorflow_computes_with_onednn():
+  """This process began with quiet_start: the graph of a convolution tells."""
+  if startup.platform.machine() not in ('x86_64', 'AMD64'):
+    pytest.skip('only for Intel and AMD processors')
+  wanted = os.environ['TF_ENABLE_ONEDNN_OPTS']
+  assert _pywrap_util_port.IsMklEnabled() == (wanted == '1')
