@@ -57,7 +57,7 @@ def quiet_start():
     # a second and 60 MB.
     os.environ.setdefault('TF_USE_LEGACY_KERAS', '1')
     # TensorFlow uses oneDNN only where it finds AVX-512 with VNNI or newer.
-    # With AVX2, as most laptops have it, a train step takes eight times as long.
+    # With AVX2, as most laptops have it, a step takes eight times as long.
     if platform.machine() in ('x86_64', 'AMD64'):
       os.environ.setdefault('TF_ENABLE_ONEDNN_OPTS', '1')
   # TFDS warns of its own deprecations there.

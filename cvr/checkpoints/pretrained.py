@@ -33,6 +33,7 @@ from cvr.configs import config, places
 _TARBALLS = ('.tar', '.tar.gz', '.tgz')
 # How much smaller an archive of weights is, at most, and of nothing but them.
 _RATIO, _ALWAYS = 20, 10**8
+_READ_ENDS = 100  # How often the end of an archive is read, at most.
 _NOT_UNPACKED = (
   *(tarfile.TarError, EOFError, OSError, ValueError, OverflowError),
   *(tf.errors.OpError, zlib.error, lzma.LZMAError),
@@ -84,6 +85,24 @@ def _unannounced(target, size):
   return why if size > most else ''
 
 
+class _Ending:
+  """A file whose end cannot be read for ever.
+
+  tarfile skips what a member says it has, in pieces, also behind the end: with
+  the sizes that a header can hold, for centuries.
+  """
+
+  def __init__(self, file):
+    self.file, self.ends = file, 0
+
+  def read(self, size):
+    data = self.file.read(size)
+    self.ends += not data
+    if self.ends > _READ_ENDS:
+      raise EOFError('it ends before its last member')
+    return data
+
+
 @functools.lru_cache(maxsize=1)
 def _unpack(path):
   """Unpacks a tarball's checkpoint, flat, into a folder removed at exit.
@@ -99,7 +118,7 @@ def _unpack(path):
     room = _room(path, folder)
     with (
       tf.io.gfile.GFile(path, 'rb') as file,
-      tarfile.open(fileobj=file, mode='r|*') as archive,
+      tarfile.open(fileobj=_Ending(file), mode='r|*') as archive,
     ):
       for member in archive:
         name = pathlib.PurePosixPath(member.name).name

@@ -70,6 +70,19 @@ def latent_dim(cfg):
   return cfg.latent_dim or width
 
 
+def head_sizes(cfg):
+  """{setting: how many numbers a tensor has at most that it sizes}."""
+  hidden, out = cfg.proj_head_hidden_dim, cfg.proj_out_dim
+  return {
+    'proj_head_hidden_dim': hidden * hidden,
+    'proj_out_dim': hidden * out,
+    'latent_dim': hidden * cfg.latent_dim,
+    'num_prototypes': cfg.num_prototypes * out,
+    'num_heads': cfg.num_heads * cfg.num_prototypes * out,
+    'queue_size': 2 * cfg.queue_size * out,
+  }
+
+
 def view_pair(cfg):
   """What each of two networks sees; () where there is one."""
   return tuple(cfg.view_pairs.split(',')) if cfg.view_pairs else ()

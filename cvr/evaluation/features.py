@@ -92,9 +92,11 @@ def eval_input(info, image_size, batch_size, look):
     return data_util.eval_image(image, image_size, look.crop)
 
   def of_context(context):
-    return batches.eval_batches(
-      info, preprocess, batches.HostBatch.of(context, batch_size)
-    )
+    # No more padding than replicas need.
+    replicas = context.num_replicas_in_sync
+    all_images = -(-info.num_examples // replicas) * replicas
+    rows = batches.HostBatch.of(context, min(batch_size, all_images))
+    return batches.eval_batches(info, preprocess, rows)
 
   return of_context
 

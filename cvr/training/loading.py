@@ -6,12 +6,30 @@ from typing import NamedTuple
 
 import tensorflow as tf
 
-from cvr.checkpoints import files, pretrained
+from cvr.checkpoints import bundle, files, pretrained
 from cvr.configs import checks, config, derived
 from cvr.configs.plan import make_plan
 from cvr.data import sources
 from cvr.methods import skeletons
 from cvr.training.step import make_state
+
+_MODEST = 2**29  # Bytes that a tensor may have whatever a checkpoint holds.
+
+
+def check_sizes(cfg, path):
+  """Refuses settings that ask for tensors larger than a whole checkpoint.
+
+  Before they are made: a config.json may come from anybody.
+  """
+  most = max(bundle.size_of_data(path), _MODEST)
+  for name, numbers in derived.head_sizes(cfg).items():
+    if 4 * numbers > most:
+      value = getattr(cfg, name)
+      raise files.CheckpointError(
+        f'{path} is too small for --{name}={value}, which config.json or a '
+        f'flag gives: it would need {4 * numbers / 1e9:,.1f} GB. Give '
+        'the value that it was trained with.'
+      )
 
 
 def identify(cfg):
@@ -51,6 +69,7 @@ def rebuild(cfg, strategy, num_examples=None):
 
 def untrained(cfg, strategy, checkpoint, optimizing=False):
   """A State that a pretrained.Checkpoint fits into."""
+  check_sizes(cfg, checkpoint.path)
   if not optimizing:
     cfg = _any_optimizer(cfg)
   plan = make_plan(
@@ -107,6 +126,7 @@ def load_backbone(path):
     )
   settings = {'pretrain_loss': checkpoint.methods[0]} | checkpoint.settings
   cfg = config.from_dict(settings)
+  check_sizes(cfg, checkpoint.path)
   plan = make_plan(cfg, None, checkpoint.num_classes, replicas=1)
   network, _ = skeletons.make_body(plan)
   shape = [1, cfg.image_size, cfg.image_size, cfg.channels]

@@ -1,6 +1,7 @@
 """What --checkpoint names: folders, prefixes, archives; the modes that read."""
 
 import functools
+import gzip
 import io
 import json
 import os
@@ -153,6 +154,32 @@ def test_an_archive_that_is_too_large_or_cut_is_refused(tmp_path, monkeypatch):
     pretrained.locate(path)
   with pytest.raises(CheckpointError, match='no such file'):
     pretrained.locate(str(tmp_path / 'none.tar.gz'))
+
+
+def test_a_checkpoint_of_ours_is_described_by_its_methods():
+  known = pretrained.Checkpoint('x/ckpt-7', False, {}, ('byol',), 3, 7, {})
+  assert known.describe() == 'ours: byol, step 7'
+  unknown = known._replace(methods=())
+  assert unknown.describe() == 'ours: ?, step 7'
+
+
+@pytest.mark.parametrize('suffix', ['tar', 'tar.gz'])
+def test_a_member_that_never_ends_is_refused(tmp_path, suffix):
+  """Sparse, of one byte, for which 2**80 have to be skipped."""
+  header = tarfile.TarInfo('ckpt-1.index')
+  header.type = tarfile.GNUTYPE_SPARSE
+  block = bytearray(header.tobuf(tarfile.GNU_FORMAT))
+  block[124:136] = b'\x80' + (2**80).to_bytes(11, 'big')  # Its size.
+  block[386:482] = bytes(96)  # No pieces.
+  block[482:495] = b'\0%011o\0' % 1  # Its real size.
+  block[148:156] = b' ' * 8
+  block[148:156] = b'%06o\0 ' % sum(block)
+  content = bytes(block) + bytes(1024)
+  path = tmp_path / f'x.{suffix}'
+  path.write_bytes(gzip.compress(content) if suffix == 'tar.gz' else content)
+  pretrained._unpack.cache_clear()
+  with pytest.raises(CheckpointError, match='ends before its last member'):
+    pretrained.locate(str(path))
 
 
 def test_a_small_archive_may_hold_much(tmp_path):

@@ -6,6 +6,7 @@ import released_names
 import resnet
 from cvr.checkpoints import released_settings
 from cvr.checkpoints.released_layout import Mismatch
+from released_files import write
 
 
 @pytest.mark.parametrize('depth', resnet.BLOCKS)
@@ -117,3 +118,18 @@ def test_a_number_in_a_name_asks_for_no_memory(monkeypatch, part, number):
     assert tracemalloc.get_traced_memory()[1] < 2**24
   finally:
     tracemalloc.stop()
+
+
+@pytest.mark.parametrize(
+  ('counters', 'expected'),
+  [
+    ({'finetune_global_step': 5, 'save_counter': 2}, 5),
+    ({'global_step': 9, 'finetune_global_step': 5}, 9),
+    ({'save_counter': 2}, 0),
+  ],
+)
+def test_the_step_is_that_of_the_counter_which_is_there(
+  tmp_path, counters, expected
+):
+  path = write(tmp_path / 'ckpt-1', counters)
+  assert released_settings.step(path) == expected

@@ -409,6 +409,14 @@ def test_host_device_and_two_replicas_agree(pictures, two_replicas):
   assert_close(inputs(pictures, two_replicas), expected)
 
 
+def test_the_white_of_16_bits_is_1():
+  image = np.full([40, 40, 3], 65_000, np.uint16)
+  seed = tf.constant([3, 11], tf.int64)
+  views = augmentation.per_image(recipe_of(), 2)(image, seed)['views']
+  for view in views:
+    np.testing.assert_allclose(view, 65_000 / 65_535, atol=1e-6)
+
+
 def test_batches_have_static_shapes_and_travel_as_bytes(pictures):
   info, recipe = sources.describe(pictures), recipe_of(local_crops=1)
 

@@ -174,6 +174,13 @@ def test_a_worker_without_a_dispatcher_is_refused(monkeypatch, capsys):
   assert 'a worker needs --dispatcher=HOST:PORT' in capsys.readouterr().err
 
 
+def test_a_dispatcher_is_found_by_its_address():
+  server, address = service._serve('dispatcher', 0, 'localhost', None)
+  assert isinstance(server, tf.data.experimental.service.DispatchServer)
+  assert server.target == f'grpc://{address}'
+  server._stop()
+
+
 def test_a_run_does_not_wait_for_ever(monkeypatch):
   lines, statuses, ended = [], [], threading.Event()
 

@@ -115,6 +115,11 @@ def test_validation_means_test_where_there_is_no_other(data_dir):
   assert test.num_examples == 256 and test.split == 'test'
 
 
+def test_no_other_name_means_another_split(data_dir):
+  with pytest.raises(DataError, match='slices look like'):
+    describe('photo_patches', data_dir, 'withheld')
+
+
 def test_validation_means_test_in_every_slice(data_dir):
   both = 'validation[:10%]+validation[90%:]'
   assert describe('photo_patches', data_dir, both).num_examples == 52
