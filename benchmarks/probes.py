@@ -10,6 +10,10 @@ python -m benchmarks.probes
 import argparse
 import time
 
+from cvr.startup import quiet_start
+
+quiet_start()
+
 import numpy as np
 
 from benchmarks import timing

@@ -3,11 +3,11 @@
 python scripts/chaos.py [--minutes=30] [--seed=0]
 
 First it runs the tests that docs/reliability.md names for each fault, and those
-of 10,000 hostile files and calls. Then it kills small runs of all methods in
-turn with SIGKILL, every third time during a save, resumes them, and compares
-each bit by bit with a twin that nobody killed. What is done is kept in
-runs/chaos and not repeated: remove the folder to begin anew. Status 1:
-something was lost.
+of 10,000 hostile files and calls. Then, for so many minutes, it kills small
+runs of all methods in turn with SIGKILL, every third time during a save,
+resumes them, and compares each bit by bit with a twin that nobody killed. What
+is done is kept in runs/chaos and not repeated: remove the folder to begin anew.
+Status 1: something was lost.
 """
 
 import argparse
@@ -226,13 +226,15 @@ def table(tests, fuzzed, trials, seed):
 
 def main():
   parser = argparse.ArgumentParser(description=__doc__.partition('\n')[0])
-  parser.add_argument('--minutes', type=float, default=30)
+  parser.add_argument(
+    '--minutes', type=float, default=30, help='of kills, after the tests'
+  )
   parser.add_argument('--seed', type=int, default=0)
   wanted = parser.parse_args()
   stops_in_a_line()
-  end = time.monotonic() + 60 * wanted.minutes
   os.makedirs(ROOT, exist_ok=True)
   tests, fuzzed = kept(fault_tests), kept(fuzzing)
+  end = time.monotonic() + 60 * wanted.minutes
   path = pathlib.Path(ROOT, f'trials_{wanted.seed}.jsonl')
   trials = []
   if path.exists():
