@@ -77,6 +77,8 @@ def execute(cfg, argv):
     written = cfg.mode in ('extract_features', 'export', 'search')
     place = written and cfg.output or results
     monitor.say(f'Running on {where}; results go to {place}')
+    if note := start.precision_note(cfg, where):
+      monitor.say(note)
     if derived.reads(cfg):
       _read(cfg, strategy, monitor)
     else:

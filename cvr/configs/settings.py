@@ -516,7 +516,7 @@ class Settings:
 
   # Numbers and chance
   precision: str = opt('fp32', 'bf16: computes in bfloat16, weights and losses '
-    'stay in float32; faster on TPUs, recent GPUs and many CPUs. fp16: the '
+    'stay in float32; faster on TPUs, recent GPUs and some CPUs. fp16: the '
     'same in float16 with automatic loss scaling, for GPUs without bfloat16.',
     ('fp32', 'bf16', 'fp16'))
   jit_compile: bool = opt(False, 'Compile the step into one XLA program: '

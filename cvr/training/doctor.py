@@ -144,8 +144,10 @@ _EXCHANGE = (
 _STEP = (
   (
     'precision=bf16',
-    lambda n, cfg: cfg.precision == 'fp32',
-    'if the device supports it: TPUs, recent GPUs, many CPUs',
+    lambda n, cfg: (
+      cfg.precision == 'fp32' and not start.slow_bfloat16(n.device)
+    ),
+    'if the device supports it: TPUs, recent GPUs, some CPUs',
   ),
   (
     'jit_compile',

@@ -24,6 +24,25 @@ def set_precision(cfg):
   keras.mixed_precision.set_global_policy(policies[cfg.precision])
 
 
+def slow_bfloat16(device, cpuinfo='/proc/cpuinfo'):
+  """Whether the device is an Intel or AMD processor that has no bfloat16."""
+  if 'CPU' not in device or not os.path.exists(cpuinfo):
+    return False
+  with open(cpuinfo) as file:
+    flags = [line.split() for line in file if line.startswith('flags')]
+  return bool(flags) and not {'avx512_bf16', 'amx_bf16'} & {*flags[0]}
+
+
+def precision_note(cfg, device):
+  """A line where --precision makes a run slower, or ''."""
+  if cfg.precision != 'bf16' or not slow_bfloat16(device):
+    return ''
+  return (
+    'Note: --precision=bf16: this processor has no bfloat16 (avx512_bf16, '
+    'amx_bf16), steps are many times slower. Use --precision=fp32.'
+  )
+
+
 def set_up(cfg):
   """Precision, determinism, the strategy -> (strategy, one line about it)."""
   if cfg.mode == 'export':
