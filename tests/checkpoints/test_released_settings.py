@@ -28,6 +28,22 @@ def test_depth_and_width_follow_from_names_and_shapes(
   assert f'BYOL, ResNet-{depth} {width}x' in inferred.describe()
 
 
+def test_the_shortcut_follows_where_depth_leaves_it_open(monkeypatch):
+  shapes = released_names.tensors('byol', depth=18)
+  monkeypatch.setattr(released_settings, 'step', lambda path: 7)
+
+  def settings():
+    monkeypatch.setattr(released_settings, 'shapes_in', lambda path: shapes)
+    return released_settings.infer('anywhere').settings
+
+  assert settings()['shortcut'] == 'published'
+  first = 'model/_resnet/block_groups/0/layers/0/shortcut_layers/'
+  shapes = {k: v for k, v in shapes.items() if not k.startswith(first)}
+  assert settings()['shortcut'] == 'torchvision'
+  shapes = released_names.tensors('byol', depth=50)
+  assert 'shortcut' not in settings()
+
+
 @pytest.mark.parametrize('sk', [0.0, 0.0625])
 def test_channels_are_those_of_the_first_kernel(monkeypatch, sk):
   shapes = released_names.tensors('simclr', sk=sk)

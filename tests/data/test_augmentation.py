@@ -442,6 +442,17 @@ def test_batches_have_static_shapes_and_travel_as_bytes(pictures):
   assert {view.dtype for view in kept['views']} == {tf.float32}
 
 
+def test_blurs_are_as_published():
+  """Half of them, with sigma uniform between 0.1 and 2 (SimCLR, appendix A)."""
+  draws = np.random.default_rng(0).random([2000, len(data_util.DRAWS)])
+  recipe = dataclasses.replace(recipe_of(), blur=(0.5, 0.5))
+  draws = tf.constant(draws, tf.float32)
+  sigma = augmentation.decisions(recipe, 0, draws)['blur'].numpy()
+  blurred = sigma[sigma > 0]
+  assert stats.binomtest(len(blurred), 2000).pvalue > 1e-4
+  assert stats.kstest(blurred, stats.uniform(0.1, 1.9).cdf).pvalue > 1e-4
+
+
 def test_half_of_the_views_are_flipped():
   recipe = dataclasses.replace(
     recipe_of(grayscale_probability=0.0, **STILL),
