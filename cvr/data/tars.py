@@ -27,7 +27,13 @@ _WITHOUT_DATA = (
 
 
 class Damaged(ValueError):
-  """What is wrong with a tar file, and where."""
+  """What is wrong with a tar file, and where: a few lines at most.
+
+  A name in it may have thousands of characters.
+  """
+
+  def __init__(self, why):
+    super().__init__(why if len(why) <= 1000 else f'{why[:997]}...')
 
 
 class Entry(NamedTuple):

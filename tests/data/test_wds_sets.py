@@ -190,6 +190,7 @@ def test_what_belongs_to_a_sample(tmp_path):
     ({'0.png': b'x', '0.cls': b'\xff'}, '0.cls holds no label: '),
     (sample(0, cls='1' * 2**21), 'n/000.cls has 2,097,152 bytes'),
     ({'README.md': b''}, 'holds no sample'),
+    ({f'{"n" * 9000}.cls': b'1'}, 'the sample nnn'),
   ],
 )
 def test_what_is_no_sample(tmp_path, content, says):
@@ -197,6 +198,7 @@ def test_what_is_no_sample(tmp_path, content, says):
   with pytest.raises(DataError) as error:
     describe(f'wds:{path}')
   assert says in str(error.value) and path in str(error.value)
+  assert len(str(error.value)) < 2000
 
 
 def header(name='n/0.png', size=0, kind=tarfile.REGTYPE, link=''):
