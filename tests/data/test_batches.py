@@ -8,6 +8,7 @@ import pytest
 import tensorflow as tf
 
 import data_util
+import small_shards
 from cvr.data import batches, decoding, sources
 from cvr.data.batches import HostBatch
 from cvr.data.sources import DatasetInfo, describe
@@ -316,3 +317,11 @@ def test_photo_patches_batches(data_dir):
   dataset = list(dataset.take(2).as_numpy_iterator())
   assert dataset[0]['views'][0].shape == (41, 24, 24, 3)
   assert sorted(indices(dataset)) == list(range(82))
+
+
+def test_the_depth_of_records_is_read_off_their_images(tmp_path, monkeypatch):
+  image = tf.fill([4, 4, 3], tf.constant(4095, tf.uint16))
+  deep = tf.io.encode_png(image).numpy()
+  monkeypatch.setattr(small_shards, 'encoded', lambda value: deep)
+  bits, line = batches.depth_of(small_shards.make_shards(tmp_path))
+  assert bits == 12 and '23 of 23 images have 16 bits' in line

@@ -190,7 +190,7 @@ def test_what_belongs_to_a_sample(tmp_path):
     ({'0.png': b'x', '0.cls': b'\xff'}, '0.cls holds no label: '),
     (sample(0, cls='1' * 2**21), 'n/000.cls has 2,097,152 bytes'),
     ({'README.md': b''}, 'holds no sample'),
-    ({f'{"n" * 9000}.cls': b'1'}, 'the sample nnn'),
+    ({f'n/{"n" * 9000}.cls': b'1'}, 'the sample n/nnn'),
   ],
 )
 def test_what_is_no_sample(tmp_path, content, says):
