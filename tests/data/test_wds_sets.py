@@ -147,6 +147,10 @@ def test_splits_are_files(tmp_path, no_index):
     ([{'cls': 0, 'json': '{"label": "x"}'}], '#json', 1, (0,)),
     ([{'cls': 0}, {'cls': 1}], '#none', 0, (-1, -1)),
     ([{}, {}], '', 0, (-1, -1)),
+    ([{'json': '{"age": 2}'}, {}], '', 0, (-1, -1)),
+    # Only a caption is not read to its end.
+    ([{'cls': 'a' * 101 + c} for c in 'cb'], '', 2, (1, 0)),
+    ([{'txt': 'a' * 101 + c} for c in 'cb'], '#txt', 2, (1, 0)),
   ],
 )
 def test_labels(tmp_path, labels, typed, classes, numbers):
