@@ -99,7 +99,10 @@ def out_of_reach(error):
 def reason(error):
   """What an error says, in one line: of TensorFlow's long texts the cause."""
   text = str(error).partition('\n\t [[')[0]
-  lines = [line for line in text.splitlines() if line.strip()] or ['']
+  lines = [line for line in text.splitlines() if line.strip()]
+  # What workers add to every error of another one.
+  added = 'The error could be from a previous operation'
+  lines = [line for line in lines if not line.startswith(added)] or ['']
   # A graph's error tells first where the graph was made.
   line = lines[-1 if lines[0].startswith('Graph execution error') else 0]
   line = re.sub(r'^{{.*?}} |^\s*\(\d+\) [A-Z_]+: +', '', line)

@@ -92,6 +92,18 @@ def test_other_errors_are_shown_as_they_are(monkeypatch, capsys):
   assert capsys.readouterr().err.endswith(': over.\n')
 
 
+def test_the_reason_is_not_what_tensorflow_adds_to_every_reason():
+  """As the chief had it when another worker was stopped with SIGSTOP."""
+  text = (
+    'Graph execution error:\n\nDetected at node CollectiveReduceV2\n'
+    'Collective ops is aborted by: /job:worker/task:1 does not answer\n'
+    'The error could be from a previous operation. Restart your program to '
+    'reset.\n\t [[{{node CollectiveReduceV2}}]] [Op:__inference_loop_5]'
+  )
+  line = 'Collective ops is aborted by: /job:worker/task:1 does not answer'
+  assert startup.reason(ValueError(text)) == line
+
+
 def _chosen(monkeypatch, machine, **environment):
   """TF_ENABLE_ONEDNN_OPTS after a start that has not imported TensorFlow."""
   monkeypatch.setattr(startup.platform, 'machine', lambda: machine)
