@@ -28,6 +28,7 @@ from released_files import (
   values,
   write,
 )
+from saved_runs import layers, parts_run
 from small_runs import QUICK
 
 LOSS = {'simclr': 'contrastive_ceb', 'byol': 'byol', 'cbyol': 'byol_ceb'}
@@ -469,6 +470,27 @@ def test_inspect_says_what_a_checkpoint_is(tmp_path, capsys):
     'model/_target_resnet',
   ):
     assert text in out
+
+
+@pytest.mark.parametrize(
+  ('names', 'loaded'),
+  [([], 'ep+'), (['encoder'], 'e'), (['encoder', 'probe'], 'e+')],
+)
+def test_the_parts_that_are_named_are_loaded(tmp_path, names, loaded):
+  """All of them where none is: encoder, projector and probe."""
+  path, items = parts_run(tmp_path)
+  method, probe = items['method'], items['probe']
+  nets = {'e': method.encoder, 'p': method.projector, '+': probe}
+  kept = {name: layers(net) for name, net in nets.items()}
+  for net in nets.values():
+    for v in net.layers:
+      v.assign(tf.zeros_like(v))
+  line = pretrained.load(path, names, method, probe)
+  assert line.startswith(f'Loaded {", ".join(names) or "method, probe"} from')
+  for name, net in nets.items():
+    for now, stored in zip(layers(net), kept[name], strict=True):
+      wanted = stored if name in loaded else 0 * stored
+      np.testing.assert_array_equal(now, wanted)
 
 
 def test_inspect_shows_no_control_characters_and_an_end(tmp_path):

@@ -207,6 +207,12 @@ def test_a_tpu_is_asked_for_where_it_was_said(monkeypatch, name, connected):
   assert asked == {'tpu': name, 'zone': 'europe-west4-a', 'project': 'thesis'}
   replicas.make_strategy(True, name)
   assert asked == {'tpu': name, 'zone': None, 'project': None}
+  # Unnamed, the one that is attached, or what the cloud's metadata tell.
+  monkeypatch.delenv('TPU_NAME', raising=False)
+  for attached, wanted in ((True, 'local'), (False, '')):
+    monkeypatch.setattr(replicas, '_tpu_attached', lambda there=attached: there)
+    replicas.make_strategy(True)
+    assert asked['tpu'] == wanted
 
 
 @pytest.mark.parametrize(
