@@ -77,6 +77,12 @@ def test_header_of_real_images():
     assert whole.shape == [13, 21, 3] and int(side) == 13
 
 
+@pytest.mark.parametrize('dtype, bits', [(np.uint8, 8), (np.uint16, 16)])
+def test_a_header_tells_sides_and_depth(dtype, bits):
+  data = tf.io.encode_png(np.zeros([13, 21, 3], dtype)).numpy()
+  assert decoding.header_of(data) == (13, 21, bits)
+
+
 def test_one_channel_becomes_three():
   gray = np.arange(48, dtype=np.uint8).reshape(6, 8, 1)
   out = decoding.decode(tf.io.encode_png(gray))

@@ -121,6 +121,11 @@ def test_moco_finds_the_key_of_its_other_view_in_the_queue(moco):
   np.testing.assert_array_equal(output.carry['key'], key_)
 
 
+def test_chance_is_one_key_of_the_queue_and_its_own(moco):
+  expected = np.log(3 * BATCH + 1)
+  assert moco().chance() == {'contrast_loss': pytest.approx(expected)}
+
+
 def test_query_and_key_are_of_one_view_each(moco):
   method = moco()
   first, second = make_batch(np.random.default_rng(4))['views']

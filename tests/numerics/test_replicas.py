@@ -151,6 +151,12 @@ def test_srun_tells_the_workers(node, local, index):
   assert config['task'] == {'type': 'worker', 'index': index}
 
 
+def test_nodes_without_tasks_are_not_left_out():
+  own = {'SLURM_NODEID': '0', 'SLURM_LOCALID': '0'}
+  with pytest.raises(ValueError, match='zip'):
+    replicas.slurm_config(STEP | own | {'SLURM_STEP_NODELIST': 'n[1-5]'})
+
+
 def test_two_tasks_are_several():
   step = STEP | {
     'SLURM_STEP_NUM_TASKS': '2', 'SLURM_STEP_NODELIST': 'a,b',
