@@ -12,6 +12,7 @@ Status 1: something was lost.
 
 import argparse
 import collections
+import contextlib
 import json
 import os
 import pathlib
@@ -86,8 +87,8 @@ def _tested(tests, **more):
   """{test: [passed, failed]} of a call of pytest. more: of its environment."""
   report = os.path.join(ROOT, 'tests.xml')
   subprocess.run(
-    [sys.executable, '-m', 'pytest', '-q', '-n', '2', f'--junitxml={report}',
-     *tests], check=False, env=os.environ | more,
+    [sys.executable, '-m', 'pytest', '-q', '-n', '2', '--dist=worksteal',
+     f'--junitxml={report}', *tests], check=False, env=os.environ | more,
   )  # fmt: skip
   counts = collections.defaultdict(lambda: [0, 0])
   for case in xml.etree.ElementTree.parse(report).iter('testcase'):
@@ -127,10 +128,17 @@ def started(name, model_dir):
     )
 
 
-def saves(model_dir):
-  """Whether a checkpoint is being written."""
-  names = os.listdir(model_dir)
-  return any(re.fullmatch(r'ckpt-\d+_temp', name) for name in names)
+def saves(model_dir, since):
+  """Whether a checkpoint is being written, begun after `since`.
+
+  Of a save that was killed before, the folder may still be there.
+  """
+  for entry in os.scandir(model_dir):
+    if re.fullmatch(r'ckpt-\d+_temp', entry.name):
+      with contextlib.suppress(FileNotFoundError):
+        if entry.stat().st_mtime > since:
+          return True
+  return False
 
 
 def kill(process, model_dir, seconds, inside):
@@ -138,15 +146,15 @@ def kill(process, model_dir, seconds, inside):
 
   -> 'in a save', 'between', or None where it had ended before.
   """
-  end = time.monotonic() + seconds
+  since, end = time.time(), time.monotonic() + seconds
   while process.poll() is None:
     late = time.monotonic() > end
-    if late and (not inside or saves(model_dir)):
+    if late and (not inside or saves(model_dir, since)):
       break
     time.sleep(0.001 if late else 0.01)
   if process.poll() is not None:
     return None
-  where = 'in a save' if saves(model_dir) else 'between'
+  where = 'in a save' if saves(model_dir, since) else 'between'
   process.send_signal(signal.SIGKILL)
   process.wait()
   return where

@@ -16,11 +16,15 @@ sys.path.remove(SCRIPTS)
 # A worker of the tests: does what its index and the attempt say.
 PROGRAM = """
 import json, os, pathlib, signal, sys, time
-index = json.loads(os.environ['TF_CONFIG'])['task']['index']
+config = json.loads(os.environ['TF_CONFIG'])
+index, count = config['task']['index'], len(config['cluster']['worker'])
 logs = pathlib.Path(os.environ['LOGS'])
 attempt = len(list(logs.glob(f'was{index}-*')))
 print('attempt', attempt, 'of worker', index, flush=True)
 (logs / f'was{index}-{attempt}').touch()
+# All are there before one may end, and the others be ended.
+while not all((logs / f'was{i}-{attempt}').exists() for i in range(count)):
+  time.sleep(0.01)
 exec(sys.argv[1])
 """
 WAIT = 'time.sleep(600)'
@@ -52,11 +56,8 @@ def test_what_is_final_is_not_repeated(supervised, status):
 
 
 def test_a_killed_worker_starts_all_again(supervised, capfd):
-  # Not before the chief is there, however long that takes.
   code = f"""
 if index and not attempt:
-  while not (logs / 'was0-0').exists():
-    time.sleep(0.01)
   os.kill(os.getpid(), signal.SIGKILL)
 if index or not attempt:
   {WAIT}
