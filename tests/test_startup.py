@@ -127,7 +127,7 @@ def test_onednn_stays_as_it_was_set_and_on_other_machines(monkeypatch):
 
 
 def test_tensorflow_computes_with_onednn():
-  """This process began with quiet_start: the graph of a convolution tells."""
+  """TensorFlow itself tells: this process began with quiet_start."""
   if startup.platform.machine() not in ('x86_64', 'AMD64'):
     pytest.skip('only for Intel and AMD processors')
   wanted = os.environ['TF_ENABLE_ONEDNN_OPTS']

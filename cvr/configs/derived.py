@@ -73,12 +73,13 @@ def latent_dim(cfg):
 def head_sizes(cfg):
   """{setting: how many numbers a tensor has at most that it sizes}."""
   hidden, out = cfg.proj_head_hidden_dim, cfg.proj_out_dim
+  clusterings = cfg.num_heads if cfg.pretrain_loss == 'deepcluster' else 1
   return {
     'proj_head_hidden_dim': hidden * hidden,
     'proj_out_dim': hidden * out,
     'latent_dim': hidden * cfg.latent_dim,
     'num_prototypes': cfg.num_prototypes * out,
-    'num_heads': cfg.num_heads * cfg.num_prototypes * out,
+    'num_heads': clusterings * cfg.num_prototypes * out,
     'queue_size': 2 * cfg.queue_size * out,
   }
 
