@@ -265,7 +265,8 @@ def _of_the_system(error, reason):
   # TensorFlow has one error for a full device and for a full disk.
   full = isinstance(error, tf.errors.ResourceExhaustedError)
   if full and ('OOM' in reason or 'allocat' in reason):
-    return EXIT_USAGE, f'{reason}. Lower --train_batch_size.'
+    smaller = '--train_batch_size (--eval_batch_size in an evaluation)'
+    return EXIT_USAGE, f'{reason}. Lower {smaller} or --image_size.'
   system = isinstance(error, OSError)
   full |= system and error.errno in (errno.ENOSPC, errno.EDQUOT)
   unsaved = isinstance(error, files.NotSaved)

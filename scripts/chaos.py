@@ -2,12 +2,12 @@
 
 python scripts/chaos.py [--minutes=30] [--seed=0]
 
-First it runs the tests that docs/reliability.md names for each fault, and those
-of 10,000 hostile files and calls. Then, for so many minutes, it kills small
-runs of all methods in turn with SIGKILL, every third time during a save,
-resumes them, and compares each bit by bit with a twin that nobody killed. What
-is done is kept in runs/chaos and not repeated: remove the folder to begin anew.
-Status 1: something was lost.
+First it runs the tests that docs/reliability.md names for each fault, those of
+10,000 hostile files and calls, and those of sums in the steps of all methods.
+Then, for so many minutes, it kills small runs of all methods in turn with
+SIGKILL, every third time during a save, resumes them, and compares each bit by
+bit with a twin that nobody killed. What is done is kept in runs/chaos and not
+repeated: remove the folder to begin anew. Status 1: something was lost.
 """
 
 import argparse
@@ -116,6 +116,12 @@ def fuzzing():
   return [sum(count[k] for count in counts.values()) for k in (0, 1)]
 
 
+def sums():
+  """-> (steps without sums of no fixed order, those with some)."""
+  counts = _tested(['tests/training/test_sums.py'], EVERY_METHOD='1')
+  return [sum(count[k] for count in counts.values()) for k in (0, 1)]
+
+
 def started(name, model_dir):
   settings = _SMALL | KINDS[name].small | {
     'pretrain_loss': name, 'model_dir': model_dir,
@@ -207,7 +213,7 @@ def trial(number, seed):
   return {'method': name, 'kills': kills, 'lost': lost, 'same': bool(same)}
 
 
-def table(tests, fuzzed, trials, seed):
+def table(tests, fuzzed, added, trials, seed):
   """The lines of table.md -> (lines, whether all is well)."""
   lines = ['| fault | tests passed | failed |', '| --- | ---: | ---: |']
   survived = 0
@@ -223,13 +229,15 @@ def table(tests, fuzzed, trials, seed):
     '',
     f'{survived} of {len(faults())} faults survived. Of {sum(fuzzed)} tests '
     f'with 10,050 hostile files and calls {fuzzed[1]} failed.',
+    f'Of {sum(added)} steps (every method, one and two replicas) {added[1]} '
+    'add three tensors or more in no fixed order.',
     f'SIGKILL: {len(kills)} kills of {len(trials)} runs (seed {seed}), '
     f'{inside} during a save; {lost} checkpoints lost; '
     f'{len(trials) - len(bad)} of {len(trials)} runs ended with the bits of '
     f'their twins. Methods: {len({t["method"] for t in trials})}.',
   ]
-  well = survived == len(faults()) and fuzzed[0] and not fuzzed[1]
-  return lines, well and not lost and not bad
+  well = survived == len(faults()) and not lost and not bad
+  return lines, well and all(n and not m for n, m in (fuzzed, added))
 
 
 def main():
@@ -241,7 +249,7 @@ def main():
   wanted = parser.parse_args()
   stops_in_a_line()
   os.makedirs(ROOT, exist_ok=True)
-  tests, fuzzed = kept(fault_tests), kept(fuzzing)
+  tests, fuzzed, added = kept(fault_tests), kept(fuzzing), kept(sums)
   end = time.monotonic() + 60 * wanted.minutes
   path = pathlib.Path(ROOT, f'trials_{wanted.seed}.jsonl')
   trials = []
@@ -259,7 +267,7 @@ def main():
       f'{"same bits" if found["same"] else "OTHER BITS"}',
       flush=True,
     )
-  lines, well = table(tests, fuzzed, trials, wanted.seed)
+  lines, well = table(tests, fuzzed, added, trials, wanted.seed)
   pathlib.Path(ROOT, 'table.md').write_text('\n'.join(lines) + '\n')
   print('\n'.join(['', *lines]))
   sys.exit(not well)

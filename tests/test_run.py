@@ -1,17 +1,14 @@
 """The program end to end: train, evaluate, finetune, refuse."""
 
-import glob
 import json
 import os
 import shlex
 import subprocess
 import sys
-import tempfile
 
 import numpy as np
 import pytest
 import tensorflow as tf
-from tensorflow.core.protobuf import config_pb2
 
 import run
 import small_kinds
@@ -36,25 +33,6 @@ from tiny_methods import wide_sums
 pytestmark = pytest.mark.usefixtures('tiny_encoder')
 
 
-def _optimised(function, *args):
-  """Calls a tf.function -> the graphs that TensorFlow made of it."""
-  tf.summary.trace_on(graph=True, profiler=False)
-  function(*args)
-  with tempfile.TemporaryDirectory() as folder:
-    with tf.summary.create_file_writer(folder).as_default():
-      tf.summary.trace_export('call', step=0)
-    found = [
-      graph.post_optimization_graph
-      for path in glob.glob(f'{folder}/*')
-      for event in tf.compat.v1.train.summary_iterator(path)
-      for value in event.summary.value
-      for graph in config_pb2.RunMetadata.FromString(
-        value.tensor.string_val[0]
-      ).function_graphs
-    ]
-  return found
-
-
 def wide_sums_of_a_step(line, prepared):
   """Tells which sums of three tensors or more TensorFlow's own graph has."""
   if prepared:
@@ -64,7 +42,7 @@ def wide_sums_of_a_step(line, prepared):
     encoder=tiny_methods.Glance,
   )
   batch = tiny_methods.make_batch(np.random.default_rng(0))
-  graphs = _optimised(step.step, batch)
+  graphs = step.optimised(batch)
   line.send((len(graphs), [n for g in graphs for n in wide_sums(g)]))
 
 

@@ -1,9 +1,13 @@
 """Methods in small, a batch for them, and a step that is traced once."""
 
+import glob
+import tempfile
+
 import numpy as np
 import pytest
 import tensorflow as tf
 import tf_keras as keras
+from tensorflow.core.protobuf import config_pb2
 
 import model
 import resnet
@@ -16,6 +20,7 @@ from cvr.numerics import schedules
 from cvr.training.step import make_state, make_train_step
 from small_data import METHOD_SETTINGS, plan_of
 
+WHOLE_18 = resnet.BLOCKS[18]
 # 24 px is where blur begins to have more than one tap.
 SIZE, BATCH = 24, 8
 
@@ -69,6 +74,13 @@ class Glance(keras.layers.Layer):
     return self.mlp(tf.reshape(small, [x.shape[0], -1]), training=training)[-1]
 
 
+def whole_resnet(plan):
+  """All blocks of ResNet-18, with few channels."""
+  with pytest.MonkeyPatch.context() as patch:
+    patch.setitem(resnet.BLOCKS, 18, WHOLE_18)
+    return tiny_run.make_encoder(plan)
+
+
 def use_encoder(patch, encoder=tiny_run.make_encoder):
   """Methods get a thin ResNet of two blocks, or another encoder."""
   patch.setitem(resnet.BLOCKS, 18, tiny_run.BLOCKS)
@@ -102,6 +114,24 @@ def wide_sums(graph):
   ]
   counts = [n.attr['N'].i for n in nodes if n.op in ('AddN', 'AccumulateNV2')]
   return [count for count in counts if count > 2]
+
+
+def optimised(function, *args):
+  """Calls a tf.function -> the graphs that TensorFlow made of it."""
+  tf.summary.trace_on(graph=True, profiler=False)
+  function(*args)
+  with tempfile.TemporaryDirectory() as folder:
+    with tf.summary.create_file_writer(folder).as_default():
+      tf.summary.trace_export('call', step=0)
+    return [
+      graph.post_optimization_graph
+      for path in glob.glob(f'{folder}/*')
+      for event in tf.compat.v1.train.summary_iterator(path)
+      for value in event.summary.value
+      for graph in config_pb2.RunMetadata.FromString(
+        value.tensor.string_val[0]
+      ).function_graphs
+    ]
 
 
 def loss_and_gradients(method, batch, variables, step=3):
@@ -172,6 +202,10 @@ class Traced:
   def graph(self, batch):
     """The traced step."""
     return self._plain.get_concrete_function(self._parts(batch)).graph
+
+  def optimised(self, batch):
+    """What TensorFlow makes of it, after a step."""
+    return optimised(self._plain, self._parts(batch))
 
   def step(self, batch, compiled=False):
     """-> metrics of a step from where the state is."""

@@ -79,6 +79,18 @@ def _random_crop(image, seed, size):
   return tf.where(flip, tf.reverse(crop, [1]), crop)
 
 
+def _check_room(info, image_size, rows):
+  """Refuses batches that this machine cannot hold, before they are made."""
+  room = os.sysconf('SC_PHYS_PAGES') * os.sysconf('SC_PAGE_SIZE')
+  size = rows * image_size**2 * info.channels * tf.float32.size
+  if size > room / 2:  # At least two batches wait.
+    raise config.ConfigError(
+      f'{rows} images of {image_size} px take {size / 1e9:,.0f} GB; this '
+      f'machine has {room / 1e9:,.0f}. Lower --eval_batch_size, or give the '
+      '--image_size that the network was trained with.'
+    )
+
+
 def eval_input(info, image_size, batch_size, look):
   """-> a function of an input context, as a strategy wants it.
 
@@ -96,6 +108,7 @@ def eval_input(info, image_size, batch_size, look):
     replicas = context.num_replicas_in_sync
     all_images = -(-info.num_examples // replicas) * replicas
     rows = batches.HostBatch.of(context, min(batch_size, all_images))
+    _check_room(info, image_size, rows.size)
     return batches.eval_batches(info, preprocess, rows)
 
   return of_context

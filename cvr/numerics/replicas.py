@@ -206,6 +206,12 @@ def slurm_config(env):
   port = 10000 + step % 1250 * 16
   parts = re.findall(r'(?:[^,[]|\[[^]]*\])+', env['SLURM_STEP_NODELIST'])
   nodes = [node for part in parts for node in _expanded(part)]
+  if len(nodes) != len(tasks):
+    raise NoDevice(
+      f'SLURM tells of {len(nodes)} nodes (SLURM_STEP_NODELIST) but of the '
+      f'tasks of {len(tasks)} (SLURM_STEP_TASKS_PER_NODE). Start the job with '
+      'one srun, or set TF_CONFIG by hand.'
+    )
   workers = [
     f'{node}:{port + i}'
     for node, count in zip(nodes, tasks, strict=True)

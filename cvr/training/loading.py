@@ -54,6 +54,8 @@ def rebuild(cfg, strategy, num_examples=None):
 
   num_examples: those that the run was trained on, where that is known.
   """
+  for step in files.steps(cfg.model_dir)[-1:]:
+    check_sizes(cfg, files.prefix(cfg.model_dir, step))
   info = sources.describe(
     cfg.dataset, cfg.data_dir, cfg.train_split, **derived.pixels(cfg)
   )
@@ -129,8 +131,9 @@ def load_backbone(path):
   check_sizes(cfg, checkpoint.path)
   plan = make_plan(cfg, None, checkpoint.num_classes, replicas=1)
   network, _ = skeletons.make_body(plan)
-  shape = [1, cfg.image_size, cfg.image_size, cfg.channels]
-  network(tf.zeros(shape))  # Its variables.
+  # Its variables, whose shapes do not depend on the size of images.
+  size = min(cfg.image_size, 64)
+  network(tf.zeros([1, size, size, cfg.channels]))
   owner = types.SimpleNamespace(encoder=network)
   pretrained.load(checkpoint.path, ['encoder'], owner)
   return Backbone(

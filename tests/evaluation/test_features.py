@@ -9,7 +9,7 @@ import pytest
 import tensorflow as tf
 
 import data_util
-from cvr.configs.config import Config
+from cvr.configs.config import Config, ConfigError
 from cvr.data.sources import DataError, describe
 from cvr.evaluation import features, online
 from cvr.evaluation.corruptions import corruptions
@@ -135,6 +135,13 @@ def test_the_probe_is_scored_on_the_same_images(tmp_path, typed, accuracy):
   strategy = tf.distribute.get_strategy()
   evaluate = online.make_evaluator(cfg, strategy, state, info)
   assert evaluate()['eval/label_top_1_accuracy'] == accuracy
+
+
+def test_batches_that_no_machine_holds_are_not_made(info):
+  """Of a config.json, or of a mistyped --image_size."""
+  of_context = features.eval_input(info, 10**7, 4, Look(1.0))
+  with pytest.raises(ConfigError, match='4 images of 10000000 px take 4,800,0'):
+    of_context(tf.distribute.InputContext())
 
 
 def test_reading_is_shown_while_it_runs(info, monkeypatch, capsys):

@@ -1,6 +1,7 @@
 """What a config.json asks for, against what its checkpoint can hold."""
 
 import pytest
+import tensorflow as tf
 
 from cvr.checkpoints.files import CheckpointError
 from cvr.configs.config import Config
@@ -29,6 +30,18 @@ def test_nothing_is_made_that_no_checkpoint_of_this_size_holds(
   with pytest.raises(CheckpointError, match=says):
     checkpoint = loading.identify(Config(model_dir=str(tmp_path)))
     loading.untrained(Config(**_RUN | changes), None, checkpoint)
+
+
+def test_the_evaluator_of_a_run_asks_its_newest_checkpoint(
+  folder, tmp_path, monkeypatch
+):
+  saved_run(tmp_path)
+  monkeypatch.setattr(loading, 'make_state', None)
+  cfg = Config(
+    model_dir=str(tmp_path), dataset=f'folder:{folder}', proj_out_dim=2 * 10**6
+  )
+  with pytest.raises(CheckpointError, match='--proj_out_dim=2000000, '):
+    loading.rebuild(cfg, tf.distribute.get_strategy())
 
 
 @pytest.mark.parametrize('path_bytes', [0, 10**10])
