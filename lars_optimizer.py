@@ -42,13 +42,20 @@ def lars_update(
   weight_decay is 0 and adapt False for the variables excluded from both:
   biases, batch normalisation, the linear probe.
   """
-  gradient = gradient + weight_decay * weight
+  # Read once, and without operations that change nothing: each of them takes
+  # time before the first step, for every variable.
+  weight = tf.convert_to_tensor(weight)
+  velocity = tf.convert_to_tensor(velocity)
+  if tf.is_tensor(weight_decay) or weight_decay:
+    gradient = gradient + weight_decay * weight
   # LARC: the layer's rate never exceeds the global one. At rate 0 (the first
   # step of a warm-up) nothing moves, whatever the ratio.
   clip_at = tf.maximum(learning_rate, 1e-12) if clip else None
 
   def scaled(update):
-    trust = trust_ratio(weight, update, eta, clip_at) if adapt else 1.0
+    if not adapt:
+      return learning_rate * update
+    trust = trust_ratio(weight, update, eta, clip_at)
     return learning_rate * trust * update
 
   if classic:

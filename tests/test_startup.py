@@ -1,5 +1,6 @@
 """Ctrl-C in programs that start others: a line, and time for the other one."""
 
+import gc
 import os
 import signal
 import subprocess
@@ -124,6 +125,17 @@ def test_onednn_stays_as_it_was_set_and_on_other_machines(monkeypatch):
   assert _chosen(monkeypatch, 'aarch64') is None
   off = {'TF_ENABLE_ONEDNN_OPTS': '0'}
   assert _chosen(monkeypatch, 'x86_64', **off) == '0'
+
+
+def test_garbage_is_looked_for_again():
+  """The import of TensorFlow is quicker without."""
+  assert gc.isenabled()  # conftest.py has started as programs do.
+  gc.disable()
+  try:
+    startup.quiet_start()
+    assert not gc.isenabled()  # As the caller had it.
+  finally:
+    gc.enable()
 
 
 def test_tensorflow_computes_with_onednn():

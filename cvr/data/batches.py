@@ -68,7 +68,7 @@ def depth_of(info):
     return 16, 'TIFF files of floats: --bit_depth=16, 1.0 is white'
   with tf.device('CPU:0'):
     examples = reading.in_order(few)
-    images = (data for data, _ in examples)
+    images = (data for data, _ in examples.as_numpy_iterator())
     bits, largest, count = decoding.depth_of(images, info.channels)
   if bits == 8:
     return 8, ''

@@ -61,6 +61,11 @@ def _is_deep(data):
   return starts & (tf.strings.substr(data, 24, 1) == b'\x10')
 
 
+def _is_deep_png(data):
+  """The same of Python's bytes."""
+  return data.startswith(b'\x89PNG') and data[24:25] == b'\x10'
+
+
 def _asked(channels):
   """What TensorFlow's decoders are asked for; 0: what the file has."""
   # Not for 1: the luminance of a PNG would depend on the gamma in its header,
@@ -156,14 +161,14 @@ def _stretched(image, bits):
 def _full_depth(data, channels):
   """uint16 values as they are in a file of 16 bits; None of other files."""
   of_array = channels > _PNG_CHANNELS
-  deep = _header_of_array(data)[3] == 16 if of_array else _is_deep(data)
+  deep = _header_of_array(data)[3] == 16 if of_array else _is_deep_png(data)
   if not deep or _sides(data, channels).numpy().prod() > MAX_PIXELS:
     return None
   return _values(data, tf.uint16) if of_array else _deep_png(data, channels)
 
 
 def depth_of(images, channels=3):
-  """Encoded images, an iterable -> (bits, largest value, number of 16-bit
+  """Bytes of images, an iterable -> (bits, largest value, number of 16-bit
   ones): the smallest of DEPTHS that these fit into; 8 if there are none.
   """
   largest, count = 0, 0
@@ -255,7 +260,7 @@ def header_of(data):
   sides = header_sides(data).numpy().tolist()
   # A JPEG has its height first, PNG, BMP and GIF their width.
   high, wide = sides if data.startswith(b'\xff\xd8') else sides[::-1]
-  return high, wide, 16 if _is_deep(data).numpy() else 8
+  return high, wide, 16 if _is_deep_png(data) else 8
 
 
 def channels_of(data):

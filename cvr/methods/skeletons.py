@@ -108,6 +108,7 @@ def by_resolution(function, views):
 class Method(tf.Module):
   """What all methods share: an encoder, a projector, a probe's layer."""
 
+  probed_dim = None  # the width of what the linear probe reads, once built
   # Whether observe() sees all examples once before step 0.
   needs_first_pass = False
 
@@ -179,7 +180,8 @@ class Method(tf.Module):
     """Creates every variable, by one step on black images."""
     shape = [2, image_size, image_size, self.cfg.channels]
     views = [tf.zeros(shape)] * 2
-    self.encode(views, tf.constant(0, tf.int64), training=False)
+    embeddings = self.encode(views, tf.constant(0, tf.int64), training=False)
+    self.probed_dim = tf.nest.flatten(embeddings['probed'])[0].shape[-1]
     self.begin()
 
   def begin(self):

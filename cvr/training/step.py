@@ -51,8 +51,7 @@ def make_probe(cfg, method, classes):
   if not classes or not wanted:
     return None
   probe = model.Classifier(classes, zero_init=cfg.zero_init_logits_layer)
-  images = tf.zeros([1, cfg.image_size, cfg.image_size, cfg.channels])
-  probe(method.probed(method.embed(images)))
+  probe(tf.zeros([1, method.probed_dim]))  # Its variables.
   return probe
 
 
