@@ -1,7 +1,13 @@
 #!/usr/bin/env bash
-# The tables of docs/performance.md, on this machine.
+# The tables of docs/performance.md, on this machine. What stands beside ours
+# lives in an environment of its own: 6 GB, once.
 set -eu
+(
+  . "$(dirname "$0")/env.sh" .venv-peers torch torchvision lightly simplejpeg \
+    opencv-python-headless nvidia-dali-cuda120
+)
 . "$(dirname "$0")/env.sh" .venv -e '.[test]' 'tensorflow-probability>=0.25'
+"$python" -m benchmarks.beside --peers="$PWD/.venv-peers/bin/python"
 "$python" -m benchmarks.step
 "$python" -m benchmarks.step --large
 for precision in fp32 bf16; do
