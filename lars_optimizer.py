@@ -48,13 +48,13 @@ def lars_update(
   velocity = tf.convert_to_tensor(velocity)
   if tf.is_tensor(weight_decay) or weight_decay:
     gradient = gradient + weight_decay * weight
-  # LARC: the layer's rate never exceeds the global one. At rate 0 (the first
-  # step of a warm-up) nothing moves, whatever the ratio.
-  clip_at = tf.maximum(learning_rate, 1e-12) if clip else None
 
   def scaled(update):
     if not adapt:
       return learning_rate * update
+    # LARC: the layer's rate never exceeds the global one. At rate 0 (the first
+    # step of a warm-up) nothing moves, whatever the ratio.
+    clip_at = tf.maximum(learning_rate, 1e-12) if clip else None
     trust = trust_ratio(weight, update, eta, clip_at)
     return learning_rate * trust * update
 

@@ -2,10 +2,13 @@
 
   python -m benchmarks.beside --peers=.venv-peers/bin/python
 
-scripts/benchmark.sh makes that environment. The same work for all: SimCLR with
-a ResNet as torchvision has it, heads of 2048 and 128, LARS, views that are
-ready; two random crops of each JPEG; the time from a command to the end of its
-first step. Without --peers only our own rows are measured.
+scripts/benchmark.sh makes that environment. Steps: SimCLR with a ResNet as
+torchvision has it, heads of 2048 and 128, LARS, views that are ready; ours also
+trains a linear probe of 1,000 classes and skips steps that are not finite.
+Inputs: two random crops of each JPEG, bicubic, to bytes. Starts: from the
+command to the end of the first step; ours is C-SimCLR with its images, a
+checkpoint and records, theirs SimCLR on noise. Without --peers only our own
+rows are measured.
 """
 
 import argparse
@@ -35,7 +38,7 @@ def our_step(depth, size, batch, precision):
 
   cfg = step.make_config('contrastive', depth, size, batch, precision)
   cfg = dataclasses.replace(cfg, shortcut='torchvision')
-  start.set_precision(cfg)
+  start.set_numerics(cfg)
   run, _, _ = step.whole_step(cfg)
   views = step.make_batch(cfg, augmented=False)
 
@@ -160,22 +163,27 @@ def main(argv=None):
   if args.input:
     return turns.serve(our_input(args.input))
 
-  steps = [
-    line
-    for model in MODELS
-    for precision in args.precisions.split(',')
-    for line in compare_steps(model, precision, args.peers, args.rounds)
-  ]
-  tables = {
-    'beside_step': steps,
-    'beside_input': compare_inputs(args.peers, args.rounds),
-    'beside_start': compare_starts(args.peers, args.rounds),
-  }
+  from cvr.startup import quiet_start
+
+  quiet_start()
   from benchmarks import timing
 
-  for name, rows in tables.items():
-    timing.report(name, rows, args.out)
-    print()
+  def steps():
+    return [
+      line
+      for model in MODELS
+      for precision in args.precisions.split(',')
+      for line in compare_steps(model, precision, args.peers, args.rounds)
+    ]
+
+  for name, measure in {
+    'beside_step': steps,
+    'beside_input': lambda: compare_inputs(args.peers, args.rounds),
+    'beside_start': lambda: compare_starts(args.peers, args.rounds),
+  }.items():
+    timing.report(name, measure(), args.out)
+    print(flush=True)
+  return None
 
 
 if __name__ == '__main__':

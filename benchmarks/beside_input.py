@@ -89,6 +89,7 @@ def by_dali(folder):
       fn.random_resized_crop(
         image, size=(SIZE, SIZE), random_area=AREA,
         random_aspect_ratio=ASPECT, interp_type=types.INTERP_CUBIC,
+        antialias=False,
       )
       for _ in range(2)
     )  # fmt: skip

@@ -46,7 +46,7 @@ def make_step(
   if how != 'eager':
     model = model.to(memory_format=torch.channels_last)
     views = views.to(memory_format=torch.channels_last)
-  optimizer = LARS(model.parameters(), lr=0.1, weight_decay=1e-4)
+  optimizer = LARS(model.parameters(), lr=0.1, momentum=0.9, weight_decay=1e-4)
   forward = torch.compile(model) if how == 'compiled' else model
 
   def step():

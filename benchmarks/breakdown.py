@@ -115,7 +115,7 @@ def _addition(size=2**25):
 
 def measure(cfg, rounds):
   """-> the rows of a table, the slowest kind first."""
-  start.set_precision(cfg)
+  start.set_numerics(cfg)
   call, _, graph = step.whole_step(cfg)
   batch = step.make_batch(cfg, augmented=False)
   product, product_cost = timing.matmul(step.DTYPES[cfg.precision])

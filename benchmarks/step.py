@@ -126,7 +126,7 @@ def bare_step(cfg):
 def measure(cfg, rounds):
   """-> a row of the table."""
   print(f'{cfg.pretrain_loss} {cfg.precision} ...', file=sys.stderr, flush=True)
-  start.set_precision(cfg)
+  start.set_numerics(cfg)
   step, cost, _ = whole_step(cfg)
   alone = bare_step(cfg)
   product, product_cost = timing.matmul(DTYPES[cfg.precision])

@@ -46,7 +46,7 @@ PRESETS = {
 
 def make_step(cfg):
   """-> (state, train_step), without warm-up: the first step moves already."""
-  start.set_precision(cfg)
+  start.set_numerics(cfg)
   plan = make_plan(cfg, examples=None, classes=CLASSES, replicas=1)
   plan = dataclasses.replace(plan, total=100)
   state = make_state(plan)

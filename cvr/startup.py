@@ -70,10 +70,10 @@ def quiet_start():
   # Looking for garbage takes a quarter of the time of an import that leaves
   # none.
   collects = gc.isenabled()
-  gc.disable()
   with tempfile.TemporaryFile() as output:
     os.dup2(output.fileno(), 2)
     try:
+      gc.disable()
       import tensorflow  # noqa: F401
     except Exception:
       output.seek(0)

@@ -117,7 +117,7 @@ def fuzzing():
 
 
 def sums():
-  """-> (steps without sums of no fixed order, those with some)."""
+  """-> (tests of sums in steps that passed, that failed)."""
   counts = _tested(['tests/training/test_sums.py'], EVERY_METHOD='1')
   return [sum(count[k] for count in counts.values()) for k in (0, 1)]
 
@@ -229,8 +229,8 @@ def table(tests, fuzzed, added, trials, seed):
     '',
     f'{survived} of {len(faults())} faults survived. Of {sum(fuzzed)} tests '
     f'with 10,050 hostile files and calls {fuzzed[1]} failed.',
-    f'Of {sum(added)} steps (every method, one and two replicas) {added[1]} '
-    'add three tensors or more in no fixed order.',
+    f'Of {sum(added)} tests that no step (every method, one and two replicas) '
+    f'adds three tensors in no fixed order {added[1]} failed.',
     f'SIGKILL: {len(kills)} kills of {len(trials)} runs (seed {seed}), '
     f'{inside} during a save; {lost} checkpoints lost; '
     f'{len(trials) - len(bad)} of {len(trials)} runs ended with the bits of '

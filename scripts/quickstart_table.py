@@ -43,7 +43,7 @@ def opened(model_dir):
     sources.describe(cfg.dataset, cfg.data_dir, split)
     for split in (cfg.train_split, cfg.eval_split)
   ]
-  start.set_precision(cfg)
+  start.set_numerics(cfg)
   plan = make_plan(
     cfg, infos[0].num_examples, len(infos[0].class_names), replicas=1
   )

@@ -2,7 +2,7 @@
 
 python scripts/repeat.py [METHODS]     (without names: all of them)
 
-Trains the quickstart's network for 100 steps of 16 images, three times: twice
+Trains the quickstart's network for 100 steps of 8 images, three times: twice
 in one go, and once killed by SIGKILL soon after steps 30 and 60 and then
 continued. Then it compares every tensor of every checkpoint, bit by bit. A row
 per method goes to the screen and to runs/repeat/table.md. Status 1: something
@@ -30,7 +30,7 @@ import tensorflow as tf
 from cvr.checkpoints import files
 
 ROOT = os.path.join('runs', 'repeat')
-STEPS, EVERY, BATCH = 100, 10, 16
+STEPS, EVERY, BATCH = 100, 10, 8
 KILLED_AFTER = (30, 60)
 
 

@@ -56,12 +56,12 @@ def cut(image, window):
 
 
 def _is_deep(data):
-  """Whether the bytes are a PNG of 16 bits a channel, by its header."""
+  """Whether a string tensor is a PNG of 16 bits a channel, by its header."""
   starts = tf.strings.substr(data, 0, 4) == b'\x89PNG'
   return starts & (tf.strings.substr(data, 24, 1) == b'\x10')
 
 
-def _is_deep_png(data):
+def _is_deep_bytes(data):
   """The same of Python's bytes."""
   return data.startswith(b'\x89PNG') and data[24:25] == b'\x10'
 
@@ -161,7 +161,7 @@ def _stretched(image, bits):
 def _full_depth(data, channels):
   """uint16 values as they are in a file of 16 bits; None of other files."""
   of_array = channels > _PNG_CHANNELS
-  deep = _header_of_array(data)[3] == 16 if of_array else _is_deep_png(data)
+  deep = _header_of_array(data)[3] == 16 if of_array else _is_deep_bytes(data)
   if not deep or _sides(data, channels).numpy().prod() > MAX_PIXELS:
     return None
   return _values(data, tf.uint16) if of_array else _deep_png(data, channels)
@@ -260,7 +260,7 @@ def header_of(data):
   sides = header_sides(data).numpy().tolist()
   # A JPEG has its height first, PNG, BMP and GIF their width.
   high, wide = sides if data.startswith(b'\xff\xd8') else sides[::-1]
-  return high, wide, 16 if _is_deep_png(data) else 8
+  return high, wide, 16 if _is_deep_bytes(data) else 8
 
 
 def channels_of(data):

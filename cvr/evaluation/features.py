@@ -80,14 +80,16 @@ def _random_crop(image, seed, size):
 
 
 def _check_room(info, image_size, rows):
-  """Refuses batches that this machine cannot hold, before they are made."""
+  """Refuses batches of which this machine cannot hold two: one is made while
+  the other is used.
+  """
   room = os.sysconf('SC_PHYS_PAGES') * os.sysconf('SC_PAGE_SIZE')
-  size = rows * image_size**2 * info.channels * tf.float32.size
-  if size > room / 2:  # At least two batches wait.
+  size = 2 * rows * image_size**2 * info.channels * tf.float32.size
+  if size > room:
     raise config.ConfigError(
-      f'{rows} images of {image_size} px take {size / 1e9:,.0f} GB; this '
-      f'machine has {room / 1e9:,.0f}. Lower --eval_batch_size, or give the '
-      '--image_size that the network was trained with.'
+      f'Two batches of {rows} images of {image_size} px take {size / 1e9:,.0f} '
+      f'GB, and this machine has {room / 1e9:,.0f} GB. Lower --eval_batch_size '
+      'or --image_size.'
     )
 
 

@@ -208,9 +208,9 @@ def slurm_config(env):
   nodes = [node for part in parts for node in _expanded(part)]
   if len(nodes) != len(tasks):
     raise NoDevice(
-      f'SLURM tells of {len(nodes)} nodes (SLURM_STEP_NODELIST) but of the '
-      f'tasks of {len(tasks)} (SLURM_STEP_TASKS_PER_NODE). Start the job with '
-      'one srun, or set TF_CONFIG by hand.'
+      f'SLURM_STEP_NODELIST names {len(nodes)} nodes, but '
+      f'SLURM_STEP_TASKS_PER_NODE names {len(tasks)}. Start all tasks with one '
+      'srun, or set TF_CONFIG yourself.'
     )
   workers = [
     f'{node}:{port + i}'

@@ -174,7 +174,7 @@ def of_files(folder):
 
 def _loaded(cfg, strategy, say):
   """-> (a State, its step, names of its classes) of a run's folder."""
-  start.set_precision(cfg)
+  start.set_numerics(cfg)
   checkpoint = loading.identify(cfg)
   state = loading.load(cfg, strategy, checkpoint, say)
   names = checkpoint.record.get('class_names') or ()

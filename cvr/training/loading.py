@@ -32,6 +32,20 @@ def check_sizes(cfg, path):
       )
 
 
+def _check_newest(cfg):
+  """check_sizes of the newest checkpoint, if there is one that can be read.
+
+  One that is damaged, or deleted just now, is told when it is to be evaluated.
+  """
+  for step in files.steps(cfg.model_dir)[-1:]:
+    try:
+      check_sizes(cfg, files.prefix(cfg.model_dir, step))
+    except files.CheckpointError:
+      raise
+    except files.DAMAGE:
+      pass
+
+
 def identify(cfg):
   """What --checkpoint, or else the newest one in --model_dir, is."""
   if not cfg.checkpoint and not pretrained.there_is_one(cfg.model_dir):
@@ -54,8 +68,7 @@ def rebuild(cfg, strategy, num_examples=None):
 
   num_examples: those that the run was trained on, where that is known.
   """
-  for step in files.steps(cfg.model_dir)[-1:]:
-    check_sizes(cfg, files.prefix(cfg.model_dir, step))
+  _check_newest(cfg)
   info = sources.describe(
     cfg.dataset, cfg.data_dir, cfg.train_split, **derived.pixels(cfg)
   )

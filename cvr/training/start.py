@@ -14,8 +14,12 @@ from cvr.configs import checks, command_line, config
 from cvr.numerics import replicas
 
 
-def set_precision(cfg):
-  """The policy of every layer that is built from here on."""
+def set_numerics(cfg):
+  """How layers and graphs compute that are built from here on."""
+  # It makes AddN of additions, and AddN has more than one order (see sums.py).
+  tf.config.optimizer.set_experimental_options(
+    {'arithmetic_optimization': False}
+  )
   policies = {
     'fp32': 'float32',
     'bf16': 'mixed_bfloat16',
@@ -55,13 +59,9 @@ def set_up(cfg):
     )
   except replicas.NoDevice as error:
     raise config.ConfigError(str(error)) from error
-  # It makes AddN of additions, and AddN has more than one order (see sums.py).
-  tf.config.optimizer.set_experimental_options(
-    {'arithmetic_optimization': False}
-  )
   if cfg.deterministic:
     tf.config.experimental.enable_op_determinism()
-  set_precision(cfg)
+  set_numerics(cfg)
   checks.check_replicas(cfg, strategy.num_replicas_in_sync)
   return strategy, where
 

@@ -140,7 +140,7 @@ def test_the_probe_is_scored_on_the_same_images(tmp_path, typed, accuracy):
 def test_batches_that_no_machine_holds_are_not_made(info):
   """Of a config.json, or of a mistyped --image_size."""
   of_context = features.eval_input(info, 10**7, 4, Look(1.0))
-  with pytest.raises(ConfigError, match='4 images of 10000000 px take 4,800,0'):
+  with pytest.raises(ConfigError, match='4 images of 10000000 px take 9,600,0'):
     of_context(tf.distribute.InputContext())
 
 

@@ -44,6 +44,25 @@ def test_the_evaluator_of_a_run_asks_its_newest_checkpoint(
     loading.rebuild(cfg, tf.distribute.get_strategy())
 
 
+@pytest.mark.parametrize('harm', ['cut', 'deleted'])
+def test_the_evaluator_of_a_run_begins_beside_a_damaged_checkpoint(
+  folder, tmp_path, monkeypatch, harm
+):
+  """The trainer may delete the newest one while it is looked at."""
+  saved_run(tmp_path)
+  last = loading.files.steps(str(tmp_path))[-1]
+  index = tmp_path / f'ckpt-{last}.index'
+  if harm == 'cut':
+    index.write_bytes(index.read_bytes()[:100])
+  else:
+    monkeypatch.setattr(loading.files, 'steps', lambda _: [last])
+    index.unlink()
+  monkeypatch.setattr(loading, 'make_state', lambda plan: 'built')
+  cfg = Config(model_dir=str(tmp_path), dataset=f'folder:{folder}', **_RUN)
+  state, _ = loading.rebuild(cfg, tf.distribute.get_strategy())
+  assert state == 'built'
+
+
 @pytest.mark.parametrize('path_bytes', [0, 10**10])
 def test_what_a_checkpoint_can_hold_is_made(monkeypatch, path_bytes):
   """The published projector of VICReg needs its checkpoint's gigabytes."""
