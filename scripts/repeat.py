@@ -44,6 +44,9 @@ def command(name, model_dir):
     'train_steps': STEPS,
     'checkpoint_steps': EVERY,
     'keep_checkpoint_max': STEPS // EVERY + 1,
+    # What only looks takes longer than so few steps.
+    'health_pairs': 0,
+    'report': False,
   }
   flags = [f'--{key}={show(value)}' for key, value in settings.items()]
   return [sys.executable, 'run.py', *flags]
