@@ -90,14 +90,19 @@ def test_the_table_of_chaos():
     {'method': 'byol', 'kills': ['between', 'in a save'], 'lost': 0, 'same': 1},
     {'method': 'cmc', 'kills': ['between'], 'lost': 0, 'same': 1},
   ]
-  lines, well = chaos.table(tests, [12, 0], trials, 5)
-  assert well and lines[-2].startswith('38 of 38 faults survived. Of 12 tests')
+  lines, well = chaos.table(tests, [12, 0], [36, 0], trials, 5)
+  assert well and lines[-3].startswith('38 of 38 faults survived. Of 12 tests')
   assert (
     '3 kills of 2 runs (seed 5), 1 during a save; 0 checkpoints' in lines[-1]
   )
-  assert not chaos.table(tests | {'F6': [2, 1]}, [12, 0], trials, 5)[1]
-  assert not chaos.table(tests | {'F6': [0, 0]}, [12, 0], trials, 5)[1]
-  assert not chaos.table(tests, [11, 1], trials, 5)[1]
-  assert not chaos.table(tests, [0, 0], trials, 5)[1]
-  assert not chaos.table(tests, [12, 0], [trials[0] | {'same': 0}], 5)[1]
-  assert not chaos.table(tests, [12, 0], [trials[0] | {'lost': 1}], 5)[1]
+  assert not chaos.table(tests | {'F6': [2, 1]}, [12, 0], [36, 0], trials, 5)[1]
+  assert not chaos.table(tests | {'F6': [0, 0]}, [12, 0], [36, 0], trials, 5)[1]
+  assert not chaos.table(tests, [11, 1], [36, 0], trials, 5)[1]
+  assert not chaos.table(tests, [0, 0], [36, 0], trials, 5)[1]
+  assert not chaos.table(tests, [12, 0], [35, 1], trials, 5)[1]
+  assert not chaos.table(tests, [12, 0], [36, 0], [trials[0] | {'same': 0}], 5)[
+    1
+  ]
+  assert not chaos.table(tests, [12, 0], [36, 0], [trials[0] | {'lost': 1}], 5)[
+    1
+  ]
