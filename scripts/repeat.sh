@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Does a run repeat to the last bit, in another process and killed on the way?
-#   bash scripts/repeat.sh METHOD...     3 minutes each on two cores
+#   bash scripts/repeat.sh METHOD...     some minutes each
 set -eu
 . "$(dirname "$0")/env.sh" .venv -e '.[quickstart,plot]'
 exec "$python" scripts/repeat.py "$@"
